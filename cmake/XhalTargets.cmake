@@ -101,26 +101,20 @@ function(xhal_add_test name)
   if(arg_WHOLE)
     add_test(NAME ${name} COMMAND ${name} ${arg_ARGS})
     set_tests_properties(${name} PROPERTIES TIMEOUT ${timeout} ENVIRONMENT "${env}"
-      LABELS "${arg_LABELS}" RUN_SERIAL ${arg_RUN_SERIAL} RESOURCE_LOCK "${arg_RESOURCE_LOCK}"
-      SKIP_REGULAR_EXPRESSION "\\[  SKIPPED \\] 1 test, listed below:\n.*\n$")
+      LABELS "${arg_LABELS}" RUN_SERIAL ${arg_RUN_SERIAL} RESOURCE_LOCK "${arg_RESOURCE_LOCK}")
     return()
   endif()
-  # Lists reach set_tests_properties through one more round of evaluation: keep their semicolons.
-  foreach(list env arg_LABELS arg_RESOURCE_LOCK)
-    string(REPLACE ";" "\\;" ${list} "${${list}}")
-  endforeach()
-  set(properties TIMEOUT ${timeout} ENVIRONMENT "${env}")
-  if(arg_LABELS)
-    list(APPEND properties LABELS "${arg_LABELS}")
-  endif()
-  if(arg_RESOURCE_LOCK)
-    list(APPEND properties RESOURCE_LOCK "${arg_RESOURCE_LOCK}")
-  endif()
-  if(arg_RUN_SERIAL)
-    list(APPEND properties RUN_SERIAL TRUE)
-  endif()
-  gtest_discover_tests(${name} TEST_PREFIX ${name}. DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 60
-    EXTRA_ARGS ${arg_ARGS} PROPERTIES ${properties})
+  gtest_discover_tests(${name} TEST_PREFIX ${name}. TEST_LIST ${name}_CASES DISCOVERY_MODE PRE_TEST
+    DISCOVERY_TIMEOUT 60 EXTRA_ARGS ${arg_ARGS})
+  # gtest_discover_tests loses the semicolons of lists in PROPERTIES; ctest reads this file right after its own.
+  set(script ${CMAKE_CURRENT_BINARY_DIR}/${name}_properties.cmake)
+  file(CONFIGURE OUTPUT ${script} @ONLY CONTENT [[
+foreach(case IN LISTS @name@_CASES)
+  set_tests_properties("${case}" PROPERTIES TIMEOUT @timeout@ ENVIRONMENT "@env@" LABELS "@arg_LABELS@"
+    RUN_SERIAL @arg_RUN_SERIAL@ RESOURCE_LOCK "@arg_RESOURCE_LOCK@")
+endforeach()
+]])
+  set_property(DIRECTORY APPEND PROPERTY TEST_INCLUDE_FILES ${script})
 endfunction()
 
 # Installs a library and its public headers and exports it: `xhal::<target>` for find_package(xhal).
@@ -165,6 +159,8 @@ function(xhal_install_package)
 
   set(pc_xhal_description "One C ABI between frameworks and accelerators")
   set(pc_xcoll_description "Collective operations over xHAL devices")
+  file(RELATIVE_PATH up ${CMAKE_INSTALL_FULL_LIBDIR}/pkgconfig ${CMAKE_INSTALL_PREFIX})
+  string(REGEX REPLACE "/$" "" PC_UP "${up}")
   foreach(library xhal xcoll xtee)
     if(NOT library IN_LIST exported)
       continue()
