@@ -1,0 +1,140 @@
+// op.hpp: what an operator of the cpu plugin is: prepared once from a request, run many times on a worker pool.
+//
+// The kernels know nothing of streams, devices or the ABI's objects: an Op gets host pointers and a pool. Runs of one Op
+// may be concurrent, so run() is const and keeps its temporary data in the workspace or on the stack.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "xhal/xhal.h"
+
+namespace xhal::cpu {
+
+enum class DType : uint8_t { f32, bf16, f16, f64, i8, u8, i16, i32, u32, i64, boolean, other };
+
+DType dtype_of(uint8_t code, uint8_t bits);
+inline DType dtype_of(const xhal_tensor_desc& t) { return dtype_of(t.code, t.bits); }
+size_t size_of(DType type);
+std::string_view name_of(DType type);
+constexpr bool is_float(DType t) {
+  return t == DType::f32 || t == DType::bf16 || t == DType::f16 || t == DType::f64;
+}
+
+int64_t element_count(const xhal_tensor_desc& t);
+bool is_contiguous(const xhal_tensor_desc& t);  // row-major, ignoring strides of dims of size 1
+bool same_sizes(const xhal_tensor_desc& a, const xhal_tensor_desc& b);
+
+// Fixed threads bound to the device's cores. The caller helps; nested calls run inline. Chunks depend on count and grain
+// only, never on the number of threads, so that results do not either.
+class WorkerPool {
+ public:
+  virtual ~WorkerPool() = default;
+  virtual int threads() const = 0;
+  // Calls body(begin, end) for disjoint chunks that cover [0, count); each chunk has at least `grain` items but the last.
+  // Returns when all have run. body must not throw.
+  void parallel_for(int64_t count, int64_t grain, auto&& body) {
+    if (count <= 0) return;
+    if (count <= grain || threads() == 1) return body(int64_t{0}, count);
+    using Body = std::remove_reference_t<decltype(body)>;
+    run(count, grain, [](void* b, int64_t begin, int64_t end) { (*static_cast<Body*>(b))(begin, end); }, &body);
+  }
+
+ protected:
+  virtual void run(int64_t count, int64_t grain, void (*body)(void*, int64_t, int64_t), void* user) = 0;
+};
+
+// A request, checked against the catalogue's group counts by the registry before a kernel sees it.
+class OpRequest {
+ public:
+  explicit OpRequest(const xhal_op_info& info) : info_(info) {}
+  uint32_t id() const { return info_.id; }
+  // Operands of a group; groups are numbered inputs first, then outputs, as in ops.inc.
+  std::span<const xhal_tensor_desc> group(uint32_t index) const;
+  // Position of a group's first operand in the launch's address list.
+  uint32_t first_operand(uint32_t group) const;
+  // The only operand of a group, or nullptr when it is absent.
+  const xhal_tensor_desc* operand(uint32_t group) const;
+  int64_t attribute_int(uint32_t index, int64_t otherwise) const;
+  double attribute_float(uint32_t index, double otherwise) const;
+  std::span<const int64_t> attribute_ints(uint32_t index) const;  // empty when left out
+  bool deterministic_only() const { return (info_.flags & XHAL_OP_DETERMINISTIC) != 0; }
+  const xhal_op_info& info() const { return info_; }
+
+ private:
+  const xhal_op_info& info_;
+};
+
+// A launch scalar, already read from its address if it was given by one.
+struct Scalar {
+  bool is_int;
+  int64_t i;
+  double f;
+  double as_double() const { return is_int ? static_cast<double>(i) : f; }
+  int64_t as_int() const { return is_int ? i : static_cast<int64_t>(f); }
+};
+
+struct Launch {
+  void* const* pointers;     // one per operand, offset_elements applied; nullptr for absent
+  const Scalar* scalars;     // all of the catalogue's, defaults filled in
+  void* workspace;           // at least workspace_bytes, 64-byte aligned
+  WorkerPool& pool;
+  std::string* error;        // run() says here why it fails
+};
+
+class Op {
+ public:
+  virtual ~Op() = default;
+  // XHAL_OK, or the status that fails the stream (an index out of range, say), with launch.error filled in.
+  virtual xhal_status run(const Launch& launch) const = 0;
+
+  uint64_t workspace_bytes = 0;
+  double flops = 0, bytes = 0;  // of one run
+};
+
+// Why a request was refused: the operand or attribute (1 + index, 0 = none) and the reason.
+struct Refusal {
+  xhal_status status = XHAL_ERR_UNSUPPORTED;
+  uint32_t operand = 0;
+  std::string text;
+};
+
+using Prepared = std::unique_ptr<Op>;
+// Returns the operator, or nullptr with `refusal` filled in.
+using PrepareFn = Prepared (*)(const OpRequest& request, Refusal& refusal);
+
+struct OpEntry {
+  uint32_t id;
+  PrepareFn prepare;
+};
+
+// One function a kernel file; registry.cpp joins them into the table by id.
+std::span<const OpEntry> pointwise_ops();
+std::span<const OpEntry> copy_ops();
+std::span<const OpEntry> reduce_ops();
+std::span<const OpEntry> softmax_ops();
+std::span<const OpEntry> loss_ops();
+std::span<const OpEntry> norm_ops();
+std::span<const OpEntry> random_ops();
+std::span<const OpEntry> optimizer_ops();
+std::span<const OpEntry> gemm_ops();
+std::span<const OpEntry> attention_ops();
+std::span<const OpEntry> index_ops();
+std::span<const OpEntry> conv_ops();
+std::span<const OpEntry> pool_ops();
+std::span<const OpEntry> recurrent_ops();
+
+// registry.cpp: finds the entry, checks the request against the catalogue (group counts, dtypes a group may have, ndim,
+// sizes >= 0), calls prepare. Also the catalogue as data for whoever needs names.
+Prepared prepare_op(const xhal_op_info& info, Refusal& refusal);
+// Fills all scalars of operator `id` from the ones given, defaults for the rest; nullopt when too many are given.
+constexpr int kMaxScalars = 8;
+bool fill_scalars(uint32_t id, std::span<const xhal_scalar> given, Scalar (&out)[kMaxScalars]);
+std::string_view op_name(uint32_t id);
+
+}  // namespace xhal::cpu
