@@ -3,6 +3,8 @@
 #   xhal_target_defaults(<target>)                     language level, warnings, visibility, sanitizers
 #   xhal_plugin_output(<target> <manifest>)            a MODULE: into the plugin folder with its manifest, and installed
 #   xhal_add_test(<name> SOURCES ... LIBS ... ...)     one GoogleTest program; each of its cases is a ctest test
+#   xhal_add_python_test(<name> SOURCES ... ...)       pytest files as one test, run with the python that has torch
+#   xhal_add_subfolders()                              every folder below that has a CMakeLists.txt
 #   xhal_install_library(<target> [HEADERS <dir>...])  install it and export it as xhal::<target>
 #   xhal_install_program(<target>...)                  install executables
 #   xhal_install_package()                             called once, last: xhal-config.cmake and pkg-config files
@@ -115,6 +117,54 @@ foreach(case IN LISTS @name@_CASES)
 endforeach()
 ]])
   set_property(DIRECTORY APPEND PROPERTY TEST_INCLUDE_FILES ${script})
+endfunction()
+
+# Pytest files as the one ctest test `<name>`, with the build tree's tools, libraries, plugins and Python package in
+# place. It needs the python of XHAL_TORCH_PYTHON and, without it, does not exist.
+#
+#   xhal_add_python_test(<name> SOURCES <file.py>... [LABELS <label>...] [ENV <key=value>...] [ARGS <argument>...]
+#                        [TIMEOUT <seconds>] [RUN_SERIAL] [RESOURCE_LOCK <name>...])
+function(xhal_add_python_test name)
+  cmake_parse_arguments(arg "RUN_SERIAL" "TIMEOUT" "SOURCES;LABELS;ENV;ARGS;RESOURCE_LOCK" ${ARGN})
+  if(arg_UNPARSED_ARGUMENTS)
+    message(FATAL_ERROR "xhal_add_python_test(${name}): cannot place '${arg_UNPARSED_ARGUMENTS}'")
+  endif()
+  if(NOT BUILD_TESTING OR NOT XHAL_TORCH_PYTHON)
+    return()
+  endif()
+  list(TRANSFORM arg_SOURCES PREPEND ${CMAKE_CURRENT_SOURCE_DIR}/ REGEX "^[^/]")
+  set(timeout 600)
+  if(arg_TIMEOUT)
+    set(timeout ${arg_TIMEOUT})
+  endif()
+  get_filename_component(python_bin ${XHAL_TORCH_PYTHON} DIRECTORY)
+  add_test(NAME ${name}
+    COMMAND ${XHAL_TORCH_PYTHON} -m pytest -q -p no:cacheprovider ${arg_ARGS} ${arg_SOURCES})
+  set_tests_properties(${name} PROPERTIES TIMEOUT ${timeout} LABELS "${arg_LABELS}"
+    RUN_SERIAL ${arg_RUN_SERIAL} RESOURCE_LOCK "${arg_RESOURCE_LOCK}"
+    ENVIRONMENT "XHAL_PLUGIN_PATH=${XHAL_PLUGIN_OUTPUT_DIRECTORY};PYTHONDONTWRITEBYTECODE=1;${arg_ENV}"
+    ENVIRONMENT_MODIFICATION "PATH=path_list_prepend:${python_bin};\
+PATH=path_list_prepend:${CMAKE_RUNTIME_OUTPUT_DIRECTORY};\
+LD_LIBRARY_PATH=path_list_prepend:${CMAKE_LIBRARY_OUTPUT_DIRECTORY};\
+PYTHONPATH=path_list_prepend:${CMAKE_BINARY_DIR}/python")
+endfunction()
+
+# Adds every folder directly below this one that has a CMakeLists.txt; one that appears later is noticed by the next
+# build. SKIP names folders to leave out; ALSO, folders further down whose parents have no CMakeLists.txt.
+function(xhal_add_subfolders)
+  cmake_parse_arguments(arg "" "" "SKIP;ALSO" ${ARGN})
+  set(patterns */CMakeLists.txt)
+  foreach(folder ${arg_ALSO})
+    list(APPEND patterns ${folder}/CMakeLists.txt)
+  endforeach()
+  file(GLOB lists CONFIGURE_DEPENDS RELATIVE ${CMAKE_CURRENT_SOURCE_DIR} ${patterns})
+  foreach(list ${lists})
+    get_filename_component(folder ${list} DIRECTORY)
+    get_filename_component(parent ${folder} DIRECTORY)
+    if(NOT folder IN_LIST arg_SKIP AND NOT (parent AND "${parent}/CMakeLists.txt" IN_LIST lists))
+      add_subdirectory(${folder})
+    endif()
+  endforeach()
 endfunction()
 
 # Installs a library and its public headers and exports it: `xhal::<target>` for find_package(xhal).
