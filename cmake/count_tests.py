@@ -2,9 +2,9 @@
 
 Usage: count_tests.py LABEL=junit.xml...
 
-ctest writes `notrun` for a test that asked to be skipped and for one that could not be started; only the first is a
-skip here. A results file that is missing or cannot be read is a failure. Exit status 1 on any failure, or when nothing
-ran at all.
+ctest writes `notrun` for a test that asked to be skipped and for one that could not be started;
+only the first is a skip here. A results file that is missing or cannot be read is a failure. Exit
+status 1 on any failure, or when nothing ran at all.
 """
 
 import sys
@@ -47,7 +47,7 @@ def main(runs):
             print(f"  {failure}")
     if not count["passed"] and not count["failed"]:
         print("no test ran")
-    print(f"{count['passed']} passed, {count['failed']} failed, {count['skipped']} skipped", flush=True)
+    print("{passed} passed, {failed} failed, {skipped} skipped".format(**count), flush=True)
     return 0 if count["passed"] and not count["failed"] else 1
 
 

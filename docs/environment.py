@@ -1,12 +1,13 @@
 """Keeps docs/environment.md, the page of all environment variables, true.
 
   python3 docs/environment.py           writes docs/environment.md from docs/environment.tsv
-  python3 docs/environment.py --check   changes nothing; exit status 1 and one line for each difference between the
-                                        table, the page and what the sources really read
+  python3 docs/environment.py --check   changes nothing; exit status 1 and one line for each
+                                        difference between the table, the page and what the
+                                        sources really read
 
-A source reads a variable where it names it as a whole quoted string ("XHAL_LOG") that is not also a name of the public
-headers, or, in a shell script, as $XHAL_LOG. Tests and CMake lists are not searched: the one sets variables, the
-other's XHAL_ names are cache variables.
+A source reads a variable where it names it as a whole quoted string ("XHAL_LOG") that is not also
+a name of the public headers, or, in a shell script, as $XHAL_LOG. Tests and CMake lists are not
+searched: the one sets variables, the other's XHAL_ names are cache variables.
 """
 
 import argparse
@@ -14,7 +15,7 @@ import pathlib
 import re
 import sys
 
-# Who reads, as a person says it, and where that code lives. The longest matching path names the reader.
+# Who reads, as a person says it, and where that code lives. The longest matching path counts.
 READERS = {
     "libxhal": "hal/",
     "cpu plugin": "plugins/cpu/",
@@ -30,6 +31,7 @@ READERS = {
     "./dev": "dev",
     "CI": ".ci/",
 }
+SECTIONS = {"XHAL_": "xHAL", "XCOLL_": "Collectives", "XTEE_": "Secure domains"}
 SOURCES = (".c", ".h", ".cpp", ".hpp", ".inc", ".py", ".sh", ".in")
 NAME = r"(?:XHAL|XCOLL|XTEE)_[A-Z][A-Z0-9_]*"
 QUOTED = re.compile(rf"""(["'])({NAME})\1""")
@@ -38,9 +40,10 @@ COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*", re.S)
 
 HEADER = """# Environment variables
 
-<!-- Written by docs/environment.py from docs/environment.tsv. Edit the table, then run that script. -->
+<!-- Written by docs/environment.py from docs/environment.tsv: edit the table, run that script. -->
 
-Every variable that xHAL reads, and which part of it does. A test keeps this page and the sources equal.
+Every variable that xHAL reads, and which part of it does. A test keeps this page and the sources
+equal.
 """
 
 
@@ -51,20 +54,22 @@ def read_table(root):
             continue
         cells = line.split("\t")
         if len(cells) != 4 or not all(cell.strip() for cell in cells):
-            sys.exit(f"docs/environment.tsv:{number}: want 4 cells between tabs: variable, default, readers, meaning")
+            sys.exit(f"docs/environment.tsv:{number}: want 4 cells between tabs: "
+                     "variable, default, readers, meaning")
         rows.append([cell.strip() for cell in cells])
     return rows
 
 
 def render(rows):
     page = [HEADER]
-    for prefix, title in (("XHAL_", "xHAL"), ("XCOLL_", "Collectives"), ("XTEE_", "Secure domains")):
+    for prefix, title in SECTIONS.items():
         mine = [row for row in sorted(rows) if row[0].startswith(prefix)]
         if not mine:
             continue
         page.append(f"## {title}\n")
         page.append("| variable | default | read by | meaning |\n|---|---|---|---|")
-        page.extend("| `{}` | {} | {} | {} |".format(*(c.replace("|", "\\|") for c in row)) for row in mine)
+        page.extend("| `{}` | {} | {} | {} |".format(*(cell.replace("|", "\\|") for cell in row))
+                    for row in mine)
         page.append("")
     return "\n".join(page)
 
@@ -83,7 +88,7 @@ def source_files(root):
 
 
 def without_comments(path, text):
-    """Keeps the line numbers; only the C family, where a contract quotes names that nothing reads."""
+    """The text of a C or C++ file, whose contracts quote names that nothing reads; lines stay."""
     if path.endswith((".c", ".h", ".cpp", ".hpp", ".inc")):
         return COMMENT.sub(lambda match: "\n" * match.group().count("\n"), text)
     return text
@@ -117,13 +122,16 @@ def differences(root):
     for variable, readers in sorted(found.items()):
         for reader, place in readers.items():
             if reader not in documented.get(variable, []):
-                yield f"{place}: reads {variable}, which docs/environment.tsv does not list as read by '{reader}'"
+                yield (f"{place}: reads {variable}, which docs/environment.tsv does not list as "
+                       f"read by '{reader}'")
     for variable, readers in sorted(documented.items()):
         for reader in readers:
             if reader not in READERS:
-                yield f"docs/environment.tsv: {variable}: no reader '{reader}'; known: {', '.join(READERS)}"
+                known = ", ".join(READERS)
+                yield f"docs/environment.tsv: {variable}: no reader '{reader}'; known: {known}"
             elif reader not in found.get(variable, {}):
-                yield f"docs/environment.tsv: {variable}: nothing under {READERS[reader]} reads it"
+                yield (f"docs/environment.tsv: {variable}: nothing under {READERS[reader]} "
+                       "reads it")
     page = root / "docs/environment.md"
     if not page.exists() or page.read_text() != render(rows):
         yield "docs/environment.md: is not what the table says; run: python3 docs/environment.py"
@@ -131,8 +139,10 @@ def differences(root):
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="compare only; exit status 1 on a difference")
-    parser.add_argument("--root", type=pathlib.Path, default=pathlib.Path(__file__).resolve().parent.parent)
+    parser.add_argument("--check", action="store_true",
+                        help="compare only; exit status 1 on a difference")
+    parser.add_argument("--root", type=pathlib.Path,
+                        default=pathlib.Path(__file__).resolve().parent.parent)
     arguments = parser.parse_args(argv)
     if not arguments.check:
         (arguments.root / "docs/environment.md").write_text(render(read_table(arguments.root)))

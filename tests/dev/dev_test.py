@@ -1,4 +1,4 @@
-"""`./dev` and the counting of its results, as a person meets them. Nothing is installed and nothing is built here."""
+"""`./dev` and the counting of its results, as a person meets them. Installs and builds nothing."""
 
 import os
 import pathlib
@@ -18,7 +18,7 @@ class Case(unittest.TestCase):
         self.folder = pathlib.Path(folder.name)
 
     def dev(self, *arguments, root=ROOT, **variables):
-        clean = {key: value for key, value in os.environ.items() if not key.startswith("XHAL_")}
+        clean = {key: os.environ[key] for key in os.environ if not key.startswith("XHAL_")}
         return subprocess.run([root / "dev", *arguments], env={**clean, **variables}, text=True,
                               stdin=subprocess.DEVNULL, capture_output=True, timeout=240)
 
@@ -31,9 +31,9 @@ class Usage(Case):
             self.assertIn(f"./dev {command}", result.stdout)
 
     def test_an_unknown_word_is_wrong_usage_and_names_what_there_is(self):
-        for arguments in (["tset"], ["test", "--al"], ["build", "--preset", "fast"], ["build", "--preset"], ["run"]):
-            result = self.dev(*arguments)
-            self.assertEqual(result.returncode, 2, arguments)
+        for words in ("tset", "test --al", "build --preset fast", "build --preset", "run"):
+            result = self.dev(*words.split())
+            self.assertEqual(result.returncode, 2, words)
             self.assertRegex(result.stderr, "^dev: ")
             self.assertEqual(result.stdout, "")
 
@@ -56,7 +56,8 @@ class PythonEnvironment(Case):
         shutil.copy(ROOT / "dev", self.tree)
 
     def run_in_tree(self, *command, **variables):
-        return self.dev("run", *command, root=self.tree, XDG_CACHE_HOME=str(self.cache), **variables)
+        return self.dev("run", *command, root=self.tree, XDG_CACHE_HOME=str(self.cache),
+                        **variables)
 
     def environments(self):
         return [path for path in (self.cache / "xhal").glob("venv-*") if path.is_dir()]
@@ -67,7 +68,8 @@ class PythonEnvironment(Case):
         self.assertEqual([result.stdout.strip()], [str(path) for path in self.environments()])
         result = self.run_in_tree("sh", "-c", "echo $PATH; echo $XHAL_PLUGIN_PATH")
         path, plugins = result.stdout.split()
-        self.assertTrue(path.startswith(f"{self.tree}/build/dev/bin:{self.environments()[0]}/bin:"))
+        environment = self.environments()[0]
+        self.assertTrue(path.startswith(f"{self.tree}/build/dev/bin:{environment}/bin:"))
         self.assertEqual(plugins, f"{self.tree}/build/dev/lib/xhal/plugins")
 
     def test_a_half_made_environment_is_made_anew(self):
@@ -106,15 +108,17 @@ class PythonEnvironment(Case):
 class Counting(Case):
     PASSED = '<testcase name="a" status="run"/>'
     FAILED = '<testcase name="b.Fails" status="fail"><failure message=""/></testcase>'
-    SKIPPED = '<testcase name="c" status="notrun"><skipped message="SKIP_REGULAR_EXPRESSION_MATCHED"/></testcase>'
-    NOT_STARTED = '<testcase name="d.Gone" status="notrun"><skipped message="Unable to find executable"/></testcase>'
+    SKIPPED = ('<testcase name="c" status="notrun">'
+               '<skipped message="SKIP_REGULAR_EXPRESSION_MATCHED"/></testcase>')
+    NOT_STARTED = ('<testcase name="d.Gone" status="notrun">'
+                   '<skipped message="Unable to find executable"/></testcase>')
 
     def count(self, *cases, write=True):
         path = self.folder / "junit.xml"
         if write:
             path.write_text(f"<testsuite>{''.join(cases)}</testsuite>")
-        result = subprocess.run([sys.executable, "-B", ROOT / "cmake/count_tests.py", f"dev={path}"],
-                                text=True, capture_output=True, timeout=60)
+        program = [sys.executable, "-B", ROOT / "cmake/count_tests.py", f"dev={path}"]
+        result = subprocess.run(program, text=True, capture_output=True, timeout=60)
         return result.returncode, result.stdout.splitlines()
 
     def test_the_last_line_counts(self):

@@ -17,7 +17,7 @@ class EnvironmentPage(unittest.TestCase):
         self.addCleanup(folder.cleanup)
         self.root = pathlib.Path(folder.name)
         self.write("hal/include/xhal/init.h", "/* reads XHAL_LOG */ enum { XHAL_LOG_WARN = 1 };")
-        self.write("hal/src/log.cpp", 'auto level = getenv("XHAL_LOG"); auto name = "XHAL_LOG_WARN";')
+        self.write("hal/src/log.cpp", 'auto v = getenv("XHAL_LOG"); auto name = "XHAL_LOG_WARN";')
         self.write("docs/environment.tsv", "XHAL_LOG\twarn\tlibxhal\tLevel of the log.\n")
         environment.main(["--root", str(self.root)])
 
