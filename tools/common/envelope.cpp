@@ -1,0 +1,43 @@
+#include "common/envelope.hpp"
+
+#include <fmt/chrono.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <ctime>
+
+#include "xhal/init.h"
+
+namespace xhal::tools {
+
+std::string host_name() {
+  char name[256] = {};
+  return gethostname(name, sizeof name - 1) == 0 ? name : "";
+}
+
+std::string time_text() {
+  const char* fixed = std::getenv("SOURCE_DATE_EPOCH");
+  const std::time_t now = fixed != nullptr ? std::atoll(fixed) : std::time(nullptr);
+  return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(now));
+}
+
+Json envelope(std::string_view command, Json data, const std::vector<std::string>& warnings,
+              std::string_view error) {
+  const uint32_t version = xhal_version();
+  Json json;
+  json["schema"] = fmt::format("xhal.{}/1", command);
+  json["xhal"] = fmt::format("{}.{}.0", version >> 16, version & 0xffff);
+  json["host"] = host_name();
+  json["time"] = time_text();
+  json["data"] = std::move(data);
+  json["warnings"] = warnings;
+  if (!error.empty()) json["error"] = error;
+  return json;
+}
+
+std::string json_text(const Json& json) {
+  return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+}
+
+}  // namespace xhal::tools

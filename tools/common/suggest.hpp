@@ -1,0 +1,13 @@
+// suggest.hpp: "did you mean".
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace xhal::tools {
+
+// The one of `known` that `word` most likely meant; empty when none is near.
+std::string nearest(std::string_view word, const std::vector<std::string>& known);
+
+}  // namespace xhal::tools

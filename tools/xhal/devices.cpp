@@ -1,0 +1,133 @@
+#include "xhal/devices.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+
+#include "xhal/watchdog.hpp"
+
+namespace xhal::tools {
+namespace {
+
+// The readings that tools show, and their keys; the unit is in the key.
+struct Key {
+  uint32_t id;
+  const char* name;
+};
+constexpr std::array kKeys = {
+    Key{XHAL_TELEMETRY_MEMORY_TOTAL_BYTES, "memory_total_bytes"},
+    Key{XHAL_TELEMETRY_MEMORY_USED_BYTES, "memory_used_bytes"},
+    Key{XHAL_TELEMETRY_UTILIZATION, "utilization_ratio"},
+    Key{XHAL_TELEMETRY_TEMPERATURE, "temperature_celsius"},
+    Key{XHAL_TELEMETRY_POWER, "power_watts"},
+    Key{XHAL_TELEMETRY_POWER_CAP, "power_cap_watts"},
+    Key{XHAL_TELEMETRY_ENERGY, "energy_joules"},
+    Key{XHAL_TELEMETRY_CLOCK, "clock_hertz"},
+    Key{XHAL_TELEMETRY_HEALTH, "health_state"},
+    Key{XHAL_TELEMETRY_ERRORS_CORRECTED, "errors_corrected"},
+    Key{XHAL_TELEMETRY_ERRORS_UNCORRECTED, "errors_uncorrected"},
+};
+
+void observe(Device& device) {
+  const ObservedDevice opened(device.info.index);
+  if (opened.status() != XHAL_OK) {
+    device.error = opened.error();
+    return;
+  }
+  xhal_device_info known{};
+  if (xhal_device_query(opened.handle(), &known) == XHAL_OK) device.info = known;
+  std::array<xhal_sample, kKeys.size()> samples{};
+  for (size_t i = 0; i < kKeys.size(); ++i) samples[i].id = kKeys[i].id;
+  if (xhal_device_telemetry(opened.handle(), samples.data(), samples.size()) != XHAL_OK) return;
+  for (const auto& sample : samples) {
+    if ((sample.flags & XHAL_SAMPLE_VALID) == 0) continue;
+    device.readings[sample.id] = {sample.value, (sample.flags & XHAL_SAMPLE_MODELLED) != 0};
+  }
+}
+
+}  // namespace
+
+std::optional<Reading> Device::reading(uint32_t id) const {
+  const auto found = readings.find(id);
+  if (found != readings.end()) return found->second;
+  // The record's memory size is known without telemetry.
+  if (id == XHAL_TELEMETRY_MEMORY_TOTAL_BYTES && info.memory_bytes != 0) {
+    return Reading{static_cast<double>(info.memory_bytes), false};
+  }
+  return std::nullopt;
+}
+
+std::string Device::health() const {
+  static constexpr std::array kStates = {"ok", "degraded", "lost", "removed"};
+  if (!error.empty()) return "error";
+  if ((info.flags & XHAL_DEVICE_GONE) != 0) return "removed";
+  const auto state = reading(XHAL_TELEMETRY_HEALTH);
+  if (state) return kStates[static_cast<size_t>(std::clamp(state->value, 0.0, 3.0))];
+  return (info.flags & XHAL_DEVICE_DEGRADED) != 0 ? "degraded" : "";
+}
+
+std::vector<Device> observe_devices(const Library& library, const Options& options,
+                                    const std::string& command) {
+  std::vector<Device> devices;
+  {
+    const Watchdog watchdog(command, "the search for devices", options.json);
+    for (const auto& info : library.devices(options.all)) devices.emplace_back().info = info;
+  }
+  for (auto& device : devices) {
+    device.hidden = device.info.index == UINT32_MAX;
+    if (device.hidden) continue;  // it cannot be opened while it is hidden
+    const Watchdog watchdog(command, device.info.id, options.json);
+    observe(device);
+  }
+  return devices;
+}
+
+std::string uuid_text(const xhal_device_info& info) {
+  if (std::all_of(std::begin(info.uuid), std::end(info.uuid), [](uint8_t b) { return b == 0; }))
+    return {};
+  std::string text;
+  for (size_t i = 0; i < sizeof info.uuid; ++i) {
+    if (i == 4 || i == 6 || i == 8 || i == 10) text += '-';
+    text += fmt::format("{:02x}", info.uuid[i]);
+  }
+  return text;
+}
+
+Json device_json(const Device& device) {
+  const auto& info = device.info;
+  const auto text_or_null = [](const std::string& text) {
+    return text.empty() ? Json() : Json(text);
+  };
+  Json json;
+  json["id"] = info.id;
+  json["index"] = device.hidden ? Json() : Json(info.index);
+  json["plugin"] = info.plugin;
+  json["ordinal"] = info.ordinal;
+  json["name"] = info.name;
+  json["vendor"] = info.vendor;
+  json["uuid"] = text_or_null(uuid_text(info));
+  json["pci"] = text_or_null(info.pci);
+  json["numa_node"] = info.numa_node < 0 ? Json() : Json(info.numa_node);
+  json["generation"] = info.generation;
+  json["emulated"] = (info.flags & XHAL_DEVICE_EMULATED) != 0;
+  json["verified"] = (info.flags & XHAL_DEVICE_UNVERIFIED) == 0;
+  json["health"] = text_or_null(device.health());
+  Json unavailable = Json::object(), modelled = Json::array();
+  for (const auto& key : kKeys) {
+    if (key.id == XHAL_TELEMETRY_HEALTH) continue;
+    const auto reading = device.reading(key.id);
+    json[key.name] = reading ? Json(reading->value) : Json();
+    if (reading && reading->modelled) modelled.push_back(key.name);
+    if (reading) continue;
+    unavailable[key.name] = device.hidden          ? "hidden by XHAL_VISIBLE_DEVICES"
+                            : device.error.empty() ? "unsupported"
+                                                   : "error: " + device.error;
+  }
+  json["modelled"] = modelled;
+  json["unavailable"] = unavailable;
+  json["error"] = text_or_null(device.error);
+  return json;
+}
+
+}  // namespace xhal::tools

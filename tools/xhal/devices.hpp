@@ -1,0 +1,37 @@
+// devices.hpp: what the commands know of a device: its record and its readings.
+#pragma once
+
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "xhal/command.hpp"
+
+namespace xhal::tools {
+
+struct Reading {
+  double value = 0;
+  bool modelled = false;
+};
+
+struct Device {
+  xhal_device_info info{};
+  bool hidden = false;                   // XHAL_VISIBLE_DEVICES leaves it out
+  std::string error;                     // why it could not be opened; empty = it could
+  std::map<uint32_t, Reading> readings;  // by XHAL_TELEMETRY_*; what it cannot tell is not there
+
+  std::optional<Reading> reading(uint32_t id) const;
+  // "ok", "degraded", "lost", "removed"; "error" when it could not be opened; empty when it cannot
+  // tell.
+  std::string health() const;
+};
+
+// Every device, observed one after the other.
+std::vector<Device> observe_devices(const Library& library, const Options& options,
+                                    const std::string& command);
+
+std::string uuid_text(const xhal_device_info& info);  // empty when it has none
+Json device_json(const Device& device);
+
+}  // namespace xhal::tools

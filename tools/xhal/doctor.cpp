@@ -1,0 +1,243 @@
+// doctor.cpp: the search path, the report, its two forms.
+#include "xhal/doctor.hpp"
+
+#include <dlfcn.h>
+#include <fmt/format.h>
+#include <fnmatch.h>
+
+#include <algorithm>
+#include <cstdlib>
+
+#include "common/process.hpp"
+#include "xhal/command.hpp"
+
+namespace xhal::tools {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::vector<std::string> split(std::string_view text, char separator) {
+  std::vector<std::string> parts;
+  while (!text.empty()) {
+    const auto end = std::min(text.find(separator), text.size());
+    if (end > 0) parts.emplace_back(text.substr(0, end));
+    text.remove_prefix(std::min(end + 1, text.size()));
+  }
+  return parts;
+}
+
+std::string variable(const char* name) {
+  const char* value = secure_getenv(name);
+  return value == nullptr ? "" : value;
+}
+
+fs::path folder_of_libxhal() {
+  Dl_info self{};
+  if (dladdr(reinterpret_cast<void*>(&xhal_version), &self) == 0 || self.dli_fname == nullptr)
+    return {};
+  std::error_code ignored;
+  return fs::weakly_canonical(self.dli_fname, ignored).parent_path();
+}
+
+void look_into(Directory& directory) {
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(directory.path, error)) {
+    if (entry.path().extension() == ".json") directory.manifests.push_back(entry.path());
+  }
+  std::sort(directory.manifests.begin(), directory.manifests.end());
+  const auto count = directory.manifests.size();
+  directory.text =
+      error ? (error == std::errc::no_such_file_or_directory ? "not there" : error.message())
+            : fmt::format("{} manifest{}", count, count == 1 ? "" : "s");
+}
+
+const char* mark_name(Mark mark) {
+  switch (mark) {
+    case Mark::ok:
+      return "ok";
+    case Mark::warning:
+      return "warning";
+    case Mark::failed:
+      return "failed";
+    case Mark::skipped:
+      return "skipped";
+  }
+  return "?";
+}
+
+Colour mark_colour(Mark mark) {
+  switch (mark) {
+    case Mark::ok:
+      return Colour::good;
+    case Mark::warning:
+      return Colour::warning;
+    case Mark::failed:
+      return Colour::bad;
+    case Mark::skipped:
+      return Colour::dim;
+  }
+  return Colour::none;
+}
+
+struct Findings {
+  std::vector<Directory> directories;
+  std::vector<Patient> patients;
+  std::vector<Check> library;  // how libxhal itself fares with them
+};
+
+// The plugins that are good one by one must also be good together: libxhal loads them in a child of
+// its own.
+Check check_together() {
+  const auto run = run_process({own_executable().string(), "plugins", "list", "--json"},
+                               std::chrono::seconds(60));
+  const std::string next =
+      "leave plugins out with XHAL_PLUGIN_DISABLE until it works, and report the last one to its "
+      "vendor";
+  if (run.end == ProcessResult::End::not_started)
+    return {Mark::skipped, "together", run.text(), ""};
+  if (run.end != ProcessResult::End::exited) {
+    return {Mark::failed, "together",
+            fmt::format("libxhal with all of them loaded was {}", run.text()), next};
+  }
+  const auto json = nlohmann::json::parse(run.out, nullptr, false);
+  if (!json.is_object() || !json.contains("data") || !json["data"].is_object()) {
+    return {Mark::failed, "together",
+            fmt::format("libxhal does not start: {}", run.err.empty() ? run.out : run.err), next};
+  }
+  int loaded = 0;
+  for (const auto& plugin : json["data"]["plugins"])
+    loaded += plugin.value("state", "") == "loaded";
+  return {Mark::ok, "together", fmt::format("libxhal loads {} of them", loaded), ""};
+}
+
+bool excluded(const std::string& name) {
+  const auto matches = [&](const std::string& globs) {
+    const auto list = split(globs, ',');
+    return std::any_of(list.begin(), list.end(),
+                       [&](const auto& g) { return fnmatch(g.c_str(), name.c_str(), 0) == 0; });
+  };
+  const auto selected = variable("XHAL_PLUGIN_SELECT");
+  return (!selected.empty() && !matches(selected)) || matches(variable("XHAL_PLUGIN_DISABLE"));
+}
+
+Findings collect() {
+  Findings findings;
+  findings.directories = search_directories();
+  std::vector<std::string> taken;
+  for (const auto& directory : findings.directories) {
+    for (const auto& manifest : directory.manifests) {
+      auto patient = examine(manifest, taken);
+      if (excluded(patient.name)) {
+        patient.checks.push_back({Mark::skipped, "selection",
+                                  "left out by XHAL_PLUGIN_SELECT or XHAL_PLUGIN_DISABLE", ""});
+      }
+      if (patient.usable()) taken.push_back(patient.name);
+      findings.patients.push_back(std::move(patient));
+    }
+  }
+  if (!findings.patients.empty()) findings.library.push_back(check_together());
+  return findings;
+}
+
+Json check_json(const Check& c) {
+  return {{"name", c.name},
+          {"verdict", mark_name(c.mark)},
+          {"text", c.text},
+          {"next", c.next.empty() ? Json() : Json(c.next)}};
+}
+
+Json to_json(const Findings& findings) {
+  Json json = {
+      {"search_path", Json::array()}, {"plugins", Json::array()}, {"library", Json::array()}};
+  for (const auto& d : findings.directories) {
+    json["search_path"].push_back({{"path", d.path.string()},
+                                   {"source", d.source},
+                                   {"text", d.text},
+                                   {"manifests", d.manifests.size()}});
+  }
+  for (const auto& p : findings.patients) {
+    Json plugin = {{"name", p.name},
+                   {"manifest", p.manifest.string()},
+                   {"library", p.library.string()},
+                   {"usable", p.usable()},
+                   {"checks", Json::array()}};
+    for (const auto& c : p.checks) plugin["checks"].push_back(check_json(c));
+    json["plugins"].push_back(plugin);
+  }
+  for (const auto& c : findings.library) json["library"].push_back(check_json(c));
+  return json;
+}
+
+std::string check_text(const Check& c, bool colours) {
+  const auto mark = fmt::format("{:<8}", mark_name(c.mark));
+  auto text =
+      fmt::format("  {}{:<12} {}\n", paint(mark, mark_colour(c.mark), colours), c.name, c.text);
+  if (!c.next.empty()) text += fmt::format("  {:<8}{:<12} -> {}\n", "", "", c.next);
+  return text;
+}
+
+std::string render(const Findings& findings, bool colours) {
+  Table path;
+  path.column("SEARCHED FOLDER");
+  path.column("FROM");
+  path.column("FOUND");
+  for (const auto& d : findings.directories) path.row({d.path.string(), d.source, d.text});
+  auto text = path.text(colours);
+  for (const auto& p : findings.patients) {
+    text += fmt::format("\n{}  {}\n", p.name, p.manifest.string());
+    for (const auto& c : p.checks) text += check_text(c, colours);
+  }
+  if (!findings.library.empty()) text += "\nlibxhal\n";
+  for (const auto& c : findings.library) text += check_text(c, colours);
+  const auto usable = std::count_if(findings.patients.begin(), findings.patients.end(),
+                                    [](const auto& p) { return p.usable(); });
+  if (findings.patients.empty()) {
+    return text +
+           "\nno manifest found: install a plugin, or name its folder in XHAL_PLUGIN_PATH "
+           "(absolute, ':' between)\n";
+  }
+  return text + fmt::format("\n{} of {} usable\n", usable, findings.patients.size());
+}
+
+}  // namespace
+
+std::vector<Directory> search_directories() {
+  std::vector<Directory> directories;
+  const auto add = [&](fs::path path, std::string source) {
+    if (path.empty()) return;
+    std::error_code ignored;
+    const auto canonical = fs::weakly_canonical(path, ignored);
+    const bool twice = std::any_of(directories.begin(), directories.end(), [&](const Directory& d) {
+      return fs::weakly_canonical(d.path, ignored) == canonical;
+    });
+    if (twice) return;
+    Directory directory{std::move(path), std::move(source), {}, true, {}};
+    if (directory.path.is_absolute()) {
+      look_into(directory);
+    } else {
+      directory.text = "ignored: not an absolute path";
+    }
+    directories.push_back(std::move(directory));
+  };
+  for (const auto& part : split(variable("XHAL_PLUGIN_PATH"), ':')) add(part, "XHAL_PLUGIN_PATH");
+  add("/etc/xhal/plugins.d", "system");
+  add("/usr/share/xhal/plugins.d", "system");
+  if (const auto folder = folder_of_libxhal(); !folder.empty())
+    add(folder / "xhal" / "plugins", "beside libxhal");
+  return directories;
+}
+
+Report doctor_plugins(const Options& options) {
+  const auto findings = collect();
+  Report report;
+  report.data = to_json(findings);
+  report.text = render(findings, options.colours);
+  const bool bad = std::any_of(findings.patients.begin(), findings.patients.end(),
+                               [](const auto& p) { return !p.usable(); });
+  const bool unloadable = std::any_of(findings.library.begin(), findings.library.end(),
+                                      [](const Check& c) { return c.mark == Mark::failed; });
+  report.status = bad || unloadable ? kFinding : findings.patients.empty() ? kNoDevice : kFine;
+  return report;
+}
+
+}  // namespace xhal::tools

@@ -1,0 +1,149 @@
+// topo.cpp: `xhal topo`: where the devices are, as a matrix of distances or as a tree.
+#include <fmt/format.h>
+
+#include <set>
+
+#include "xhal/devices.hpp"
+#include "xhal/machine.hpp"
+#include "xhal/watchdog.hpp"
+
+namespace xhal::tools {
+namespace {
+
+struct Placed {
+  xhal_device_info info;
+  int numa_node;
+  std::string cpus;
+};
+
+struct Topology {
+  std::vector<NumaNode> nodes;
+  uint64_t memory_bytes;
+  unsigned cores;
+  std::vector<Placed> devices;
+  std::vector<std::vector<Relation>> relations;  // [from][to]
+};
+
+Topology collect(const Options& options) {
+  const Watchdog watchdog("topo", "the search for devices", options.json);
+  const Library library;
+  const Machine machine;
+  Topology t{machine.numa_nodes(), machine.memory_bytes(), machine.cores(), {}, {}};
+  for (auto info : library.devices(false)) {
+    // Where a device is can be clearer once it has been looked at.
+    if (const ObservedDevice opened(info.index); opened.status() == XHAL_OK)
+      xhal_device_query(opened.handle(), &info);
+    t.devices.push_back({info, machine.numa_node_of(info), machine.cpus_of(info)});
+  }
+  for (const auto& a : t.devices) {
+    auto& row = t.relations.emplace_back();
+    for (const auto& b : t.devices) row.push_back(machine.relation(a.info, b.info));
+  }
+  return t;
+}
+
+std::string or_dash(const std::string& text) { return text.empty() ? "-" : text; }
+std::string node_text(int node) { return node < 0 ? "-" : std::to_string(node); }
+
+Json to_json(const Topology& t) {
+  Json json = {{"numa_nodes", Json::array()}, {"devices", Json::array()}, {"links", Json::array()}};
+  for (const auto& n : t.nodes) {
+    json["numa_nodes"].push_back(
+        {{"number", n.number}, {"memory_bytes", n.memory_bytes}, {"cpus", n.cpus}});
+  }
+  std::set<Relation> seen;
+  for (size_t a = 0; a < t.devices.size(); ++a) {
+    const auto& d = t.devices[a];
+    Json device = {{"id", d.info.id}, {"name", d.info.name}};
+    device["numa_node"] = d.numa_node < 0 ? Json() : Json(d.numa_node);
+    device["cpus"] = d.cpus.empty() ? Json() : Json(d.cpus);
+    device["pci"] = d.info.pci[0] == 0 ? Json() : Json(d.info.pci);
+    json["devices"].push_back(device);
+    for (size_t b = 0; b < t.devices.size(); ++b) {
+      if (a == b) continue;
+      const auto relation = t.relations[a][b];
+      seen.insert(relation);
+      json["links"].push_back({{"from", d.info.id},
+                               {"to", t.devices[b].info.id},
+                               {"relation", relation_name(relation)}});
+    }
+  }
+  json["legend"] = Json::object();
+  for (const auto relation : seen)
+    json["legend"][relation_name(relation)] = relation_meaning(relation);
+  return json;
+}
+
+std::string render_matrix(const Topology& t, bool colours) {
+  Table table;
+  table.column("");
+  for (const auto& d : t.devices) table.column(d.info.id);
+  table.column("NUMA");
+  table.column("CPU AFFINITY");
+  std::set<Relation> seen;
+  for (size_t a = 0; a < t.devices.size(); ++a) {
+    std::vector<Cell> cells = {t.devices[a].info.id};
+    for (const auto relation : t.relations[a]) {
+      cells.emplace_back(relation_name(relation));
+      seen.insert(relation);
+    }
+    cells.emplace_back(node_text(t.devices[a].numa_node));
+    cells.emplace_back(or_dash(t.devices[a].cpus));
+    table.row(std::move(cells));
+  }
+  auto text = table.text(colours) + "\n";
+  for (const auto relation : seen)
+    text += fmt::format("{:<5} {}\n", relation_name(relation), relation_meaning(relation));
+  return text + "The same as a tree:  xhal topo --tree\n";
+}
+
+std::string device_line(const Placed& d) {
+  const std::string_view pci = d.info.pci;
+  return fmt::format("{}  {}{}{}", d.info.id, d.info.name, pci.empty() ? "" : "  ", pci);
+}
+
+std::string render_tree(const Topology& t) {
+  auto text = fmt::format("{}: {} {}, {}\n", host_name(), t.cores, t.cores == 1 ? "core" : "cores",
+                          bytes_text(static_cast<double>(t.memory_bytes)));
+  std::vector<const Placed*> nowhere;
+  for (const auto& d : t.devices) {
+    bool known = false;
+    for (const auto& n : t.nodes) known |= n.number == d.numa_node;
+    if (!known) nowhere.push_back(&d);
+  }
+  for (size_t i = 0; i < t.nodes.size(); ++i) {
+    const auto& n = t.nodes[i];
+    const bool last = i + 1 == t.nodes.size() && nowhere.empty();
+    text += fmt::format("{} NUMA node {}: {}, CPUs {}\n", last ? "`-" : "|-", n.number,
+                        bytes_text(static_cast<double>(n.memory_bytes)), or_dash(n.cpus));
+    std::vector<const Placed*> here;
+    for (const auto& d : t.devices) {
+      if (d.numa_node == n.number) here.push_back(&d);
+    }
+    for (const auto* d : here) {
+      text += fmt::format("{}  {} {}\n", last ? " " : "|", d == here.back() ? "`-" : "|-",
+                          device_line(*d));
+    }
+  }
+  if (!nowhere.empty()) text += "`- place unknown\n";
+  for (const auto* d : nowhere)
+    text += fmt::format("   {} {}\n", d == nowhere.back() ? "`-" : "|-", device_line(*d));
+  return text;
+}
+
+}  // namespace
+
+Report show_topology(const Options& options) {
+  const auto topology = collect(options);
+  Report report;
+  report.data = to_json(topology);
+  if (topology.devices.empty()) {
+    report.status = kNoDevice;
+    report.text = no_devices_text() + "\n";
+    return report;
+  }
+  report.text = options.tree ? render_tree(topology) : render_matrix(topology, options.colours);
+  return report;
+}
+
+}  // namespace xhal::tools
