@@ -1,0 +1,5 @@
+#include "engine/kernels/reduce.hpp"
+
+#define XCOLL_LEVEL avx512
+#define XCOLL_TABLE avx512_table
+#include "engine/kernels/reduce.inc"

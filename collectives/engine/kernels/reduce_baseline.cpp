@@ -1,0 +1,5 @@
+#include "engine/kernels/reduce.hpp"
+
+#define XCOLL_LEVEL baseline
+#define XCOLL_TABLE baseline_table
+#include "engine/kernels/reduce.inc"
