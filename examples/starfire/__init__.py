@@ -1,0 +1,1 @@
+"""The starfire language model: plain PyTorch, used by ../train.py."""
