@@ -1,0 +1,133 @@
+// chaos.cpp: the adversary. Submissions of every stream are held and released in an order the contract allows but nobody
+// expects: mostly the stream that was submitted to last goes first. A program that forgot a wait then computes with data
+// that is not there yet, on any seed, instead of once a month.
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <map>
+#include <mutex>
+#include <random>
+#include <thread>
+
+#include "deferral.hpp"
+#include "environment.hpp"
+#include "layer_tables.hpp"
+#include "layers.hpp"
+#include "log.hpp"
+
+namespace xhal {
+namespace {
+
+using namespace std::chrono_literals;
+
+struct Chaos {
+  std::mutex mutex;
+  std::condition_variable work;
+  std::map<StreamSide*, uint64_t> streams;  // -> when it was last given something
+  uint64_t clock = 0;
+  uint64_t woken = 0;
+  bool stop = false;
+  StreamSide* busy = nullptr;  // being drained, outside the lock
+  std::condition_variable idle;
+  std::mt19937_64 random;
+  std::thread thread;
+};
+Chaos& chaos() {
+  static auto* c = new Chaos;
+  return *c;
+}
+std::atomic<bool> enabled{false};
+
+// Release order of one round: newest first, and one time in eight at random.
+std::vector<StreamSide*> order(Chaos& c) {
+  std::vector<std::pair<uint64_t, StreamSide*>> list;
+  for (auto& [side, when] : c.streams) list.emplace_back(when, side);
+  std::sort(list.rbegin(), list.rend());
+  std::vector<StreamSide*> sides;
+  for (auto& [when, side] : list) sides.push_back(side);
+  if (c.random() % 8 == 0) std::shuffle(sides.begin(), sides.end(), c.random);
+  return sides;
+}
+
+void run() {
+  auto& c = chaos();
+  std::unique_lock lock(c.mutex);
+  uint64_t seen = 0;
+  while (!c.stop) {
+    c.work.wait(lock, [&] { return c.stop || c.woken != seen; });
+    // Let the host run ahead, so that there is an order to disturb.
+    const auto pause = std::chrono::microseconds(20 + c.random() % 100);
+    lock.unlock();
+    std::this_thread::sleep_for(pause);
+    lock.lock();
+    seen = c.woken;
+    for (bool progress = true; progress && !c.stop;) {
+      progress = false;
+      for (auto* side : order(c)) {
+        if (!c.streams.contains(side)) continue;
+        const uint64_t burst = 1 + c.random() % 32;
+        c.busy = side;
+        lock.unlock();
+        bool moved = false;
+        for (uint64_t i = 0; i < burst && drain_one(*side); ++i) moved = true;
+        lock.lock();
+        c.busy = nullptr;
+        c.idle.notify_all();
+        progress |= moved;
+        if (moved) break;  // look again: what was just released may have brought newer work
+      }
+    }
+  }
+}
+
+}  // namespace
+
+bool chaos_enabled() noexcept { return enabled.load(std::memory_order_relaxed); }
+
+void chaos_start(bool on) {
+  auto& c = chaos();
+  if (on == chaos_enabled()) return;
+  if (on) {
+    const std::string text = environment("XHAL_CHAOS_SEED");
+    const uint64_t seed = text.empty() ? 1 : std::strtoull(text.c_str(), nullptr, 10);
+    c.random.seed(seed);
+    c.stop = false;
+    enabled = true;
+    log(XHAL_LOG_INFO, "chaos: seed {}", seed);
+    return;  // the thread starts with the first stream: xhal_init makes none
+  }
+  {
+    const std::lock_guard lock(c.mutex);
+    c.stop = true;
+    c.work.notify_all();
+  }
+  if (c.thread.joinable()) c.thread.join();
+  enabled = false;
+}
+
+void chaos_adopt(StreamSide& side) {
+  auto& c = chaos();
+  const std::lock_guard lock(c.mutex);
+  if (!c.thread.joinable()) c.thread = std::thread(run);
+  c.streams[&side] = ++c.clock;
+  stream_recovered(side);  // puts it into holding mode
+}
+
+void chaos_release(StreamSide& side) noexcept {
+  auto& c = chaos();
+  std::unique_lock lock(c.mutex);
+  c.streams.erase(&side);
+  c.idle.wait(lock, [&] { return c.busy != &side; });
+}
+
+void chaos_wake(StreamSide& side) noexcept {
+  if (!chaos_enabled()) return;
+  auto& c = chaos();
+  const std::lock_guard lock(c.mutex);
+  if (const auto it = c.streams.find(&side); it != c.streams.end()) it->second = ++c.clock;
+  ++c.woken;
+  c.work.notify_all();
+}
+
+}  // namespace xhal

@@ -1,0 +1,51 @@
+#include "layers.hpp"
+
+#include <algorithm>
+#include <vector>
+
+#include "environment.hpp"
+#include "layer_tables.hpp"
+#include "log.hpp"
+#include "object.hpp"
+
+namespace xhal {
+namespace {
+
+std::vector<std::string>& active() {
+  static auto* names = new std::vector<std::string>;
+  return *names;
+}
+
+bool has(const char* name) { return std::find(active().begin(), active().end(), name) != active().end(); }
+
+}  // namespace
+
+void read_layers() {
+  active().clear();
+  for (const auto& name : split(environment("XHAL_LAYERS"), ',')) {
+    if (name == "validate" || name == "trace" || name == "chaos") active().push_back(name);
+    else log(XHAL_LOG_WARN, "XHAL_LAYERS: there is no layer \"{}\"; there are validate, trace and chaos", name);
+  }
+  quarantine_objects(has("validate"));
+  chaos_start(has("chaos"));
+  if (has("trace")) trace_start();
+}
+
+void apply_layers(DeviceRecord& record) {
+  if (has("trace")) {
+    record.next[static_cast<size_t>(Layer::trace)] = record.table;
+    wrap_trace(record.table);
+  }
+  // Outermost, so that nothing wrong is even traced.
+  if (has("validate")) {
+    record.next[static_cast<size_t>(Layer::validate)] = record.table;
+    wrap_validate(record.table);
+  }
+}
+
+void finish_layers() noexcept {
+  if (has("trace")) trace_finish();
+  chaos_start(false);
+}
+
+}  // namespace xhal

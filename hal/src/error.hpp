@@ -1,0 +1,66 @@
+// error.hpp: the error record of the calling thread.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include <fmt/format.h>
+
+#include "xhal/status.h"
+
+namespace xhal {
+
+struct ErrorRecord {
+  xhal_status status = XHAL_OK;
+  uint32_t scope = XHAL_SCOPE_CALL;
+  int32_t vendor_code = 0;
+  std::string plugin, device, operation, text;
+  uint64_t context = 0, stream = 0;
+  xhal_status cause = XHAL_OK;
+  uint32_t operand = 0;
+  std::string cause_text;
+  bool reported = false;  // an export has already returned it: a later failure without a record needs a new one
+
+  static ErrorRecord from(const xhal_error& error);
+  static ErrorRecord plain(xhal_status status) {
+    ErrorRecord record;
+    record.status = status;
+    return record;
+  }
+  // A view whose strings live as long as this record.
+  xhal_error view() const;
+  // The record of work that was not run because of this failure.
+  ErrorRecord dependent(std::string_view operation) const;
+};
+
+// Replaces the thread's record and returns its status.
+xhal_status set_error(ErrorRecord record) noexcept;
+const ErrorRecord& last_error() noexcept;
+
+template <class... Args>
+xhal_status fail(xhal_status status, std::string_view operation, fmt::format_string<Args...> format,
+                 Args&&... args) noexcept {
+  try {
+    ErrorRecord record;
+    record.status = status;
+    record.operation = operation;
+    record.text = fmt::format(format, std::forward<Args>(args)...);
+    return set_error(std::move(record));
+  } catch (...) {  // no memory for the text: the status itself still arrives
+    return status;
+  }
+}
+
+// Runs the body of an exported function: no exception crosses the border.
+template <class Body>
+xhal_status exported(std::string_view operation, Body&& body) noexcept {
+  try {
+    return body();
+  } catch (const std::bad_alloc&) {
+    return fail(XHAL_ERR_OUT_OF_MEMORY, operation, "the host has no memory left for {}", operation);
+  } catch (const std::exception& e) {
+    return fail(XHAL_ERR_INTERNAL, operation, "{} failed inside libxhal: {}", operation, e.what());
+  }
+}
+
+}  // namespace xhal

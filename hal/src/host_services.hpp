@@ -1,0 +1,11 @@
+// host_services.hpp: the table libxhal gives to plugins.
+#pragma once
+
+#include "xhal/host.h"
+
+namespace xhal {
+
+const xhal_host_services* host_services();
+uint64_t current_correlation();
+
+}  // namespace xhal

@@ -1,0 +1,35 @@
+// manifest.hpp: one plugin manifest, read and checked. Never loads code; a bad manifest is reported and skipped.
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "xhal/status.h"
+
+namespace xhal {
+
+struct Manifest {
+  std::string name, vendor;
+  std::filesystem::path library;
+  std::string arch;
+  uint32_t abi_min = 0, abi_max = 0;
+  std::vector<std::string> match;
+  std::vector<std::string> provides;
+  int32_t priority = 0;
+  bool probe = false;  // "isolation": "probe"
+};
+
+struct Problem {
+  xhal_status status = XHAL_OK;
+  std::string text;
+};
+
+// A file, or directory, that somebody else could have changed must not decide what code is loaded.
+Problem check_trust(const std::filesystem::path& path);
+// Reads and checks the manifest; `manifest.name` is set as soon as it is known, also when the rest is bad.
+Problem read_manifest(const std::filesystem::path& path, Manifest& manifest);
+// Whether some entry of `match` holds on this machine: "always", "path:/sys/...", "pci:VVVV:DDDD" (hex, '*' allowed).
+bool matches_machine(const Manifest& manifest);
+
+}  // namespace xhal
