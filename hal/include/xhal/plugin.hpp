@@ -1,7 +1,8 @@
 // xhal/plugin.hpp: writing a plugin in C++20.
 //
-// A vendor writes one class per object (device, context, stream, ...), derived from xhal::plugin::Object, with a member
-// function for every slot it supports, named and typed as the slot list says without its first parameter:
+// A vendor writes one class per object (device, context, stream, ...), derived from
+// xhal::plugin::Object, with a member function for every slot it supports, named and typed as the
+// slot list says without its first parameter:
 //
 //   struct Stream : xhal::plugin::Object {
 //     xhal_status copy(uint64_t dst, uint64_t src, uint64_t size_bytes);
@@ -10,15 +11,16 @@
 //   struct Acme : xhal::plugin::Vendor {                 // what is left out is unsupported
 //     using device = Device;  using context = Context;  using stream = Stream;
 //     static xhal_status enumerate(xhal_device_info* devices, uint32_t capacity, uint32_t* count);
-//     static xhal_status device_open(const xhal_plugin_open&, xhal_device_info&, xhal_device**, xhal_context**);
+//     static xhal_status device_open(const xhal_plugin_open&, xhal_device_info&, xhal_device**,
+//     xhal_context**);
 //   };
 //   extern "C" XHAL_API xhal_status xhal_plugin_negotiate(const xhal_negotiate_request* request,
 //                                                         xhal_negotiate_reply* reply) {
 //     return xhal::plugin::negotiate<Acme>(request, reply, "acme 1.0");
 //   }
 //
-// Member functions may throw: Error becomes its status and text, std::bad_alloc XHAL_ERR_OUT_OF_MEMORY, anything else
-// XHAL_ERR_PLUGIN. Nothing crosses the boundary.
+// Member functions may throw: Error becomes its status and text, std::bad_alloc
+// XHAL_ERR_OUT_OF_MEMORY, anything else XHAL_ERR_PLUGIN. Nothing crosses the boundary.
 #pragma once
 
 #include <algorithm>
@@ -102,7 +104,8 @@ struct Object {
 // Makes an object under the device whose table is given, and its C handle.
 template <class T, class Handle, class... Args>
 T* make(const xhal_dispatch* table, uint32_t kind, Handle** handle, Args&&... args) {
-  static_assert(std::is_base_of_v<Object, T> && !std::is_polymorphic_v<T>, "the head must come first");
+  static_assert(std::is_base_of_v<Object, T> && !std::is_polymorphic_v<T>,
+                "the head must come first");
   static_assert(alignof(T) <= 64);
   void* memory = nullptr;
   if (host().object_alloc(table, kind, sizeof(T), &memory) != XHAL_OK) throw std::bad_alloc();
@@ -182,12 +185,12 @@ const xhal_dispatch* slots() {
     xhal_dispatch t{};
     t.struct_size = sizeof t;
     t.minor = XHAL_VERSION_MINOR;
-#define XHAL_SLOT_HOSTED(object, method, name, since, params, args)                                           \
-  t.name = bind<typename V::object>(                                                                          \
-      static_cast<xhal_status(*) params>(nullptr),                                                            \
-      [](auto& self, auto... rest)                                                                            \
-        requires requires { self.method(rest...); }                                                           \
-      { return self.method(rest...); });
+#define XHAL_SLOT_HOSTED(object, method, name, since, params, args)              \
+  t.name = bind<typename V::object>(                                             \
+      static_cast<xhal_status(*) params>(nullptr),                               \
+      [](auto& self, auto... rest) requires requires { self.method(rest...); } { \
+        return self.method(rest...);                                             \
+      });
 #define XHAL_SLOT(object, method, name, since, params, args, SECOND, second) \
   XHAL_SLOT_HOSTED(object, method, name, since, params, args)
 #include "xhal/slots.inc"
@@ -201,13 +204,16 @@ const xhal_dispatch* slots() {
 template <class V>
 const xhal_plugin_table* plugin_table() {
   static const xhal_plugin_table table = {
-      sizeof(xhal_plugin_table), 0, slots<V>(),
+      sizeof(xhal_plugin_table),
+      0,
+      slots<V>(),
       [](xhal_device_info* devices, uint32_t capacity, uint32_t* count) noexcept -> xhal_status {
         return guarded("enumerate", [&] { return V::enumerate(devices, capacity, count); });
       },
       [](const xhal_plugin_open* open, xhal_device_info* info, xhal_device** device,
          xhal_context** context) noexcept -> xhal_status {
-        return guarded("device_open", [&] { return V::device_open(*open, *info, device, context); });
+        return guarded("device_open",
+                       [&] { return V::device_open(*open, *info, device, context); });
       },
       []() noexcept { (void)guarded("shutdown", [] { V::shutdown(); }); }};
   return &table;
@@ -235,7 +241,8 @@ xhal_status negotiate(const xhal_negotiate_request* request, xhal_negotiate_repl
   const size_t length = std::min(build.size(), sizeof reply->build - 1);
   std::memcpy(reply->build, build.data(), length);
   reply->build[length] = 0;
-  if (common_version(V::abi_min, V::abi_max, request->abi_min, request->abi_max) == 0) return XHAL_ERR_VERSION;
+  if (common_version(V::abi_min, V::abi_max, request->abi_min, request->abi_max) == 0)
+    return XHAL_ERR_VERSION;
   const size_t known = std::min<size_t>(request->host->struct_size, sizeof host_table);
   std::memcpy(&host_table, request->host, known);
   reply->table = detail::plugin_table<V>();

@@ -1,8 +1,9 @@
-// xhal/struct_check.hpp: the two-number rule for structures that cross the ABI, written once for libxhal and plugins.
+// xhal/struct_check.hpp: the two-number rule for structures that cross the ABI, written once for
+// libxhal and plugins.
 //
-// Each input and output structure has the size it was first released with and the size this side was compiled with. An
-// input is copied into a local of today's size, so nobody reads past what the caller gave; an output is filled in a local
-// and copied back as far as the caller has room.
+// Each input and output structure has the size it was first released with and the size this side
+// was compiled with. An input is copied into a local of today's size, so nobody reads past what the
+// caller gave; an output is filled in a local and copied back as far as the caller has room.
 #pragma once
 
 #include <cstdint>
@@ -44,7 +45,8 @@ template <>
 inline constexpr uint32_t kFirstSize<xhal_error> = 120;
 
 template <class T>
-concept Versioned = kFirstSize<std::remove_const_t<T>> != 0;
+concept Versioned = kFirstSize<std::remove_const_t<T>>
+!= 0;
 
 // The `next` chain of this version knows no structure: only ignorable ones may be there.
 inline xhal_status check_chain(const xhal_chain* chain) {
@@ -54,7 +56,8 @@ inline xhal_status check_chain(const xhal_chain* chain) {
   return XHAL_OK;
 }
 
-// Copies the caller's structure into `local`, zero-extended; refuses sizes and tails the rule does not allow.
+// Copies the caller's structure into `local`, zero-extended; refuses sizes and tails the rule does
+// not allow.
 template <Versioned T>
 xhal_status read(const T* given, T& local) {
   std::memset(&local, 0, sizeof(T));
@@ -84,7 +87,8 @@ void write(const T& local, T* given) {
   if (size > known) std::memset(bytes + known, 0, size - known);
 }
 
-// One argument of a slot on its way through: plain values pass, structures are read before and written after the call.
+// One argument of a slot on its way through: plain values pass, structures are read before and
+// written after the call.
 template <class A>
 struct Argument {
   A value;
@@ -94,8 +98,7 @@ struct Argument {
   void end() {}
 };
 template <Versioned T>
-  requires(!std::is_const_v<T>)
-struct Argument<const T*> {
+requires(!std::is_const_v<T>) struct Argument<const T*> {
   const T* given;
   T local;
   explicit Argument(const T* g) : given(g) {}
@@ -104,8 +107,7 @@ struct Argument<const T*> {
   void end() {}
 };
 template <Versioned T>
-  requires(!std::is_const_v<T>)
-struct Argument<T*> {
+requires(!std::is_const_v<T>) struct Argument<T*> {
   T* given;
   T local;
   explicit Argument(T* g) : given(g) {}
