@@ -1,6 +1,7 @@
-// chaos.cpp: the adversary. Submissions of every stream are held and released in an order the contract allows but nobody
-// expects: mostly the stream that was submitted to last goes first. A program that forgot a wait then computes with data
-// that is not there yet, on any seed, instead of once a month.
+// chaos.cpp: the adversary. Submissions of every stream are held and released in an order the
+// contract allows but nobody expects: mostly the stream that was submitted to last goes first. A
+// program that forgot a wait then computes with data that is not there yet, on any seed, instead of
+// once a month.
 #include <algorithm>
 #include <atomic>
 #include <chrono>

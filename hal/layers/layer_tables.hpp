@@ -1,4 +1,5 @@
-// layer_tables.hpp: what a layer is: a function per slot that calls the same slot of the next table.
+// layer_tables.hpp: what a layer is: a function per slot that calls the same slot of the next
+// table.
 #pragma once
 
 #include <tuple>

@@ -16,15 +16,20 @@ std::vector<std::string>& active() {
   return *names;
 }
 
-bool has(const char* name) { return std::find(active().begin(), active().end(), name) != active().end(); }
+bool has(const char* name) {
+  return std::find(active().begin(), active().end(), name) != active().end();
+}
 
 }  // namespace
 
 void read_layers() {
   active().clear();
   for (const auto& name : split(environment("XHAL_LAYERS"), ',')) {
-    if (name == "validate" || name == "trace" || name == "chaos") active().push_back(name);
-    else log(XHAL_LOG_WARN, "XHAL_LAYERS: there is no layer \"{}\"; there are validate, trace and chaos", name);
+    if (name == "validate" || name == "trace" || name == "chaos")
+      active().push_back(name);
+    else
+      log(XHAL_LOG_WARN,
+          "XHAL_LAYERS: there is no layer \"{}\"; there are validate, trace and chaos", name);
   }
   quarantine_objects(has("validate"));
   chaos_start(has("chaos"));

@@ -1,15 +1,16 @@
 // trace.cpp: every call of every slot, as a file that Perfetto and chrome://tracing open.
 //
-// A call costs two reads of the time-stamp counter and one store into the thread's buffer. Full buffers are written out by
-// the thread that filled them; xhal_shutdown writes the rest. Copies carry their bytes and their direction.
+// A call costs two reads of the time-stamp counter and one store into the thread's buffer. Full
+// buffers are written out by the thread that filled them; xhal_shutdown writes the rest. Copies
+// carry their bytes and their direction.
 #include <x86intrin.h>
 
+#include <unistd.h>
 #include <cstdio>
 #include <memory>
 #include <mutex>
 #include <string>
 #include <string_view>
-#include <unistd.h>
 #include <vector>
 
 #include "address_map.hpp"
@@ -58,11 +59,13 @@ void write_calls(const Call* calls, size_t count, int thread) {
     const auto& c = calls[i];
     const double start_us = static_cast<double>(c.begin - w.tsc0) * w.ns_per_tick / 1e3;
     const double length_us = static_cast<double>(c.end - c.begin) * w.ns_per_tick / 1e3;
-    fmt::print(w.file, "{}{{\"name\":\"{}\",\"ph\":\"X\",\"pid\":{},\"tid\":{},\"ts\":{:.3f},\"dur\":{:.3f}", w.first ? "" : ",\n",
-               c.name, pid, thread, start_us, length_us);
+    fmt::print(
+        w.file,
+        "{}{{\"name\":\"{}\",\"ph\":\"X\",\"pid\":{},\"tid\":{},\"ts\":{:.3f},\"dur\":{:.3f}",
+        w.first ? "" : ",\n", c.name, pid, thread, start_us, length_us);
     if (c.direction != Direction::none) {
-      fmt::print(w.file, ",\"args\":{{\"stream\":{},\"bytes\":{},\"direction\":\"{}\"}}", c.stream, c.bytes,
-                 kDirections[static_cast<int>(c.direction)]);
+      fmt::print(w.file, ",\"args\":{{\"stream\":{},\"bytes\":{},\"direction\":\"{}\"}}", c.stream,
+                 c.bytes, kDirections[static_cast<int>(c.direction)]);
     }
     std::fputs("}", w.file);
     w.first = false;
@@ -136,7 +139,8 @@ void trace_start() {
   if (w.file != nullptr) return;
   std::string path = environment("XHAL_TRACE_FILE");
   if (path.empty()) path = "xhal-trace-%p.json";
-  if (const auto at = path.find("%p"); at != std::string::npos) path.replace(at, 2, std::to_string(getpid()));
+  if (const auto at = path.find("%p"); at != std::string::npos)
+    path.replace(at, 2, std::to_string(getpid()));
   w.file = std::fopen(path.c_str(), "we");
   if (w.file == nullptr) {
     log(XHAL_LOG_ERROR, "trace: {} cannot be written: {}", path, std::strerror(errno));

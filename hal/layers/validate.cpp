@@ -1,6 +1,6 @@
-// validate.cpp: checks that are too dear for every day: live handles everywhere, addresses inside allocations, operands
-// that overlap where the operator does not allow it. Destroyed objects are never used again while it is on, so every stale
-// handle is found.
+// validate.cpp: checks that are too dear for every day: live handles everywhere, addresses inside
+// allocations, operands that overlap where the operator does not allow it. Destroyed objects are
+// never used again while it is on, so every stale handle is found.
 #include <map>
 #include <mutex>
 #include <shared_mutex>
@@ -15,26 +15,33 @@ namespace xhal {
 namespace {
 
 constexpr std::string_view kAliasRules[] = {
-#define XHAL_OP(name, id, version, inputs, outputs, attributes, scalars, shape, alias, determinism, tolerance, flops, bytes, prose) alias,
+#define XHAL_OP(name, id, version, inputs, outputs, attributes, scalars, shape, alias, \
+                determinism, tolerance, flops, bytes, prose)                           \
+  alias,
 #include "xhal/ops.inc"
 #undef XHAL_OP
 };
 constexpr uint32_t kOpIds[] = {
-#define XHAL_OP(name, id, version, inputs, outputs, attributes, scalars, shape, alias, determinism, tolerance, flops, bytes, prose) id,
+#define XHAL_OP(name, id, version, inputs, outputs, attributes, scalars, shape, alias, \
+                determinism, tolerance, flops, bytes, prose)                           \
+  id,
 #include "xhal/ops.inc"
 #undef XHAL_OP
 };
 constexpr const char* kOpNames[] = {
-#define XHAL_OP(name, id, version, inputs, outputs, attributes, scalars, shape, alias, determinism, tolerance, flops, bytes, prose) #name,
+#define XHAL_OP(name, id, version, inputs, outputs, attributes, scalars, shape, alias, \
+                determinism, tolerance, flops, bytes, prose)                           \
+#name,
 #include "xhal/ops.inc"
 #undef XHAL_OP
 };
 constexpr uint32_t kInputGroups[] = {
-#define XHAL_OP(name, id, version, inputs, outputs, attributes, scalars, shape, alias, determinism, tolerance, flops, bytes, prose) \
-  [] {                                                                                                                             \
-    uint32_t n = 0;                                                                                                                \
-    for (char c : std::string_view(inputs)) n += c == ':';                                                                         \
-    return n;                                                                                                                      \
+#define XHAL_OP(name, id, version, inputs, outputs, attributes, scalars, shape, alias, \
+                determinism, tolerance, flops, bytes, prose)                           \
+  [] {                                                                                 \
+    uint32_t n = 0;                                                                    \
+    for (char c : std::string_view(inputs)) n += c == ':';                             \
+    return n;                                                                          \
   }(),
 #include "xhal/ops.inc"
 #undef XHAL_OP
@@ -83,18 +90,21 @@ bool is_empty(const xhal_tensor_desc& t) {
 }
 
 bool same_view(const xhal_tensor_desc& a, uint64_t at_a, const xhal_tensor_desc& b, uint64_t at_b) {
-  if (at_a != at_b || a.ndim != b.ndim || a.bits != b.bits || a.offset_elements != b.offset_elements) return false;
+  if (at_a != at_b || a.ndim != b.ndim || a.bits != b.bits ||
+      a.offset_elements != b.offset_elements)
+    return false;
   for (uint32_t d = 0; d < a.ndim; ++d) {
     if (a.sizes[d] != b.sizes[d] || (a.sizes[d] > 1 && a.strides[d] != b.strides[d])) return false;
   }
   return true;
 }
 
-xhal_status check_launch(const Prepared& op, const uint64_t* addresses, uint32_t count, uint64_t workspace,
-                         uint64_t workspace_bytes) {
+xhal_status check_launch(const Prepared& op, const uint64_t* addresses, uint32_t count,
+                         uint64_t workspace, uint64_t workspace_bytes) {
   const char* name = op.catalogue < 0 ? "operator" : kOpNames[op.catalogue];
   if (count != op.operands.size() || (addresses == nullptr && count > 0)) {
-    return fail(XHAL_ERR_INVALID_ARGUMENT, name, "{}: {} addresses given, it was prepared with {} operands", name, count,
+    return fail(XHAL_ERR_INVALID_ARGUMENT, name,
+                "{}: {} addresses given, it was prepared with {} operands", name, count,
                 op.operands.size());
   }
   std::vector<std::pair<uint64_t, uint64_t>> extents(count);
@@ -104,9 +114,10 @@ xhal_status check_launch(const Prepared& op, const uint64_t* addresses, uint32_t
     extent(t, addresses[i], &extents[i].first, &extents[i].second);
     const auto range = address_map().find(extents[i].first);
     if (!range || extents[i].second > range->base + range->size_bytes) {
-      auto s = fail(XHAL_ERR_INVALID_ARGUMENT, name, "{}: operand {} spans {:#x} to {:#x}, {}", name, i, extents[i].first,
-                    extents[i].second,
-                    range ? fmt::format("beyond its allocation, which ends at {:#x}", range->base + range->size_bytes)
+      auto s = fail(XHAL_ERR_INVALID_ARGUMENT, name, "{}: operand {} spans {:#x} to {:#x}, {}",
+                    name, i, extents[i].first, extents[i].second,
+                    range ? fmt::format("beyond its allocation, which ends at {:#x}",
+                                        range->base + range->size_bytes)
                           : "which is not memory of any device");
       return s;
     }
@@ -114,8 +125,9 @@ xhal_status check_launch(const Prepared& op, const uint64_t* addresses, uint32_t
   if (workspace_bytes > 0) {
     const auto range = address_map().find(workspace);
     if (!range || workspace + workspace_bytes > range->base + range->size_bytes) {
-      return fail(XHAL_ERR_INVALID_ARGUMENT, name, "{}: needs a workspace of {} bytes, {:#x} has less", name,
-                  workspace_bytes, workspace);
+      return fail(XHAL_ERR_INVALID_ARGUMENT, name,
+                  "{}: needs a workspace of {} bytes, {:#x} has less", name, workspace_bytes,
+                  workspace);
     }
   }
   const bool any_alias = op.catalogue >= 0 && kAliasRules[op.catalogue].size() > 0;
@@ -123,16 +135,22 @@ xhal_status check_launch(const Prepared& op, const uint64_t* addresses, uint32_t
     if (is_empty(op.operands[o])) continue;
     for (uint32_t i = 0; i < count; ++i) {
       if (i == o || is_empty(op.operands[i])) continue;
-      const bool overlap = extents[i].first < extents[o].second && extents[o].first < extents[i].second;
+      const bool overlap =
+          extents[i].first < extents[o].second && extents[o].first < extents[i].second;
       if (!overlap) continue;
-      const bool in_place = any_alias && i < op.inputs && same_view(op.operands[i], addresses[i], op.operands[o], addresses[o]);
+      const bool in_place = any_alias && i < op.inputs &&
+                            same_view(op.operands[i], addresses[i], op.operands[o], addresses[o]);
       if (in_place) continue;
       // Interleaved views of one allocation touch different elements although their extents cross.
-      const bool strided = op.operands[i].ndim > 1 && op.operands[o].ndim > 1 && addresses[i] != addresses[o];
+      const bool strided =
+          op.operands[i].ndim > 1 && op.operands[o].ndim > 1 && addresses[i] != addresses[o];
       if (strided) continue;
-      return fail(XHAL_ERR_OVERLAP, name, "{}: output {} overlaps operand {} ({:#x} to {:#x}), and the catalogue allows {}",
+      return fail(XHAL_ERR_OVERLAP, name,
+                  "{}: output {} overlaps operand {} ({:#x} to {:#x}), and the catalogue allows {}",
                   name, o, i, extents[i].first, extents[i].second,
-                  any_alias ? fmt::format("only \"{}\" with the same layout", kAliasRules[op.catalogue]) : "no alias");
+                  any_alias
+                      ? fmt::format("only \"{}\" with the same layout", kAliasRules[op.catalogue])
+                      : "no alias");
     }
   }
   return XHAL_OK;
@@ -143,14 +161,14 @@ xhal_status check_handle(Arg, const char*) {
   return XHAL_OK;
 }
 template <class T>
-  requires(kKindOf<T> != 0)
-xhal_status check_handle(T* handle, const char* name) {
+requires(kKindOf<T> != 0) xhal_status check_handle(T* handle, const char* name) {
   return is_live(handle, kKindOf<T>) ? XHAL_OK : bad_handle(handle, kKindOf<T>, name);
 }
 
 struct Validate {
   template <SlotName kName, class Slot, class Handle, class... Rest>
-  static xhal_status around(DeviceRecord& record, Slot next, Handle* handle, Rest... rest) noexcept {
+  static xhal_status around(DeviceRecord& record, Slot next, Handle* handle,
+                            Rest... rest) noexcept {
     constexpr std::string_view name = kName.text;
     xhal_status status = check_handle(handle, kName.text);
     (void)((status == XHAL_OK && (status = check_handle(rest, kName.text), true)) && ...);
@@ -176,9 +194,11 @@ struct Validate {
 
   static void remember(const xhal_op_info* info, xhal_op** op) noexcept {
     try {
-      Prepared p{catalogue_index(info->id), {info->operands, info->operands + info->operand_count}, 0};
+      Prepared p{
+          catalogue_index(info->id), {info->operands, info->operands + info->operand_count}, 0};
       if (p.catalogue >= 0) {
-        for (uint32_t g = 0; g < kInputGroups[p.catalogue] && g < info->group_count; ++g) p.inputs += info->group_sizes[g];
+        for (uint32_t g = 0; g < kInputGroups[p.catalogue] && g < info->group_count; ++g)
+          p.inputs += info->group_sizes[g];
       }
       const std::unique_lock lock(prepared().mutex);
       prepared().ops[*op] = std::move(p);
@@ -186,15 +206,17 @@ struct Validate {
     }
   }
 
-  static xhal_status launch(DeviceRecord& record, xhal_stream*, xhal_op* op, const uint64_t* addresses, uint32_t count,
-                            const xhal_scalar* scalars, uint32_t scalar_count, uint64_t workspace) noexcept {
+  static xhal_status launch(DeviceRecord& record, xhal_stream*, xhal_op* op,
+                            const uint64_t* addresses, uint32_t count, const xhal_scalar* scalars,
+                            uint32_t scalar_count, uint64_t workspace) noexcept {
     if (scalars == nullptr && scalar_count > 0) {
-      return fail(XHAL_ERR_INVALID_ARGUMENT, "xhal_op_launch", "xhal_op_launch: {} scalars, but the array is NULL",
-                  scalar_count);
+      return fail(XHAL_ERR_INVALID_ARGUMENT, "xhal_op_launch",
+                  "xhal_op_launch: {} scalars, but the array is NULL", scalar_count);
     }
     if (private_of(op)->device != &record) {
-      return fail(XHAL_ERR_FOREIGN_HANDLE, "xhal_op_launch", "xhal_op_launch: the operator was prepared on {}, the stream "
-                                                             "is of {}",
+      return fail(XHAL_ERR_FOREIGN_HANDLE, "xhal_op_launch",
+                  "xhal_op_launch: the operator was prepared on {}, the stream "
+                  "is of {}",
                   private_of(op)->device->id(), record.id());
     }
     return exported("xhal_op_launch", [&]() -> xhal_status {
@@ -211,11 +233,13 @@ struct Validate {
   static xhal_status fill(uint64_t dst, uint64_t size, uint64_t, uint32_t pattern_bytes) noexcept {
     constexpr const char* op = "xhal_stream_fill";
     if (pattern_bytes != 1 && pattern_bytes != 2 && pattern_bytes != 4 && pattern_bytes != 8) {
-      return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: a pattern has 1, 2, 4 or 8 bytes, not {}", op, pattern_bytes);
+      return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: a pattern has 1, 2, 4 or 8 bytes, not {}", op,
+                  pattern_bytes);
     }
     const auto range = address_map().find(dst);
     if (size > 0 && (!range || dst + size > range->base + range->size_bytes)) {
-      return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: {:#x} + {} is not inside an allocation", op, dst, size);
+      return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: {:#x} + {} is not inside an allocation", op,
+                  dst, size);
     }
     return XHAL_OK;
   }

@@ -39,8 +39,8 @@ xhal_status check_bounds(const End& end, uint64_t size, const char* which) {
   const uint64_t left = end.range->size_bytes - (end.address - end.range->base);
   if (end.place == Place::pinned || size <= left) return XHAL_OK;
   return fail(XHAL_ERR_INVALID_ARGUMENT, kOp,
-              "{}: the {} range {:#x} + {} leaves its allocation ({:#x} + {}) by {} bytes", kOp, which, end.address, size,
-              end.range->base, end.range->size_bytes, size - left);
+              "{}: the {} range {:#x} + {} leaves its allocation ({:#x} + {}) by {} bytes", kOp,
+              which, end.address, size, end.range->base, end.range->size_bytes, size - left);
 }
 
 // Pinned memory that lives until the stream's work on it is done.
@@ -77,32 +77,39 @@ xhal_status host_step(StreamSide& side, HostStep step) {
 }
 
 xhal_status native(StreamSide& side, uint64_t dst, uint64_t src, uint64_t size) {
-  return __atomic_load_n(&head_of(side.handle)->dispatch, __ATOMIC_ACQUIRE)->stream_copy(side.handle, dst, src, size);
+  return __atomic_load_n(&head_of(side.handle)->dispatch, __ATOMIC_ACQUIRE)
+      ->stream_copy(side.handle, dst, src, size);
 }
 
-// Unpinned host memory on a device that cannot take it: through pinned memory, piece by piece, in stream order.
+// Unpinned host memory on a device that cannot take it: through pinned memory, piece by piece, in
+// stream order.
 xhal_status bounced(StreamSide& side, const End& dst, const End& src, uint64_t size) {
   for (uint64_t done = 0; done < size; done += kBounceBytes) {
     const uint64_t piece = std::min(kBounceBytes, size - done);
     auto bounce = std::make_shared<Bounce>(piece);
-    const uint64_t seen = bounce->memory == nullptr ? 0 : pinned_address(*side.device, bounce->address());
+    const uint64_t seen =
+        bounce->memory == nullptr ? 0 : pinned_address(*side.device, bounce->address());
     if (seen == 0) {
-      return fail(XHAL_ERR_UNSUPPORTED, kOp, "{}: {} takes neither unpinned nor pinned host memory", kOp,
-                  side.device->id());
+      return fail(XHAL_ERR_UNSUPPORTED, kOp, "{}: {} takes neither unpinned nor pinned host memory",
+                  kOp, side.device->id());
     }
     xhal_status s = XHAL_OK;
     if (src.place == Place::host) {
-      s = host_step(side, {bounce, bounce->memory, reinterpret_cast<const void*>(src.address + done), piece});
+      s = host_step(
+          side, {bounce, bounce->memory, reinterpret_cast<const void*>(src.address + done), piece});
       const uint64_t to = dst.place == Place::host ? 0 : dst.address + done;
       if (s == XHAL_OK && to == 0) {
-        s = host_step(side, {bounce, reinterpret_cast<void*>(dst.address + done), bounce->memory, piece});
+        s = host_step(side,
+                      {bounce, reinterpret_cast<void*>(dst.address + done), bounce->memory, piece});
       } else if (s == XHAL_OK) {
         s = native(side, to, seen, piece);
         if (s == XHAL_OK) s = host_step(side, {bounce, nullptr, nullptr, 0});
       }
     } else {
       s = native(side, seen, src.address + done, piece);
-      if (s == XHAL_OK) s = host_step(side, {bounce, reinterpret_cast<void*>(dst.address + done), bounce->memory, piece});
+      if (s == XHAL_OK)
+        s = host_step(side,
+                      {bounce, reinterpret_cast<void*>(dst.address + done), bounce->memory, piece});
     }
     if (s != XHAL_OK) return s;
   }
@@ -115,8 +122,8 @@ xhal_status helper_stream(xhal_context* context, StreamSide** helper) {
   static auto* helpers = new std::map<xhal_context*, xhal_stream*>;
   const std::lock_guard lock(*mutex);
   auto& stream = (*helpers)[context];
-  if (stream == nullptr || !is_live(stream, XHAL_KIND_STREAM) || side_of(stream)->context->handle != context ||
-      side_of(stream)->timeline->failed()) {
+  if (stream == nullptr || !is_live(stream, XHAL_KIND_STREAM) ||
+      side_of(stream)->context->handle != context || side_of(stream)->timeline->failed()) {
     if (const auto s = xhal_stream_create(context, nullptr, &stream); s != XHAL_OK) {
       stream = nullptr;
       return s;
@@ -132,19 +139,22 @@ xhal_status order(StreamSide& first, StreamSide& then) {
   return wait_event(then, event);
 }
 
-// One end is another device's memory. The helper stream copies between it and pinned memory, this stream the rest, and
-// events put the two in order.
+// One end is another device's memory. The helper stream copies between it and pinned memory, this
+// stream the rest, and events put the two in order.
 xhal_status bridged(StreamSide& side, const End& dst, const End& src, uint64_t size) {
   const End& far = src.place == Place::foreign ? src : dst;
   if (src.place == Place::foreign && dst.place == Place::foreign) {
-    return fail(XHAL_ERR_FOREIGN_HANDLE, kOp, "{}: neither range belongs to {}; use a stream of one of their devices", kOp,
+    return fail(XHAL_ERR_FOREIGN_HANDLE, kOp,
+                "{}: neither range belongs to {}; use a stream of one of their devices", kOp,
                 side.device->id());
   }
   if (side.capture.load(std::memory_order_relaxed) != nullptr) {
-    return fail(XHAL_ERR_CAPTURE, kOp, "{}: a copy between devices of different plugins cannot be captured", kOp);
+    return fail(XHAL_ERR_CAPTURE, kOp,
+                "{}: a copy between devices of different plugins cannot be captured", kOp);
   }
   StreamSide* helper = nullptr;
-  auto* context = far.range->context != nullptr ? far.range->context : private_of(far.range->device)->device->context;
+  auto* context = far.range->context != nullptr ? far.range->context
+                                                : private_of(far.range->device)->device->context;
   if (const auto s = helper_stream(context, &helper); s != XHAL_OK) return s;
   for (uint64_t done = 0; done < size; done += kBounceBytes) {
     const uint64_t piece = std::min(kBounceBytes, size - done);
@@ -173,10 +183,12 @@ xhal_status bridged(StreamSide& side, const End& dst, const End& src, uint64_t s
 xhal_status copy(StreamSide& side, uint64_t dst, uint64_t src, uint64_t size) {
   if (size == 0 || dst == src) return XHAL_OK;
   if (dst == 0 || src == 0) {
-    return fail(XHAL_ERR_INVALID_ARGUMENT, kOp, "{}: the {} address is 0", kOp, dst == 0 ? "destination" : "source");
+    return fail(XHAL_ERR_INVALID_ARGUMENT, kOp, "{}: the {} address is 0", kOp,
+                dst == 0 ? "destination" : "source");
   }
   if (dst < src + size && src < dst + size) {
-    return fail(XHAL_ERR_OVERLAP, kOp, "{}: source {:#x} and destination {:#x} overlap in {} bytes", kOp, src, dst, size);
+    return fail(XHAL_ERR_OVERLAP, kOp, "{}: source {:#x} and destination {:#x} overlap in {} bytes",
+                kOp, src, dst, size);
   }
   auto& record = *side.device;
   const End to = locate(record, dst), from = locate(record, src);
@@ -185,7 +197,8 @@ xhal_status copy(StreamSide& side, uint64_t dst, uint64_t src, uint64_t size) {
   if (to.place == Place::foreign || from.place == Place::foreign) {
     // What the host can touch, a device that copies from the host can copy.
     const End& far = to.place == Place::foreign ? to : from;
-    const bool direct = (far.range->flags & XHAL_MEMORY_HOST_VISIBLE) != 0 && record.has(XHAL_CAP_PAGEABLE_COPY) &&
+    const bool direct = (far.range->flags & XHAL_MEMORY_HOST_VISIBLE) != 0 &&
+                        record.has(XHAL_CAP_PAGEABLE_COPY) &&
                         (to.place != Place::foreign || from.place != Place::foreign);
     if (!direct) return bridged(side, to, from, size);
   }

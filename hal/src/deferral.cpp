@@ -15,7 +15,8 @@ void set_dispatch(StreamSide& side, const xhal_dispatch* table) {
   std::atomic_ref(head_of(side.handle)->dispatch).store(table, std::memory_order_release);
 }
 
-// Keeps a submission, or refuses it on a failed stream; in direct mode (released meanwhile) submits it.
+// Keeps a submission, or refuses it on a failed stream; in direct mode (released meanwhile) submits
+// it.
 xhal_status hold(xhal_stream* stream, Held item) noexcept {
   try {
     auto& side = *side_of(stream);
@@ -40,30 +41,45 @@ xhal_status hold(xhal_stream* stream, Held item) noexcept {
 }
 
 xhal_status held_copy(xhal_stream* stream, uint64_t dst, uint64_t src, uint64_t size) noexcept {
-  return hold(stream, {[=] { return side_of(stream)->device->table.stream_copy(stream, dst, src, size); }, {}});
+  return hold(
+      stream,
+      {[=] { return side_of(stream)->device->table.stream_copy(stream, dst, src, size); }, {}});
 }
 
-xhal_status held_fill(xhal_stream* stream, uint64_t dst, uint64_t size, uint64_t pattern, uint32_t bytes) noexcept {
-  return hold(stream, {[=] { return side_of(stream)->device->table.stream_fill(stream, dst, size, pattern, bytes); }, {}});
+xhal_status held_fill(xhal_stream* stream, uint64_t dst, uint64_t size, uint64_t pattern,
+                      uint32_t bytes) noexcept {
+  return hold(stream, {[=] {
+                         return side_of(stream)->device->table.stream_fill(stream, dst, size,
+                                                                           pattern, bytes);
+                       },
+                       {}});
 }
 
-xhal_status held_host_call(xhal_stream* stream, xhal_host_fn callback, void* user, uint32_t flags) noexcept {
+xhal_status held_host_call(xhal_stream* stream, xhal_host_fn callback, void* user,
+                           uint32_t flags) noexcept {
   auto& side = *side_of(stream);
   {
     const std::lock_guard lock(side.mutex);
     if (side.mode == Mode::failed) return set_error(side.failure);  // not accepted, so not called
   }
-  return hold(stream, {[=] { return side_of(stream)->device->table.stream_host_call(stream, callback, user, flags); },
+  return hold(stream, {[=] {
+                         return side_of(stream)->device->table.stream_host_call(stream, callback,
+                                                                                user, flags);
+                       },
                        [=](const ErrorRecord& error) { callback(user, error.status); }});
 }
 
 xhal_status held_wait(xhal_stream* stream, xhal_timeline* timeline, uint64_t value) noexcept {
-  return hold(stream, {[=] { return side_of(stream)->device->table.stream_wait(stream, timeline, value); }, {}});
+  return hold(
+      stream,
+      {[=] { return side_of(stream)->device->table.stream_wait(stream, timeline, value); }, {}});
 }
 
-xhal_status held_signal(xhal_stream* stream, xhal_timeline* timeline, uint64_t value, xhal_timestamp* time) noexcept {
+xhal_status held_signal(xhal_stream* stream, xhal_timeline* timeline, uint64_t value,
+                        xhal_timestamp* time) noexcept {
   return hold(stream, {[=] {
-                         const auto s = side_of(stream)->device->table.stream_signal(stream, timeline, value, time);
+                         const auto s = side_of(stream)->device->table.stream_signal(
+                             stream, timeline, value, time);
                          if (s == XHAL_OK) Timeline::of(timeline)->mark_submitted(value);
                          return s;
                        },
@@ -73,10 +89,12 @@ xhal_status held_signal(xhal_stream* stream, xhal_timeline* timeline, uint64_t v
                        }});
 }
 
-xhal_status held_op_launch(xhal_stream* stream, xhal_op* op, const uint64_t* addresses, uint32_t address_count,
-                           const xhal_scalar* scalars, uint32_t scalar_count, uint64_t workspace) noexcept {
+xhal_status held_op_launch(xhal_stream* stream, xhal_op* op, const uint64_t* addresses,
+                           uint32_t address_count, const xhal_scalar* scalars,
+                           uint32_t scalar_count, uint64_t workspace) noexcept {
   if ((addresses == nullptr && address_count > 0) || (scalars == nullptr && scalar_count > 0)) {
-    return fail(XHAL_ERR_INVALID_ARGUMENT, "xhal_op_launch", "xhal_op_launch: an array is NULL but its count is not 0");
+    return fail(XHAL_ERR_INVALID_ARGUMENT, "xhal_op_launch",
+                "xhal_op_launch: an array is NULL but its count is not 0");
   }
   try {
     std::vector<uint64_t> a(addresses, addresses + address_count);
@@ -95,7 +113,8 @@ xhal_status held_op_launch(xhal_stream* stream, xhal_op* op, const uint64_t* add
 xhal_status held_kernel_launch(xhal_stream* stream, xhal_kernel* kernel, const xhal_grid* grid,
                                const xhal_kernel_arg* args, uint32_t arg_count) noexcept {
   if (grid == nullptr || (args == nullptr && arg_count > 0)) {
-    return fail(XHAL_ERR_INVALID_ARGUMENT, "xhal_kernel_launch", "xhal_kernel_launch: the grid or the arguments are NULL");
+    return fail(XHAL_ERR_INVALID_ARGUMENT, "xhal_kernel_launch",
+                "xhal_kernel_launch: the grid or the arguments are NULL");
   }
   try {
     std::vector<xhal_kernel_arg> list(args, args + arg_count);
@@ -107,20 +126,23 @@ xhal_status held_kernel_launch(xhal_stream* stream, xhal_kernel* kernel, const x
       arg.value.pointer = values.back().data();
     }
     return hold(stream, {[=, g = *grid, list = std::move(list), values = std::move(values)] {
-                           return side_of(stream)->device->table.kernel_launch(stream, kernel, &g, list.data(),
-                                                                               static_cast<uint32_t>(list.size()));
+                           return side_of(stream)->device->table.kernel_launch(
+                               stream, kernel, &g, list.data(), static_cast<uint32_t>(list.size()));
                          },
                          {}});
   } catch (...) {
-    return fail(XHAL_ERR_OUT_OF_MEMORY, "xhal_kernel_launch", "no host memory to hold the launch back");
+    return fail(XHAL_ERR_OUT_OF_MEMORY, "xhal_kernel_launch",
+                "no host memory to hold the launch back");
   }
 }
 
 xhal_status held_graph_launch(xhal_stream* stream, xhal_graph* graph) noexcept {
-  return hold(stream, {[=] { return side_of(stream)->device->table.graph_launch(stream, graph); }, {}});
+  return hold(stream,
+              {[=] { return side_of(stream)->device->table.graph_launch(stream, graph); }, {}});
 }
 
-// Whether a gate is open. A failed timeline opens it: the plugin (or run_gate) then fails the stream.
+// Whether a gate is open. A failed timeline opens it: the plugin (or run_gate) then fails the
+// stream.
 bool open(const Held& gate) {
   if (gate.gate->failed()) return true;
   if (gate.gate_reached) return gate.gate->reached(gate.gate_value);
@@ -155,7 +177,9 @@ bool drain_some(StreamSide& side, bool one) noexcept {
       if (status < 0) {
         ErrorRecord record = last_error();
         if (item.drop) item.drop(record);
-        side.timeline->fail(record.status == status ? record : ErrorRecord::plain(status));  // also drops what is held
+        side.timeline->fail(record.status == status
+                                ? record
+                                : ErrorRecord::plain(status));  // also drops what is held
       }
       lock.lock();
       submitted = true;
@@ -199,11 +223,15 @@ xhal_status hold_until(StreamSide& side, Timeline& timeline, uint64_t value, boo
     }
   }
   const auto wake = [&side] {
-    if (chaos_enabled()) chaos_wake(side);
-    else drain(side);
+    if (chaos_enabled())
+      chaos_wake(side);
+    else
+      drain(side);
   };
-  if (reached) timeline.notify(value, [wake](xhal_status) { wake(); });
-  else timeline.when_submitted(value, wake);
+  if (reached)
+    timeline.notify(value, [wake](xhal_status) { wake(); });
+  else
+    timeline.when_submitted(value, wake);
   return XHAL_OK;
 }
 

@@ -1,9 +1,10 @@
 // deferral.hpp: the queue in front of a stream that may not be given work yet.
 //
-// A plugin without XHAL_CAP_WAIT_BEFORE_SIGNAL never sees a wait whose signal is still to be submitted, and one without
-// XHAL_CAP_FOREIGN_TIMELINE none for a timeline that is not of its device: the stream's later submissions wait here. The
-// stream's head then points to the device's intercept table, so that other streams, and this one before and after, pay
-// nothing. A failed stream is intercepted likewise, and refuses. The chaos layer is this queue with a random release.
+// A plugin without XHAL_CAP_WAIT_BEFORE_SIGNAL never sees a wait whose signal is still to be
+// submitted, and one without XHAL_CAP_FOREIGN_TIMELINE none for a timeline that is not of its
+// device: the stream's later submissions wait here. The stream's head then points to the device's
+// intercept table, so that other streams, and this one before and after, pay nothing. A failed
+// stream is intercepted likewise, and refuses. The chaos layer is this queue with a random release.
 #pragma once
 
 #include "stream_side.hpp"
@@ -17,7 +18,8 @@ void make_intercept(DeviceRecord& record);
 xhal_status hold_until(StreamSide& side, Timeline& timeline, uint64_t value, bool reached);
 // Submits what is held, as far as the gates are open.
 void drain(StreamSide& side) noexcept;
-// Submits one held item if no gate stands before it; false when there was none. For the chaos layer.
+// Submits one held item if no gate stands before it; false when there was none. For the chaos
+// layer.
 bool drain_one(StreamSide& side) noexcept;
 
 // The stream has failed: held work is dropped, submissions refuse until it is recovered.

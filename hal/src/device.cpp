@@ -57,7 +57,9 @@ void DeviceRecord::post_event(uint32_t kind, uint32_t severity, std::string_view
   });
 }
 
-ContextSide* side_of(xhal_context* context) { return static_cast<ContextSide*>(private_of(context)->side); }
+ContextSide* side_of(xhal_context* context) {
+  return static_cast<ContextSide*>(private_of(context)->side);
+}
 
 namespace {
 
@@ -72,7 +74,8 @@ void adopt_context(DeviceRecord& record, xhal_context* context, uint64_t quota, 
   record.contexts.insert(context);
 }
 
-xhal_status open_new(PluginRecord& plugin, uint32_t ordinal, const xhal_device_open_info& info, DeviceRecord** opened) {
+xhal_status open_new(PluginRecord& plugin, uint32_t ordinal, const xhal_device_open_info& info,
+                     DeviceRecord** opened) {
   auto* record = new DeviceRecord;  // lives for ever: handles point into it
   record->plugin = &plugin;
   record->info = plugin.devices[ordinal];
@@ -82,8 +85,8 @@ xhal_status open_new(PluginRecord& plugin, uint32_t ordinal, const xhal_device_o
   record->table = record->raw;
   apply_layers(*record);
   make_intercept(*record);
-  record->timestamps =
-      static_cast<xhal_timestamp*>(take_cells(kTimestampRing * sizeof(xhal_timestamp) / sizeof(xhal_timeline_cell)));
+  record->timestamps = static_cast<xhal_timestamp*>(
+      take_cells(kTimestampRing * sizeof(xhal_timestamp) / sizeof(xhal_timeline_cell)));
 
   xhal_plugin_open open{};
   open.struct_size = sizeof open;
@@ -91,7 +94,8 @@ xhal_status open_new(PluginRecord& plugin, uint32_t ordinal, const xhal_device_o
   open.flags = info.flags;
   open.table = &record->table;
   open.quota_bytes = info.quota_bytes;
-  const xhal_status status = plugin.table.device_open(&open, &record->info, &record->device, &record->context);
+  const xhal_status status =
+      plugin.table.device_open(&open, &record->info, &record->device, &record->context);
   const bool observe = (info.flags & XHAL_OPEN_OBSERVE) != 0;
   if (status != XHAL_OK) {
     address_map().remove_device(record->device);
@@ -103,13 +107,18 @@ xhal_status open_new(PluginRecord& plugin, uint32_t ordinal, const xhal_device_o
     error.plugin = plugin.name;
     error.device = record->info.id;
     error.operation = "xhal_device_open";
-    if (error.text.empty()) error.text = fmt::format("{} cannot be opened: {}", record->info.id, xhal_status_text(status));
+    if (error.text.empty())
+      error.text =
+          fmt::format("{} cannot be opened: {}", record->info.id, xhal_status_text(status));
     delete record;
     return set_error(std::move(error));
   }
-  if (!is_live(record->device, XHAL_KIND_DEVICE) || (!observe && !is_live(record->context, XHAL_KIND_CONTEXT))) {
-    return fail(XHAL_ERR_PLUGIN, "xhal_device_open",
-                "plugin {} returned success without a device and a default context made by object_alloc", plugin.name);
+  if (!is_live(record->device, XHAL_KIND_DEVICE) ||
+      (!observe && !is_live(record->context, XHAL_KIND_CONTEXT))) {
+    return fail(
+        XHAL_ERR_PLUGIN, "xhal_device_open",
+        "plugin {} returned success without a device and a default context made by object_alloc",
+        plugin.name);
   }
   // What the plugin may not decide.
   const auto& listed = plugin.devices[ordinal];
@@ -133,12 +142,17 @@ void empty_context(ContextSide& side) {
     xhal_pool* pool = nullptr;
     {
       const std::lock_guard lock(side.mutex);
-      if (!side.streams.empty()) stream = *side.streams.begin();
-      else if (!side.pools.empty()) pool = *side.pools.begin();
+      if (!side.streams.empty())
+        stream = *side.streams.begin();
+      else if (!side.pools.empty())
+        pool = *side.pools.begin();
     }
-    if (stream != nullptr) xhal_stream_destroy(stream);
-    else if (pool != nullptr) abandon_pool(pool);
-    else return;
+    if (stream != nullptr)
+      xhal_stream_destroy(stream);
+    else if (pool != nullptr)
+      abandon_pool(pool);
+    else
+      return;
   }
 }
 
@@ -186,7 +200,8 @@ using xhal::is_live;
 
 extern "C" {
 
-xhal_status xhal_device_open(const xhal_device_open_info* info, xhal_device** device, xhal_context** context) {
+xhal_status xhal_device_open(const xhal_device_open_info* info, xhal_device** device,
+                             xhal_context** context) {
   constexpr const char* op = "xhal_device_open";
   return xhal::exported(op, [&]() -> xhal_status {
     xhal_device_open_info local{};
@@ -194,13 +209,16 @@ xhal_status xhal_device_open(const xhal_device_open_info* info, xhal_device** de
       return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: the info or the device pointer is NULL", op);
     }
     if (const auto s = xhal::structs::read(info, local); s != XHAL_OK) {
-      return fail(s, op, "{}: bad info structure of {} bytes: {}", op, info->struct_size, xhal_status_text(s));
+      return fail(s, op, "{}: bad info structure of {} bytes: {}", op, info->struct_size,
+                  xhal_status_text(s));
     }
     const bool observe = (local.flags & XHAL_OPEN_OBSERVE) != 0;
-    if ((local.flags & ~(XHAL_OPEN_OBSERVE | XHAL_OPEN_CONTROL)) != 0 || (!observe && context == nullptr)) {
+    if ((local.flags & ~(XHAL_OPEN_OBSERVE | XHAL_OPEN_CONTROL)) != 0 ||
+        (!observe && context == nullptr)) {
       return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: {}", op,
-                  context == nullptr ? "the context pointer is NULL (only XHAL_OPEN_OBSERVE goes without)"
-                                     : "unknown flags");
+                  context == nullptr
+                      ? "the context pointer is NULL (only XHAL_OPEN_OBSERVE goes without)"
+                      : "unknown flags");
     }
     if (!xhal::is_running()) return xhal::fail_state(op);
     auto& r = xhal::registry();
@@ -209,16 +227,18 @@ xhal_status xhal_device_open(const xhal_device_open_info* info, xhal_device** de
     std::vector<xhal::Visible> visible;
     if (const auto s = xhal::visible_devices(&visible); s != XHAL_OK) return s;
     if (local.index >= visible.size()) {
-      return fail(XHAL_ERR_NOT_FOUND, op,
-                  "{}: there is no device {}; {} are visible.\n  `xhal list --all` shows every device, "
-                  "XHAL_VISIBLE_DEVICES chooses among them.",
-                  op, local.index, visible.size());
+      return fail(
+          XHAL_ERR_NOT_FOUND, op,
+          "{}: there is no device {}; {} are visible.\n  `xhal list --all` shows every device, "
+          "XHAL_VISIBLE_DEVICES chooses among them.",
+          op, local.index, visible.size());
     }
     auto& plugin = *visible[local.index].plugin;
     const uint32_t ordinal = visible[local.index].ordinal;
     xhal::DeviceRecord* record = nullptr;
     for (auto* d : r.devices) {
-      const bool same = d->plugin == &plugin && d->info.ordinal == ordinal && d->open_flags == local.flags;
+      const bool same =
+          d->plugin == &plugin && d->info.ordinal == ordinal && d->open_flags == local.flags;
       if (same && !d->closed && !d->lost) record = d;
     }
     if (record == nullptr) {
@@ -240,7 +260,8 @@ xhal_status xhal_device_close(xhal_device* device) {
     if (!xhal::is_running()) return XHAL_OK;
     {
       const std::lock_guard lock(xhal::registry().mutex);
-      if (record.closed) return fail(XHAL_ERR_INVALID_HANDLE, op, "{}: {} is closed already", op, record.id());
+      if (record.closed)
+        return fail(XHAL_ERR_INVALID_HANDLE, op, "{}: {} is closed already", op, record.id());
       if (--record.open_count > 0) return XHAL_OK;
     }
     xhal::close_device(record);
@@ -251,7 +272,8 @@ xhal_status xhal_device_close(xhal_device* device) {
 xhal_status xhal_device_query(xhal_device* device, xhal_device_info* info) {
   constexpr const char* op = "xhal_device_query";
   if (!is_live(device, XHAL_KIND_DEVICE)) return xhal::bad_handle(device, XHAL_KIND_DEVICE, op);
-  if (info == nullptr) return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: the info pointer is NULL", op);
+  if (info == nullptr)
+    return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: the info pointer is NULL", op);
   const auto& record = *xhal::private_of(device)->device;
   *info = record.info;
   if (record.lost) info->flags |= XHAL_DEVICE_GONE;
@@ -261,7 +283,8 @@ xhal_status xhal_device_query(xhal_device* device, xhal_device_info* info) {
 xhal_status xhal_device_control_table(xhal_device* device, const xhal_control_table** table) {
   constexpr const char* op = "xhal_device_control_table";
   if (!is_live(device, XHAL_KIND_DEVICE)) return xhal::bad_handle(device, XHAL_KIND_DEVICE, op);
-  if (table == nullptr) return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: the result pointer is NULL", op);
+  if (table == nullptr)
+    return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: the result pointer is NULL", op);
   if ((xhal::private_of(device)->device->open_flags & XHAL_OPEN_CONTROL) == 0) {
     return fail(XHAL_ERR_PERMISSION, op, "{}: {} was opened without XHAL_OPEN_CONTROL", op,
                 xhal::private_of(device)->device->id());
@@ -273,7 +296,8 @@ xhal_status xhal_device_control_table(xhal_device* device, const xhal_control_ta
 xhal_status xhal_device_events_fd(xhal_device* device, int32_t* fd) {
   constexpr const char* op = "xhal_device_events_fd";
   if (!is_live(device, XHAL_KIND_DEVICE)) return xhal::bad_handle(device, XHAL_KIND_DEVICE, op);
-  if (fd == nullptr) return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: the result pointer is NULL", op);
+  if (fd == nullptr)
+    return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: the result pointer is NULL", op);
   if (!xhal::is_running()) return xhal::fail_state(op);
   return xhal::exported(op, [&]() -> xhal_status {
     int ends[2];
@@ -288,16 +312,20 @@ xhal_status xhal_device_events_fd(xhal_device* device, int32_t* fd) {
   });
 }
 
-xhal_status xhal_context_create(xhal_device* device, const xhal_context_info* info, xhal_context** context) {
+xhal_status xhal_context_create(xhal_device* device, const xhal_context_info* info,
+                                xhal_context** context) {
   constexpr const char* op = "xhal_context_create";
   if (!is_live(device, XHAL_KIND_DEVICE)) return xhal::bad_handle(device, XHAL_KIND_DEVICE, op);
   return xhal::exported(op, [&]() -> xhal_status {
     xhal_context_info local{};
-    if (context == nullptr) return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: the result pointer is NULL", op);
+    if (context == nullptr)
+      return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: the result pointer is NULL", op);
     if (const auto s = xhal::structs::read(info, local); s != XHAL_OK) {
-      return fail(s, op, "{}: bad info structure of {} bytes: {}", op, info->struct_size, xhal_status_text(s));
+      return fail(s, op, "{}: bad info structure of {} bytes: {}", op, info->struct_size,
+                  xhal_status_text(s));
     }
-    const xhal_status status = xhal::head_of(device)->dispatch->context_create(device, &local, context);
+    const xhal_status status =
+        xhal::head_of(device)->dispatch->context_create(device, &local, context);
     if (status != XHAL_OK) return xhal::annotate(status, device, op);
     xhal::adopt_context(*xhal::private_of(device)->device, *context, local.quota_bytes,
                         (local.flags & XHAL_CONTEXT_SCRUB) != 0);
@@ -311,8 +339,8 @@ xhal_status xhal_context_destroy(xhal_context* context) {
   return xhal::exported(op, [&]() -> xhal_status {
     auto& record = *xhal::private_of(context)->device;
     if (context == record.context) {
-      return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: the default context of {} ends with xhal_device_close", op,
-                  record.id());
+      return fail(XHAL_ERR_INVALID_ARGUMENT, op,
+                  "{}: the default context of {} ends with xhal_device_close", op, record.id());
     }
     auto* side = xhal::side_of(context);
     xhal::empty_context(*side);

@@ -19,7 +19,8 @@ struct ContextSide {
 
 ContextSide* side_of(xhal_context* context);
 
-// Stops everything of a device and closes it for good; its table then answers with the process's state.
+// Stops everything of a device and closes it for good; its table then answers with the process's
+// state.
 void close_device(DeviceRecord& record);
 // Marks a device lost: its calls and unreached timelines fail with `error` from now on.
 void lose_device(DeviceRecord& record, ErrorRecord error);

@@ -1,4 +1,5 @@
-// device_record.hpp: what libxhal keeps of an opened device. One record per generation, never freed.
+// device_record.hpp: what libxhal keeps of an opened device. One record per generation, never
+// freed.
 #pragma once
 
 #include <atomic>
@@ -23,7 +24,8 @@ inline constexpr uint32_t kTimestampRing = 4096;
 enum class Layer : uint32_t { validate, trace, count };
 
 struct DeviceRecord {
-  xhal_dispatch table;      // what heads point to: the outermost layer, or the plugin itself; changes when lost
+  xhal_dispatch
+      table;  // what heads point to: the outermost layer, or the plugin itself; changes when lost
   xhal_dispatch intercept;  // for streams whose submissions libxhal holds back (deferral.hpp)
   xhal_dispatch raw;        // the plugin's slots, holes filled
   xhal_dispatch next[static_cast<size_t>(Layer::count)];  // what each layer calls
@@ -53,6 +55,8 @@ struct DeviceRecord {
   void post_event(uint32_t kind, uint32_t severity, std::string_view text);
 };
 
-inline DeviceRecord* record_of(const xhal_dispatch* table) { return static_cast<DeviceRecord*>(table->host); }
+inline DeviceRecord* record_of(const xhal_dispatch* table) {
+  return static_cast<DeviceRecord*>(table->host);
+}
 
 }  // namespace xhal

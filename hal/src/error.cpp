@@ -11,7 +11,9 @@ ErrorRecord& thread_record() {
 }
 
 xhal_string str(const std::string& text) { return {text.data(), text.size()}; }
-std::string copy(xhal_string text) { return text.size == 0 ? std::string() : std::string(text.data, text.size); }
+std::string copy(xhal_string text) {
+  return text.size == 0 ? std::string() : std::string(text.data, text.size);
+}
 
 }  // namespace
 
@@ -52,12 +54,14 @@ xhal_error ErrorRecord::view() const {
 
 ErrorRecord ErrorRecord::dependent(std::string_view dropped) const {
   ErrorRecord r = *this;
-  if (status == XHAL_ERR_DEVICE_LOST || status == XHAL_ERR_SHUTDOWN) return r;  // these are everybody's own failure
+  if (status == XHAL_ERR_DEVICE_LOST || status == XHAL_ERR_SHUTDOWN)
+    return r;  // these are everybody's own failure
   r.status = XHAL_ERR_DEPENDENCY;
   r.cause = cause == XHAL_OK ? status : cause;
   r.cause_text = cause == XHAL_OK ? text : cause_text;
   r.operation = dropped;
-  r.text = fmt::format("{} was not run, because work it depends on failed: {}", dropped, r.cause_text);
+  r.text =
+      fmt::format("{} was not run, because work it depends on failed: {}", dropped, r.cause_text);
   return r;
 }
 

@@ -30,18 +30,22 @@ xhal_status error_set(const xhal_error* error) {
   return exported("error_set", [&] { return set_error(ErrorRecord::from(*error)); });
 }
 
-xhal_status range_add(xhal_device* device, xhal_context* context, uint64_t base, uint64_t size, uint32_t kind,
-                      uint32_t flags) {
+xhal_status range_add(xhal_device* device, xhal_context* context, uint64_t base, uint64_t size,
+                      uint32_t kind, uint32_t flags) {
   return exported("range_add", [&]() -> xhal_status {
     AddressRange other{};
     if (size == 0 || base + size < base) {
-      return fail(XHAL_ERR_INVALID_ARGUMENT, "range_add", "the range {:#x} + {} is empty or wraps around", base, size);
+      return fail(XHAL_ERR_INVALID_ARGUMENT, "range_add",
+                  "the range {:#x} + {} is empty or wraps around", base, size);
     }
-    if (address_map().add({base, size, kind, flags, device, context, nullptr}, &other)) return XHAL_OK;
+    if (address_map().add({base, size, kind, flags, device, context, nullptr}, &other))
+      return XHAL_OK;
     const auto* owner = other.device == nullptr ? nullptr : private_of(other.device)->device;
     return fail(XHAL_ERR_ADDRESS_CONFLICT, "range_add",
-                "the address range {:#x} + {} overlaps {:#x} + {} of {}; addresses must be unique in the process", base, size,
-                other.base, other.size_bytes, owner == nullptr ? "pinned host memory" : owner->info.id);
+                "the address range {:#x} + {} overlaps {:#x} + {} of {}; addresses must be unique "
+                "in the process",
+                base, size, other.base, other.size_bytes,
+                owner == nullptr ? "pinned host memory" : owner->info.id);
   });
 }
 
@@ -62,7 +66,8 @@ void timeline_fail(xhal_timeline* timeline, const xhal_error* error) {
     if (t.device != nullptr) {
       record.plugin = t.device->plugin->name;
       record.device = t.device->info.id;
-      if (t.stream != nullptr && record.stream == 0) record.stream = private_of(t.stream->handle)->number;
+      if (t.stream != nullptr && record.stream == 0)
+        record.stream = private_of(t.stream->handle)->number;
     }
     t.fail(std::move(record));
   } catch (...) {
@@ -105,7 +110,9 @@ const xhal_host_services* host_services() {
     t.pointer_query = xhal_pointer_query;
     t.timeline_cell = [](xhal_timeline* timeline) { return Timeline::of(timeline)->cell; };
     t.timeline_memory = timeline_memory;
-    t.timeline_advance = [](xhal_timeline* timeline, uint64_t value) { Timeline::of(timeline)->advance(value); };
+    t.timeline_advance = [](xhal_timeline* timeline, uint64_t value) {
+      Timeline::of(timeline)->advance(value);
+    };
     t.timeline_fail = timeline_fail;
     t.timeline_poll = timeline_poll;
     t.timeline_notify = xhal_timeline_notify;
@@ -134,7 +141,8 @@ xhal_status xhal_correlation_push(uint64_t id) {
 xhal_status xhal_correlation_pop(uint64_t* id) {
   constexpr const char* op = "xhal_correlation_pop";
   auto& stack = xhal::correlations();
-  if (stack.empty()) return xhal::fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: nothing was pushed on this thread", op);
+  if (stack.empty())
+    return xhal::fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: nothing was pushed on this thread", op);
   if (id != nullptr) *id = stack.back();
   stack.pop_back();
   return XHAL_OK;

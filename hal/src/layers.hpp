@@ -1,4 +1,5 @@
-// layers.hpp: XHAL_LAYERS=validate,trace,chaos: tables wrapped around tables when a device is opened; off costs nothing.
+// layers.hpp: XHAL_LAYERS=validate,trace,chaos: tables wrapped around tables when a device is
+// opened; off costs nothing.
 #pragma once
 
 #include "stream_side.hpp"
@@ -12,7 +13,8 @@ void apply_layers(DeviceRecord& record);
 // Writes what the layers have gathered (trace).
 void finish_layers() noexcept;
 
-// chaos.cpp: every submission is held for a seeded random time. Not a table of its own: it is the deferral queue.
+// chaos.cpp: every submission is held for a seeded random time. Not a table of its own: it is the
+// deferral queue.
 bool chaos_enabled() noexcept;
 void chaos_adopt(StreamSide& side);             // a new stream: hold from the start
 void chaos_release(StreamSide& side) noexcept;  // the stream ends

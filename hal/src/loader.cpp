@@ -27,11 +27,16 @@ constexpr const char* kEntry = "xhal_plugin_negotiate";
 
 std::string arch_name(uint16_t machine) {
   switch (machine) {
-    case EM_X86_64: return "x86_64";
-    case EM_AARCH64: return "aarch64";
-    case EM_RISCV: return "riscv";
-    case EM_LOONGARCH: return "loongarch64";
-    default: return fmt::format("machine {}", machine);
+    case EM_X86_64:
+      return "x86_64";
+    case EM_AARCH64:
+      return "aarch64";
+    case EM_RISCV:
+      return "riscv";
+    case EM_LOONGARCH:
+      return "loongarch64";
+    default:
+      return fmt::format("machine {}", machine);
   }
 }
 
@@ -49,15 +54,17 @@ void skip(PluginRecord& plugin, Problem problem) {
   plugin.state = XHAL_PLUGIN_SKIPPED;
   plugin.status = problem.status;
   plugin.text = std::move(problem.text);
-  log(problem.status == XHAL_ERR_UNSUPPORTED ? XHAL_LOG_INFO : XHAL_LOG_WARN, "plugin {} skipped: {}",
-      plugin.name.empty() ? plugin.manifest_path : plugin.name, plugin.text);
+  log(problem.status == XHAL_ERR_UNSUPPORTED ? XHAL_LOG_INFO : XHAL_LOG_WARN,
+      "plugin {} skipped: {}", plugin.name.empty() ? plugin.manifest_path : plugin.name,
+      plugin.text);
 }
 
 bool excluded(const std::string& name) {
   const auto any_matches = [&](const char* variable, bool otherwise) {
     const auto globs = split(environment(variable), ',');
     if (globs.empty()) return otherwise;
-    return std::any_of(globs.begin(), globs.end(), [&](const auto& g) { return glob_match(g, name); });
+    return std::any_of(globs.begin(), globs.end(),
+                       [&](const auto& g) { return glob_match(g, name); });
   };
   return !any_matches("XHAL_PLUGIN_SELECT", true) || any_matches("XHAL_PLUGIN_DISABLE", false);
 }
@@ -83,21 +90,27 @@ Problem negotiate(PluginRecord& p, xhal_plugin_negotiate_fn entry) {
   p.build = reply.build;
   p.abi_min = reply.abi_min;
   p.abi_max = reply.abi_max;
-  p.abi_used = plugin::common_version(reply.abi_min, reply.abi_max, request.abi_min, request.abi_max);
+  p.abi_used =
+      plugin::common_version(reply.abi_min, reply.abi_max, request.abi_min, request.abi_max);
   if (status == XHAL_ERR_VERSION || p.abi_used == 0) {
-    return {XHAL_ERR_VERSION,
-            fmt::format("it speaks ABI {}-{}, this library {}-{} (plugin build {}, library build {}).\n"
-                        "  Install a plugin built for ABI {}.x, or another xHAL. `xhal plugins doctor` lists all "
-                        "plugins and their ranges.",
-                        version_text(reply.abi_min), version_text(reply.abi_max), version_text(request.abi_min),
-                        version_text(request.abi_max), p.build, xhal_build_id(), XHAL_VERSION_MAJOR)};
+    return {
+        XHAL_ERR_VERSION,
+        fmt::format("it speaks ABI {}-{}, this library {}-{} (plugin build {}, library build {}).\n"
+                    "  Install a plugin built for ABI {}.x, or another xHAL. `xhal plugins doctor` "
+                    "lists all "
+                    "plugins and their ranges.",
+                    version_text(reply.abi_min), version_text(reply.abi_max),
+                    version_text(request.abi_min), version_text(request.abi_max), p.build,
+                    xhal_build_id(), XHAL_VERSION_MAJOR)};
   }
   if (status != XHAL_OK) {
     return {status, fmt::format("it refused to start: {}", xhal_status_text(status))};
   }
   if (reply.table == nullptr || reply.table->struct_size < offsetof(xhal_plugin_table, shutdown) ||
-      reply.table->slots == nullptr || reply.table->enumerate == nullptr || reply.table->device_open == nullptr) {
-    return {XHAL_ERR_PLUGIN, "it negotiated, but gave an incomplete table (enumerate, device_open, slots)"};
+      reply.table->slots == nullptr || reply.table->enumerate == nullptr ||
+      reply.table->device_open == nullptr) {
+    return {XHAL_ERR_PLUGIN,
+            "it negotiated, but gave an incomplete table (enumerate, device_open, slots)"};
   }
   std::memcpy(&p.table, reply.table, std::min<size_t>(sizeof p.table, reply.table->struct_size));
   return {};
@@ -106,7 +119,8 @@ Problem negotiate(PluginRecord& p, xhal_plugin_negotiate_fn entry) {
 Problem enumerate(PluginRecord& p) {
   uint32_t count = 0;
   xhal_status status = p.table.enumerate(nullptr, 0, &count);
-  if (status == XHAL_OK && count > 4096) return {XHAL_ERR_PLUGIN, fmt::format("it claims {} devices", count)};
+  if (status == XHAL_OK && count > 4096)
+    return {XHAL_ERR_PLUGIN, fmt::format("it claims {} devices", count)};
   if (status == XHAL_OK && count > 0) {
     p.devices.resize(count);
     status = p.table.enumerate(p.devices.data(), count, &count);
@@ -131,7 +145,9 @@ Problem enumerate(PluginRecord& p) {
 
 }  // namespace
 
-std::string version_text(uint32_t version) { return fmt::format("{}.{}", version >> 16, version & 0xffff); }
+std::string version_text(uint32_t version) {
+  return fmt::format("{}.{}", version >> 16, version & 0xffff);
+}
 
 std::vector<fs::path> search_path(std::string_view extra) {
   std::vector<fs::path> path;
@@ -145,7 +161,8 @@ std::vector<fs::path> search_path(std::string_view extra) {
     const auto library = fs::weakly_canonical(self.dli_fname, ignored);
     if (library.has_parent_path()) path.push_back(library.parent_path() / "xhal" / "plugins");
   }
-  std::erase_if(path, [](const fs::path& p) { return !p.is_absolute(); });  // never the working directory
+  std::erase_if(path,
+                [](const fs::path& p) { return !p.is_absolute(); });  // never the working directory
   return path;
 }
 
@@ -176,8 +193,9 @@ std::vector<std::unique_ptr<PluginRecord>> find_plugins(std::string_view extra) 
         return other->name == p->name && other->state != XHAL_PLUGIN_SKIPPED;
       });
       if (problem.status == XHAL_OK && same != plugins.end()) {
-        problem = {XHAL_ERR_BUSY, fmt::format("the name \"{}\" is taken by {}, found earlier on the search path", p->name,
-                                              (*same)->manifest_path)};
+        problem = {XHAL_ERR_BUSY,
+                   fmt::format("the name \"{}\" is taken by {}, found earlier on the search path",
+                               p->name, (*same)->manifest_path)};
       }
       if (problem.status != XHAL_OK) {
         skip(*p, std::move(problem));
@@ -193,7 +211,8 @@ std::vector<std::unique_ptr<PluginRecord>> find_plugins(std::string_view extra) 
 
 Problem inspect_library(const fs::path& library) {
   if (auto p = check_trust(library); p.status != XHAL_OK) {
-    if (p.status == XHAL_ERR_NOT_FOUND) p.text += "; install the plugin's library or remove the manifest";
+    if (p.status == XHAL_ERR_NOT_FOUND)
+      p.text += "; install the plugin's library or remove the manifest";
     return p;
   }
   std::ifstream file(library, std::ios::binary);
@@ -202,14 +221,16 @@ Problem inspect_library(const fs::path& library) {
   const auto bad = [&](xhal_status status, const std::string& why) -> Problem {
     return {status, fmt::format("{} {}", library.string(), why)};
   };
-  if (file.gcount() < static_cast<std::streamsize>(sizeof header) || std::memcmp(header.e_ident, ELFMAG, SELFMAG) != 0) {
+  if (file.gcount() < static_cast<std::streamsize>(sizeof header) ||
+      std::memcmp(header.e_ident, ELFMAG, SELFMAG) != 0) {
     return bad(XHAL_ERR_CORRUPT, "is not an ELF library");
   }
   if (header.e_ident[EI_CLASS] != ELFCLASS64 || header.e_machine != kMachine) {
-    return bad(XHAL_ERR_CORRUPT, fmt::format("is built for {}, this process is {}",
-                                             header.e_ident[EI_CLASS] == ELFCLASS64 ? arch_name(header.e_machine)
-                                                                                    : "a 32-bit machine",
-                                             arch_name(kMachine)));
+    return bad(XHAL_ERR_CORRUPT,
+               fmt::format("is built for {}, this process is {}",
+                           header.e_ident[EI_CLASS] == ELFCLASS64 ? arch_name(header.e_machine)
+                                                                  : "a 32-bit machine",
+                           arch_name(kMachine)));
   }
   std::error_code error;
   const auto size = fs::file_size(library, error);
@@ -220,7 +241,8 @@ Problem inspect_library(const fs::path& library) {
     boost::dll::library_info info(library);
     const auto symbols = info.symbols();
     if (std::find(symbols.begin(), symbols.end(), kEntry) == symbols.end()) {
-      return bad(XHAL_ERR_PLUGIN, fmt::format("does not export {}: it is not an xHAL plugin", kEntry));
+      return bad(XHAL_ERR_PLUGIN,
+                 fmt::format("does not export {}: it is not an xHAL plugin", kEntry));
     }
   } catch (const std::exception& e) {
     return bad(XHAL_ERR_CORRUPT, fmt::format("cannot be read as a library: {}", e.what()));
@@ -231,35 +253,44 @@ Problem inspect_library(const fs::path& library) {
 void load_plugin(PluginRecord& p) {
   if (p.state != XHAL_PLUGIN_DEFERRED) return;
   if (!p.manifest.arch.empty() && p.manifest.arch != arch_name(kMachine)) {
-    return skip(p, {XHAL_ERR_UNSUPPORTED, fmt::format("its manifest says it is for {}, this machine is {}", p.manifest.arch,
-                                                      arch_name(kMachine))});
+    return skip(
+        p, {XHAL_ERR_UNSUPPORTED, fmt::format("its manifest says it is for {}, this machine is {}",
+                                              p.manifest.arch, arch_name(kMachine))});
   }
   if (plugin::common_version(p.abi_min, p.abi_max, plugin::kOldest, plugin::kNewest) == 0) {
-    return skip(p, {XHAL_ERR_VERSION,
-                    fmt::format("its manifest says ABI {}-{}, this library speaks {}-{} (library build {}).\n"
-                                "  Install a plugin built for ABI {}.x, or another xHAL. `xhal plugins doctor` lists all "
-                                "plugins and their ranges.",
-                                version_text(p.abi_min), version_text(p.abi_max), version_text(plugin::kOldest),
-                                version_text(plugin::kNewest), xhal_build_id(), XHAL_VERSION_MAJOR)});
+    return skip(
+        p, {XHAL_ERR_VERSION,
+            fmt::format(
+                "its manifest says ABI {}-{}, this library speaks {}-{} (library build {}).\n"
+                "  Install a plugin built for ABI {}.x, or another xHAL. `xhal plugins doctor` "
+                "lists all "
+                "plugins and their ranges.",
+                version_text(p.abi_min), version_text(p.abi_max), version_text(plugin::kOldest),
+                version_text(plugin::kNewest), xhal_build_id(), XHAL_VERSION_MAJOR)});
   }
   if (!matches_machine(p.manifest)) {
-    return skip(p, {XHAL_ERR_UNSUPPORTED, "none of its \"match\" rules holds here: the hardware is not present"});
+    return skip(p, {XHAL_ERR_UNSUPPORTED,
+                    "none of its \"match\" rules holds here: the hardware is not present"});
   }
-  if (auto problem = inspect_library(p.manifest.library); problem.status != XHAL_OK) return skip(p, std::move(problem));
+  if (auto problem = inspect_library(p.manifest.library); problem.status != XHAL_OK)
+    return skip(p, std::move(problem));
   if (p.manifest.probe || environment("XHAL_PROBE") == "1") {
-    if (auto problem = probe_library(p.manifest.library); problem.status != XHAL_OK) return skip(p, std::move(problem));
+    if (auto problem = probe_library(p.manifest.library); problem.status != XHAL_OK)
+      return skip(p, std::move(problem));
   }
   try {
-    boost::dll::shared_library library(p.manifest.library,
-                                       boost::dll::load_mode::rtld_now | boost::dll::load_mode::rtld_local);
-    auto entry = reinterpret_cast<xhal_plugin_negotiate_fn>(&library.get<xhal_status(const xhal_negotiate_request*,
-                                                                                     xhal_negotiate_reply*)>(kEntry));
+    boost::dll::shared_library library(
+        p.manifest.library, boost::dll::load_mode::rtld_now | boost::dll::load_mode::rtld_local);
+    auto entry = reinterpret_cast<xhal_plugin_negotiate_fn>(
+        &library.get<xhal_status(const xhal_negotiate_request*, xhal_negotiate_reply*)>(kEntry));
     mapped_libraries().push_back(std::move(library));
-    if (auto problem = negotiate(p, entry); problem.status != XHAL_OK) return skip(p, std::move(problem));
+    if (auto problem = negotiate(p, entry); problem.status != XHAL_OK)
+      return skip(p, std::move(problem));
     if (auto problem = enumerate(p); problem.status != XHAL_OK) return skip(p, std::move(problem));
     p.state = XHAL_PLUGIN_LOADED;
   } catch (const std::exception& e) {
-    skip(p, {XHAL_ERR_CORRUPT, fmt::format("{} does not load: {}", p.manifest.library.string(), e.what())});
+    skip(p, {XHAL_ERR_CORRUPT,
+             fmt::format("{} does not load: {}", p.manifest.library.string(), e.what())});
   }
 }
 

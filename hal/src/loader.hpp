@@ -9,16 +9,19 @@
 
 namespace xhal {
 
-// Directories searched for *.json, in order: `extra` and XHAL_PLUGIN_PATH, /etc, /usr/share, beside this library.
+// Directories searched for *.json, in order: `extra` and XHAL_PLUGIN_PATH, /etc, /usr/share, beside
+// this library.
 std::vector<std::filesystem::path> search_path(std::string_view extra);
 
 // Reads every manifest. One bad manifest or directory becomes a skipped record and stops nothing.
 std::vector<std::unique_ptr<PluginRecord>> find_plugins(std::string_view extra);
 
-// Loads, negotiates and enumerates a deferred plugin; on failure it becomes skipped, with the reason in its record.
+// Loads, negotiates and enumerates a deferred plugin; on failure it becomes skipped, with the
+// reason in its record.
 void load_plugin(PluginRecord& plugin);
 
-// What can be told of a library without loading it: ELF of this machine, whole, and with the entry point.
+// What can be told of a library without loading it: ELF of this machine, whole, and with the entry
+// point.
 Problem inspect_library(const std::filesystem::path& library);
 
 std::string version_text(uint32_t version);

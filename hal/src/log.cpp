@@ -45,7 +45,8 @@ void log_line(uint32_t level, std::string_view text) noexcept {
     user = sink().user;
   }
   if (callback != nullptr) return callback(user, level, {text.data(), text.size()});
-  std::fprintf(stderr, "xhal %s: %.*s\n", kNames[level <= 4 ? level : 4], static_cast<int>(text.size()), text.data());
+  std::fprintf(stderr, "xhal %s: %.*s\n", kNames[level <= 4 ? level : 4],
+               static_cast<int>(text.size()), text.data());
 }
 
 }  // namespace xhal

@@ -1,4 +1,5 @@
-// log.hpp: libxhal has no logger: lines go to the callback, else to stderr, above the level of XHAL_LOG.
+// log.hpp: libxhal has no logger: lines go to the callback, else to stderr, above the level of
+// XHAL_LOG.
 #pragma once
 
 #include <fmt/format.h>

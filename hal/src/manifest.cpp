@@ -56,13 +56,14 @@ Problem check_trust(const fs::path& path) {
     return {XHAL_ERR_NOT_FOUND, fmt::format("{}: {}", path.string(), std::strerror(errno))};
   }
   if (info.st_uid != 0 && info.st_uid != geteuid()) {
-    return {XHAL_ERR_INSECURE, fmt::format("{} belongs to user {}, neither to root nor to you; run: chown root {}",
-                                           path.string(), info.st_uid, path.string())};
+    return {XHAL_ERR_INSECURE,
+            fmt::format("{} belongs to user {}, neither to root nor to you; run: chown root {}",
+                        path.string(), info.st_uid, path.string())};
   }
   const bool sticky = S_ISDIR(info.st_mode) && (info.st_mode & S_ISVTX) != 0;
   if ((info.st_mode & S_IWOTH) != 0 && !sticky) {
-    return {XHAL_ERR_INSECURE,
-            fmt::format("{} is writable by others; run: chmod o-w {}", path.string(), path.string())};
+    return {XHAL_ERR_INSECURE, fmt::format("{} is writable by others; run: chmod o-w {}",
+                                           path.string(), path.string())};
   }
   return {};
 }
@@ -70,7 +71,9 @@ Problem check_trust(const fs::path& path) {
 Problem read_manifest(const fs::path& path, Manifest& m) {
   if (auto p = check_trust(path); p.status != XHAL_OK) return p;
   std::ifstream file(path, std::ios::binary);
-  if (!file) return {XHAL_ERR_IO, fmt::format("manifest {} cannot be read: {}", path.string(), std::strerror(errno))};
+  if (!file)
+    return {XHAL_ERR_IO,
+            fmt::format("manifest {} cannot be read: {}", path.string(), std::strerror(errno))};
   std::string text(kMaxManifestBytes + 1, '\0');
   file.read(text.data(), kMaxManifestBytes + 1);
   if (file.gcount() > kMaxManifestBytes) return bad(path, "is larger than 64 KiB");
@@ -83,7 +86,8 @@ Problem read_manifest(const fs::path& path, Manifest& m) {
     m.name = json.at("name").get<std::string>();
     if (m.name.empty() || m.name.size() > 24 ||
         m.name.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789_-") != std::string::npos) {
-      return bad(path, fmt::format("\"name\": \"{}\" must be 1 to 24 of a-z, 0-9, '_' and '-'", m.name));
+      return bad(path,
+                 fmt::format("\"name\": \"{}\" must be 1 to 24 of a-z, 0-9, '_' and '-'", m.name));
     }
     if (const int format = json.at("file_format_version").get<int>(); format != 1) {
       return bad(path, fmt::format("has file_format_version {}, this library reads 1", format));
@@ -95,7 +99,9 @@ Problem read_manifest(const fs::path& path, Manifest& m) {
     const auto& abi = json.at("abi");
     if (!parse_version(abi.at("min").get<std::string>(), &m.abi_min) ||
         !parse_version(abi.at("max").get<std::string>(), &m.abi_max) || m.abi_min > m.abi_max) {
-      return bad(path, "\"abi\" must be {\"min\": \"MAJOR.MINOR\", \"max\": \"MAJOR.MINOR\"} with min <= max");
+      return bad(
+          path,
+          "\"abi\" must be {\"min\": \"MAJOR.MINOR\", \"max\": \"MAJOR.MINOR\"} with min <= max");
     }
     m.match = json.value("match", std::vector<std::string>{"always"});
     m.provides = json.value("provides", std::vector<std::string>{});
@@ -117,7 +123,9 @@ bool matches_machine(const Manifest& manifest) {
     if (rule.starts_with("path:") && fs::exists(rule.substr(5))) return true;
     if (rule.starts_with("pci:")) {
       const auto colon = rule.find(':', 4);
-      if (colon != std::string::npos && matches_pci(rule.substr(4, colon - 4), rule.substr(colon + 1))) return true;
+      if (colon != std::string::npos &&
+          matches_pci(rule.substr(4, colon - 4), rule.substr(colon + 1)))
+        return true;
     }
   }
   return false;

@@ -1,4 +1,5 @@
-// manifest.hpp: one plugin manifest, read and checked. Never loads code; a bad manifest is reported and skipped.
+// manifest.hpp: one plugin manifest, read and checked. Never loads code; a bad manifest is reported
+// and skipped.
 #pragma once
 
 #include <filesystem>
@@ -27,9 +28,11 @@ struct Problem {
 
 // A file, or directory, that somebody else could have changed must not decide what code is loaded.
 Problem check_trust(const std::filesystem::path& path);
-// Reads and checks the manifest; `manifest.name` is set as soon as it is known, also when the rest is bad.
+// Reads and checks the manifest; `manifest.name` is set as soon as it is known, also when the rest
+// is bad.
 Problem read_manifest(const std::filesystem::path& path, Manifest& manifest);
-// Whether some entry of `match` holds on this machine: "always", "path:/sys/...", "pci:VVVV:DDDD" (hex, '*' allowed).
+// Whether some entry of `match` holds on this machine: "always", "path:/sys/...", "pci:VVVV:DDDD"
+// (hex, '*' allowed).
 bool matches_machine(const Manifest& manifest);
 
 }  // namespace xhal

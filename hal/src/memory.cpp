@@ -44,8 +44,8 @@ uint64_t pinned_address(DeviceRecord& record, uint64_t host_address) {
   auto known = it->second.registered.find(&record);
   if (known == it->second.registered.end()) {
     uint64_t address = 0;
-    if (record.table.host_register(record.context, reinterpret_cast<void*>(it->first), it->second.size, &address) !=
-        XHAL_OK) {
+    if (record.table.host_register(record.context, reinterpret_cast<void*>(it->first),
+                                   it->second.size, &address) != XHAL_OK) {
       address = 0;
     }
     known = it->second.registered.emplace(&record, address).first;
@@ -59,7 +59,8 @@ void forget_registrations(DeviceRecord& record) {
   for (auto& [base, block] : p.blocks) {
     const auto known = block.registered.find(&record);
     if (known == block.registered.end()) continue;
-    if (known->second != 0) record.raw.host_unregister(record.context, reinterpret_cast<void*>(base));
+    if (known->second != 0)
+      record.raw.host_unregister(record.context, reinterpret_cast<void*>(base));
     block.registered.erase(known);
   }
 }
@@ -71,7 +72,8 @@ using xhal::is_live;
 
 extern "C" {
 
-xhal_status xhal_memory_alloc(xhal_context* context, const xhal_memory_info* info, uint64_t* address) {
+xhal_status xhal_memory_alloc(xhal_context* context, const xhal_memory_info* info,
+                              uint64_t* address) {
   constexpr const char* op = "xhal_memory_alloc";
   if (!is_live(context, XHAL_KIND_CONTEXT)) return xhal::bad_handle(context, XHAL_KIND_CONTEXT, op);
   return xhal::exported(op, [&]() -> xhal_status {
@@ -80,31 +82,38 @@ xhal_status xhal_memory_alloc(xhal_context* context, const xhal_memory_info* inf
       return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: the info or the result pointer is NULL", op);
     }
     if (const auto s = xhal::structs::read(info, local); s != XHAL_OK) {
-      return fail(s, op, "{}: bad info structure of {} bytes: {}", op, info->struct_size, xhal_status_text(s));
+      return fail(s, op, "{}: bad info structure of {} bytes: {}", op, info->struct_size,
+                  xhal_status_text(s));
     }
     if (local.size_bytes == 0) {
       return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: size 0; allocate at least one byte", op);
     }
     if ((local.alignment_bytes & (local.alignment_bytes - 1)) != 0) {
-      return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: alignment {} is not a power of two", op, local.alignment_bytes);
+      return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: alignment {} is not a power of two", op,
+                  local.alignment_bytes);
     }
     if (local.kind != XHAL_MEMORY_DEVICE && local.kind != XHAL_MEMORY_SHARED) {
-      return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: kind {} is neither XHAL_MEMORY_DEVICE nor _SHARED; pinned host "
-                                                 "memory comes from xhal_host_alloc",
+      return fail(XHAL_ERR_INVALID_ARGUMENT, op,
+                  "{}: kind {} is neither XHAL_MEMORY_DEVICE nor _SHARED; pinned host "
+                  "memory comes from xhal_host_alloc",
                   op, local.kind);
     }
     auto& record = *xhal::private_of(context)->device;
     if (local.size_bytes >= xhal::kAbsurdBytes || local.alignment_bytes >= xhal::kAbsurdBytes) {
-      return fail(XHAL_ERR_OUT_OF_MEMORY, op, "{}: {} bytes (aligned to {}) on {} are more than any device has", op,
+      return fail(XHAL_ERR_OUT_OF_MEMORY, op,
+                  "{}: {} bytes (aligned to {}) on {} are more than any device has", op,
                   local.size_bytes, local.alignment_bytes, record.id());
     }
     auto* side = xhal::side_of(context);
-    if (side->quota_bytes != 0 && side->used_bytes.fetch_add(local.size_bytes) + local.size_bytes > side->quota_bytes) {
+    if (side->quota_bytes != 0 &&
+        side->used_bytes.fetch_add(local.size_bytes) + local.size_bytes > side->quota_bytes) {
       const uint64_t used = side->used_bytes.fetch_sub(local.size_bytes) - local.size_bytes;
-      return fail(XHAL_ERR_LIMIT, op, "{}: {} bytes on {} would exceed the context's quota of {}; {} are in use", op,
+      return fail(XHAL_ERR_LIMIT, op,
+                  "{}: {} bytes on {} would exceed the context's quota of {}; {} are in use", op,
                   local.size_bytes, record.id(), side->quota_bytes, used);
     }
-    const xhal_status status = xhal::head_of(context)->dispatch->memory_alloc(context, &local, address);
+    const xhal_status status =
+        xhal::head_of(context)->dispatch->memory_alloc(context, &local, address);
     if (status != XHAL_OK) {
       if (side->quota_bytes != 0) side->used_bytes -= local.size_bytes;
       return xhal::annotate(status, context, op);
@@ -121,13 +130,17 @@ xhal_status xhal_memory_free(xhal_context* context, uint64_t address) {
     const auto range = xhal::address_map().find(address);
     if (!range || range->base != address || range->context != context) {
       if (!xhal::is_running()) return XHAL_OK;
-      return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: {:#x} is not the start of an allocation of this context on {}{}", op,
+      return fail(XHAL_ERR_INVALID_ARGUMENT, op,
+                  "{}: {:#x} is not the start of an allocation of this context on {}{}", op,
                   address, record.id(),
-                  range ? fmt::format("; it lies {} bytes into one at {:#x}", address - range->base, range->base) : "");
+                  range ? fmt::format("; it lies {} bytes into one at {:#x}", address - range->base,
+                                      range->base)
+                        : "");
     }
     auto* side = xhal::side_of(context);
     if (side->scrub) {
-      // The stream-free way: the context is idle for this memory by contract, so a blocking fill is in order.
+      // The stream-free way: the context is idle for this memory by contract, so a blocking fill is
+      // in order.
       xhal_stream* stream = nullptr;
       if (xhal_stream_create(context, nullptr, &stream) == XHAL_OK) {
         xhal_stream_fill(stream, address, range->size_bytes, 0, 1);
@@ -144,11 +157,13 @@ xhal_status xhal_host_alloc(uint64_t size_bytes, void** address) {
   constexpr const char* op = "xhal_host_alloc";
   return xhal::exported(op, [&]() -> xhal_status {
     if (address == nullptr || size_bytes == 0) {
-      return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: {}", op, size_bytes == 0 ? "size 0" : "the result pointer is NULL");
+      return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: {}", op,
+                  size_bytes == 0 ? "size 0" : "the result pointer is NULL");
     }
     if (!xhal::is_running()) return xhal::fail_state(op);
     if (size_bytes >= xhal::kAbsurdBytes) {
-      return fail(XHAL_ERR_OUT_OF_MEMORY, op, "{}: {} bytes are more than a machine has", op, size_bytes);
+      return fail(XHAL_ERR_OUT_OF_MEMORY, op, "{}: {} bytes are more than a machine has", op,
+                  size_bytes);
     }
     // A memfd, so that a device process can map it; the name shows in /proc/PID/maps.
     const int fd = memfd_create("xhal-pinned", MFD_CLOEXEC);
@@ -159,12 +174,13 @@ xhal_status xhal_host_alloc(uint64_t size_bytes, void** address) {
     }
     if (fd >= 0) close(fd);
     if (p == MAP_FAILED) {
-      return fail(XHAL_ERR_OUT_OF_MEMORY, op, "{}: no {} bytes of host memory: {}", op, size_bytes, std::strerror(errno));
+      return fail(XHAL_ERR_OUT_OF_MEMORY, op, "{}: no {} bytes of host memory: {}", op, size_bytes,
+                  std::strerror(errno));
     }
     const auto base = reinterpret_cast<uint64_t>(p);
     xhal::address_map().add({base, size, XHAL_MEMORY_HOST,
-                             XHAL_MEMORY_HOST_VISIBLE | XHAL_MEMORY_COHERENT | XHAL_MEMORY_CACHED, nullptr, nullptr,
-                             nullptr});
+                             XHAL_MEMORY_HOST_VISIBLE | XHAL_MEMORY_COHERENT | XHAL_MEMORY_CACHED,
+                             nullptr, nullptr, nullptr});
     const std::lock_guard lock(xhal::pinned().mutex);
     xhal::pinned().blocks.emplace(base, xhal::Pinned{size, {}});
     *address = p;
@@ -183,13 +199,15 @@ xhal_status xhal_host_free(void* address) {
       const std::lock_guard lock(p.mutex);
       const auto it = p.blocks.find(base);
       if (it == p.blocks.end()) {
-        return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: {} did not come from xhal_host_alloc, or was freed", op, address);
+        return fail(XHAL_ERR_INVALID_ARGUMENT, op,
+                    "{}: {} did not come from xhal_host_alloc, or was freed", op, address);
       }
       block = std::move(it->second);
       p.blocks.erase(it);
     }
     for (auto& [record, device_address] : block.registered) {
-      if (device_address != 0 && !record->closed) record->table.host_unregister(record->context, address);
+      if (device_address != 0 && !record->closed)
+        record->table.host_unregister(record->context, address);
     }
     xhal::address_map().remove(base);
     munmap(address, block.size);
@@ -199,7 +217,8 @@ xhal_status xhal_host_free(void* address) {
 
 xhal_status xhal_pointer_query(uint64_t address, xhal_pointer_info* info) {
   constexpr const char* op = "xhal_pointer_query";
-  if (info == nullptr) return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: the info pointer is NULL", op);
+  if (info == nullptr)
+    return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: the info pointer is NULL", op);
   *info = {};
   if (const auto range = xhal::address_map().find(address)) {
     info->kind = range->kind;

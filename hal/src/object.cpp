@@ -17,7 +17,8 @@ namespace {
 constexpr size_t kChunkBytes = 1 << 20;
 constexpr uint32_t kSmallestClass = 7;  // 128 bytes with the private part
 
-// Free memory by (kind, size class): a stale handle can then only ever meet an object of its own kind.
+// Free memory by (kind, size class): a stale handle can then only ever meet an object of its own
+// kind.
 struct ObjectMemory {
   std::mutex mutex;
   std::map<std::pair<uint32_t, uint32_t>, std::vector<void*>> free;
@@ -36,7 +37,8 @@ struct ObjectMemory {
     const size_t size = size_t{1} << size_class;
     if (size > left) {
       const size_t bytes = std::max(kChunkBytes, size);
-      void* fresh = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+      void* fresh =
+          mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
       if (fresh == MAP_FAILED) return nullptr;
       chunk = static_cast<char*>(fresh);
       left = bytes;
@@ -57,15 +59,17 @@ ObjectMemory& memory() {
 
 void quarantine_objects(bool on) { memory().quarantine.store(on, std::memory_order_relaxed); }
 
-xhal_status object_alloc(const xhal_dispatch* table, DeviceRecord* device, uint32_t plugin, uint32_t kind,
-                         uint64_t size_bytes, void** object) noexcept {
+xhal_status object_alloc(const xhal_dispatch* table, DeviceRecord* device, uint32_t plugin,
+                         uint32_t kind, uint64_t size_bytes, void** object) noexcept {
   try {
     auto& m = memory();
     const std::lock_guard lock(m.mutex);
     const uint64_t total = size_bytes + sizeof(ObjectPrivate);
     const uint32_t size_class = std::max<uint32_t>(kSmallestClass, std::bit_width(total - 1));
     void* raw = m.take(kind, size_class);
-    if (raw == nullptr) return fail(XHAL_ERR_OUT_OF_MEMORY, "object_alloc", "no host memory for a {}", kind_name(kind));
+    if (raw == nullptr)
+      return fail(XHAL_ERR_OUT_OF_MEMORY, "object_alloc", "no host memory for a {}",
+                  kind_name(kind));
     std::memset(raw, 0, total);
     auto* priv = static_cast<ObjectPrivate*>(raw);
     priv->device = device;
@@ -98,33 +102,47 @@ void object_free(void* object) noexcept {
 
 const char* kind_name(uint32_t kind) {
   switch (kind) {
-    case XHAL_KIND_DEVICE: return "device";
-    case XHAL_KIND_CONTEXT: return "context";
-    case XHAL_KIND_STREAM: return "stream";
-    case XHAL_KIND_TIMELINE: return "timeline";
-    case XHAL_KIND_OP: return "operator";
-    case XHAL_KIND_MODULE: return "module";
-    case XHAL_KIND_KERNEL: return "kernel";
-    case XHAL_KIND_GRAPH: return "graph";
-    case XHAL_KIND_COMM: return "communicator";
-    case XHAL_KIND_POOL: return "pool";
-    case XHAL_KIND_DEAD: return "destroyed object";
-    default: return "something that is not an xHAL object";
+    case XHAL_KIND_DEVICE:
+      return "device";
+    case XHAL_KIND_CONTEXT:
+      return "context";
+    case XHAL_KIND_STREAM:
+      return "stream";
+    case XHAL_KIND_TIMELINE:
+      return "timeline";
+    case XHAL_KIND_OP:
+      return "operator";
+    case XHAL_KIND_MODULE:
+      return "module";
+    case XHAL_KIND_KERNEL:
+      return "kernel";
+    case XHAL_KIND_GRAPH:
+      return "graph";
+    case XHAL_KIND_COMM:
+      return "communicator";
+    case XHAL_KIND_POOL:
+      return "pool";
+    case XHAL_KIND_DEAD:
+      return "destroyed object";
+    default:
+      return "something that is not an xHAL object";
   }
 }
 
 xhal_status bad_handle(const void* object, uint32_t expected_kind, const char* operation) noexcept {
   if (object == nullptr) {
-    return fail(XHAL_ERR_INVALID_HANDLE, operation, "{}: the {} handle is NULL", operation, kind_name(expected_kind));
+    return fail(XHAL_ERR_INVALID_HANDLE, operation, "{}: the {} handle is NULL", operation,
+                kind_name(expected_kind));
   }
   const uint32_t kind = head_of(object)->kind;
   if (kind == XHAL_KIND_DEAD) {
     return fail(XHAL_ERR_INVALID_HANDLE, operation,
-                "{}: this {} has been destroyed ({}).\n  Run with XHAL_LAYERS=validate to find every such use.", operation,
-                kind_name(expected_kind), object);
+                "{}: this {} has been destroyed ({}).\n  Run with XHAL_LAYERS=validate to find "
+                "every such use.",
+                operation, kind_name(expected_kind), object);
   }
-  return fail(XHAL_ERR_INVALID_HANDLE, operation, "{}: expected a {}, got {} ({})", operation, kind_name(expected_kind),
-              kind_name(kind), object);
+  return fail(XHAL_ERR_INVALID_HANDLE, operation, "{}: expected a {}, got {} ({})", operation,
+              kind_name(expected_kind), kind_name(kind), object);
 }
 
 }  // namespace xhal

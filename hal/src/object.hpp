@@ -1,4 +1,5 @@
-// object.hpp: memory for objects: zeroed, never unmapped, with a part in front that only libxhal sees.
+// object.hpp: memory for objects: zeroed, never unmapped, with a part in front that only libxhal
+// sees.
 #pragma once
 
 #include <cstdint>
@@ -16,23 +17,26 @@ struct ObjectPrivate {
   uint64_t number;       // small, unique in the process for its kind
   uint32_t size_class;
   uint32_t kind;
-  void* side;  // libxhal's own part: StreamSide for streams, ContextSide for contexts, GraphSide for graphs
+  void* side;  // libxhal's own part: StreamSide for streams, ContextSide for contexts, GraphSide
+               // for graphs
   uint64_t reserved[4];
 };
 static_assert(sizeof(ObjectPrivate) == 64);
 
 inline ObjectPrivate* private_of(const void* object) {
-  return reinterpret_cast<ObjectPrivate*>(reinterpret_cast<uintptr_t>(object) - sizeof(ObjectPrivate));
+  return reinterpret_cast<ObjectPrivate*>(reinterpret_cast<uintptr_t>(object) -
+                                          sizeof(ObjectPrivate));
 }
 inline xhal_object_head* head_of(const void* object) {
   return reinterpret_cast<xhal_object_head*>(reinterpret_cast<uintptr_t>(object));
 }
 
-// Destroyed objects are not handed out again while this is set: then every stale handle is caught (layer `validate`).
+// Destroyed objects are not handed out again while this is set: then every stale handle is caught
+// (layer `validate`).
 void quarantine_objects(bool on);
 
-xhal_status object_alloc(const xhal_dispatch* table, DeviceRecord* device, uint32_t plugin, uint32_t kind,
-                         uint64_t size_bytes, void** object) noexcept;
+xhal_status object_alloc(const xhal_dispatch* table, DeviceRecord* device, uint32_t plugin,
+                         uint32_t kind, uint64_t size_bytes, void** object) noexcept;
 void object_free(void* object) noexcept;
 
 // "stream", "context", ...
@@ -41,6 +45,8 @@ const char* kind_name(uint32_t kind);
 // Explains a handle that failed the check, in the thread's error record.
 xhal_status bad_handle(const void* object, uint32_t expected_kind, const char* operation) noexcept;
 
-inline bool is_live(const void* object, uint32_t kind) { return object != nullptr && head_of(object)->kind == kind; }
+inline bool is_live(const void* object, uint32_t kind) {
+  return object != nullptr && head_of(object)->kind == kind;
+}
 
 }  // namespace xhal

@@ -20,7 +20,8 @@
 namespace xhal {
 namespace {
 
-// Small requests share slabs, large ones get their own, so that a long-lived small block does not pin a large slab.
+// Small requests share slabs, large ones get their own, so that a long-lived small block does not
+// pin a large slab.
 constexpr uint64_t kAlignment = 512;
 constexpr uint64_t kSmallBytes = 1 << 20;
 constexpr uint64_t kSmallSlab = 2 << 20;
@@ -28,7 +29,9 @@ constexpr uint64_t kMiddleBytes = 10 << 20;
 constexpr uint64_t kMiddleSlab = 20 << 20;
 constexpr uint64_t kLargeRound = 2 << 20;
 
-constexpr uint64_t round_up(uint64_t value, uint64_t unit) { return (value + unit - 1) / unit * unit; }
+constexpr uint64_t round_up(uint64_t value, uint64_t unit) {
+  return (value + unit - 1) / unit * unit;
+}
 
 struct Slab {
   uint64_t base, size;
@@ -83,12 +86,16 @@ struct Pool::Part {
 
   Bin& bin(uint64_t owner, bool small) { return bins[{owner, small}]; }
 
-  static uint64_t rounded(uint64_t size) { return round_up(std::max<uint64_t>(size, 1), kAlignment); }
+  static uint64_t rounded(uint64_t size) {
+    return round_up(std::max<uint64_t>(size, 1), kAlignment);
+  }
   static bool is_small(uint64_t size) { return size <= kSmallBytes; }
 
   void make_free(Block* b) {
     b->used = false;
-    const auto joinable = [&](const Block* n) { return n != nullptr && !n->used && n->owner == b->owner; };
+    const auto joinable = [&](const Block* n) {
+      return n != nullptr && !n->used && n->owner == b->owner;
+    };
     if (joinable(b->before)) {
       Block* n = b->before;
       bin(n->owner, n->slab->small).erase(n);
@@ -134,9 +141,11 @@ struct Pool::Part {
   void poll_pending() {
     for (auto it = pending.begin(); it != pending.end();) {
       // A failed event is over, too: its work will not run.
-      const bool waiting = std::any_of(it->events.begin(), it->events.end(), [](const xhal_event& e) {
-        return e.timeline != nullptr && Timeline::of(e.timeline)->poll(e.value) == XHAL_NOT_READY;
-      });
+      const bool waiting =
+          std::any_of(it->events.begin(), it->events.end(), [](const xhal_event& e) {
+            return e.timeline != nullptr &&
+                   Timeline::of(e.timeline)->poll(e.value) == XHAL_NOT_READY;
+          });
       if (waiting) {
         ++it;
         continue;
@@ -148,8 +157,11 @@ struct Pool::Part {
   }
 
   xhal_status new_slab(uint64_t size, bool small, uint64_t owner, Block** block) {
-    const uint64_t bytes = small ? kSmallSlab : size < kMiddleBytes ? kMiddleSlab : round_up(size, kLargeRound);
-    if (info.limit_bytes != 0 && stats.reserved_bytes + bytes > info.limit_bytes) return XHAL_ERR_OUT_OF_MEMORY;
+    const uint64_t bytes = small                 ? kSmallSlab
+                           : size < kMiddleBytes ? kMiddleSlab
+                                                 : round_up(size, kLargeRound);
+    if (info.limit_bytes != 0 && stats.reserved_bytes + bytes > info.limit_bytes)
+      return XHAL_ERR_OUT_OF_MEMORY;
     uint64_t base = 0;
     if (info.kind == XHAL_MEMORY_HOST) {
       void* p = nullptr;
@@ -184,7 +196,8 @@ struct Pool::Part {
       xhal_event event{};
       auto ordered = record_event(*side_of(other), 0, &event);
       if (ordered == XHAL_OK) {
-        ordered = stream != nullptr ? wait_event(*side_of(stream), event) : xhal_event_wait(&event, XHAL_FOREVER);
+        ordered = stream != nullptr ? wait_event(*side_of(stream), event)
+                                    : xhal_event_wait(&event, XHAL_FOREVER);
       }
       if (ordered == XHAL_OK || side_of(other)->timeline->failed()) return b;
       bin(b->owner, small).insert(b);
@@ -196,8 +209,10 @@ struct Pool::Part {
   bool is_capture(uint64_t owner) const { return capture_keys.contains(owner); }
 
   void give_back(Slab* slab) {
-    if (info.kind == XHAL_MEMORY_HOST) xhal_host_free(reinterpret_cast<void*>(slab->base));
-    else xhal_memory_free(context->handle, slab->base);
+    if (info.kind == XHAL_MEMORY_HOST)
+      xhal_host_free(reinterpret_cast<void*>(slab->base));
+    else
+      xhal_memory_free(context->handle, slab->base);
     stats.reserved_bytes -= slab->size;
     slabs.remove_if([&](const auto& s) { return s.get() == slab; });
     stats.slab_count = slabs.size();
@@ -207,11 +222,13 @@ struct Pool::Part {
     poll_pending();
     for (auto& [key, list] : bins) {
       if (is_capture(key.first)) continue;
-      // A stream may still be using what is free in its order, so only what nobody owns, or whose stream is idle, goes.
+      // A stream may still be using what is free in its order, so only what nobody owns, or whose
+      // stream is idle, goes.
       if (key.first != 0) {
         auto& side = *side_of(reinterpret_cast<xhal_stream*>(key.first));
         xhal_event event{};
-        if (record_event(side, 0, &event) == XHAL_OK && xhal_event_query(&event) == XHAL_NOT_READY) continue;
+        if (record_event(side, 0, &event) == XHAL_OK && xhal_event_query(&event) == XHAL_NOT_READY)
+          continue;
       }
       for (auto it = list.begin(); it != list.end() && stats.reserved_bytes > keep;) {
         Block* b = *it;
@@ -242,11 +259,14 @@ struct Pool::Part {
       entry.first += b->size;
       ++entry.second;
     }
-    std::vector<std::pair<std::string, std::pair<uint64_t, uint64_t>>> sorted(by_tag.begin(), by_tag.end());
-    std::sort(sorted.begin(), sorted.end(), [](auto& a, auto& b) { return a.second.first > b.second.first; });
+    std::vector<std::pair<std::string, std::pair<uint64_t, uint64_t>>> sorted(by_tag.begin(),
+                                                                              by_tag.end());
+    std::sort(sorted.begin(), sorted.end(),
+              [](auto& a, auto& b) { return a.second.first > b.second.first; });
     std::string text;
     for (size_t i = 0; i < std::min<size_t>(sorted.size(), 5); ++i) {
-      text += fmt::format("\n    {:>9.1f} MiB in {} blocks: {}", static_cast<double>(sorted[i].second.first) / 1048576.0,
+      text += fmt::format("\n    {:>9.1f} MiB in {} blocks: {}",
+                          static_cast<double>(sorted[i].second.first) / 1048576.0,
                           sorted[i].second.second, sorted[i].first);
     }
     return text.empty() ? "\n    nobody: the device itself is full" : text;
@@ -258,17 +278,19 @@ struct Pool::Part {
     const auto mib = [](uint64_t bytes) { return static_cast<double>(bytes) / 1048576.0; };
     return fail(XHAL_ERR_OUT_OF_MEMORY, "xhal_pool_alloc",
                 "{}: out of memory for {} bytes ({:.1f} MiB): {}\n"
-                "  The pool holds {:.1f} MiB in slabs, {:.1f} MiB of it in use, {:.1f} MiB waiting for events; the largest "
+                "  The pool holds {:.1f} MiB in slabs, {:.1f} MiB of it in use, {:.1f} MiB waiting "
+                "for events; the largest "
                 "free block is {:.1f} MiB. Held by:{}\n"
                 "  Use a smaller batch, or free what is listed.",
-                context->device->id(), size, mib(size), why, mib(stats.reserved_bytes), mib(stats.used_bytes),
-                mib(stats.pending_bytes), mib(largest_free()), holders());
+                context->device->id(), size, mib(size), why, mib(stats.reserved_bytes),
+                mib(stats.used_bytes), mib(stats.pending_bytes), mib(largest_free()), holders());
   }
 
   xhal_status alloc(xhal_stream* stream, uint64_t requested, xhal_string tag, uint64_t* address) {
     const uint64_t size = rounded(requested);
     const bool small = is_small(size);
-    const bool capturing = capture != 0 && stream != nullptr && side_of(stream)->capture.load() != nullptr;
+    const bool capturing =
+        capture != 0 && stream != nullptr && side_of(stream)->capture.load() != nullptr;
     const uint64_t owner = capturing ? capture : reinterpret_cast<uint64_t>(stream);
     if (!pending.empty()) poll_pending();
     Block* b = take(owner, size, small);
@@ -282,7 +304,8 @@ struct Pool::Part {
           trim(0);
           status = new_slab(size, small, owner, &b);
           if (status != XHAL_OK) {
-            const bool limited = info.limit_bytes != 0 && stats.reserved_bytes + size > info.limit_bytes;
+            const bool limited =
+                info.limit_bytes != 0 && stats.reserved_bytes + size > info.limit_bytes;
             return out_of_memory(requested, limited ? XHAL_OK : status);
           }
         }
@@ -306,7 +329,8 @@ struct Pool::Part {
     const auto it = blocks.find(address);
     if (it == blocks.end()) {
       return fail(XHAL_ERR_INVALID_ARGUMENT, "xhal_pool_free",
-                  "xhal_pool_free: {:#x} is not a block of this pool that is in use (freed twice?)", address);
+                  "xhal_pool_free: {:#x} is not a block of this pool that is in use (freed twice?)",
+                  address);
     }
     Block* b = it->second;
     blocks.erase(it);
@@ -411,11 +435,12 @@ using xhal::fail;
 using xhal::is_live;
 using xhal::Pool;
 
-#define CHECK_POOL(pool, op)                                                                    \
-  if (__builtin_expect(!is_live(pool, XHAL_KIND_POOL), 0)) {                                    \
-    return xhal::process_state() == xhal::State::stopped ? xhal::fail_state(op)                 \
-                                                         : xhal::bad_handle(pool, XHAL_KIND_POOL, op); \
-  }                                                                                             \
+#define CHECK_POOL(pool, op)                                 \
+  if (__builtin_expect(!is_live(pool, XHAL_KIND_POOL), 0)) { \
+    return xhal::process_state() == xhal::State::stopped     \
+               ? xhal::fail_state(op)                        \
+               : xhal::bad_handle(pool, XHAL_KIND_POOL, op); \
+  }                                                          \
   if (__builtin_expect(!xhal::is_running(), 0)) return xhal::fail_state(op);
 
 extern "C" {
@@ -423,20 +448,25 @@ extern "C" {
 xhal_status xhal_pool_create(xhal_context* context, const xhal_pool_info* info, xhal_pool** pool) {
   constexpr const char* op = "xhal_pool_create";
   if (!is_live(context, XHAL_KIND_CONTEXT)) return xhal::bad_handle(context, XHAL_KIND_CONTEXT, op);
-  if (pool == nullptr) return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: the result pointer is NULL", op);
+  if (pool == nullptr)
+    return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: the result pointer is NULL", op);
   if (!xhal::is_running()) return xhal::fail_state(op);
   return xhal::exported(op, [&]() -> xhal_status {
     xhal_pool_info local{};
     if (const auto s = xhal::structs::read(info, local); s != XHAL_OK) {
-      return fail(s, op, "{}: bad info structure of {} bytes: {}", op, info->struct_size, xhal_status_text(s));
+      return fail(s, op, "{}: bad info structure of {} bytes: {}", op, info->struct_size,
+                  xhal_status_text(s));
     }
     if (local.kind == 0) local.kind = XHAL_MEMORY_DEVICE;
-    if (local.kind > XHAL_MEMORY_SHARED || (local.flags & ~static_cast<uint32_t>(XHAL_MEMORY_EXPORTABLE)) != 0) {
-      return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: kind {} or flags {:#x} are unknown", op, local.kind, local.flags);
+    if (local.kind > XHAL_MEMORY_SHARED ||
+        (local.flags & ~static_cast<uint32_t>(XHAL_MEMORY_EXPORTABLE)) != 0) {
+      return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: kind {} or flags {:#x} are unknown", op,
+                  local.kind, local.flags);
     }
     auto* side = xhal::side_of(context);
     void* memory = nullptr;
-    if (const auto s = xhal::object_alloc(xhal::libxhal_table(), side->device, 0, XHAL_KIND_POOL, sizeof(Pool), &memory);
+    if (const auto s = xhal::object_alloc(xhal::libxhal_table(), side->device, 0, XHAL_KIND_POOL,
+                                          sizeof(Pool), &memory);
         s != XHAL_OK) {
       return s;
     }
@@ -462,8 +492,8 @@ xhal_status xhal_pool_destroy(xhal_pool* pool) {
     {
       const std::lock_guard lock(p.mutex);
       if (!p.blocks.empty() || p.graphs != 0) {
-        return fail(XHAL_ERR_BUSY, op, "{}: {} blocks ({} bytes) and {} graphs are still in use:{}", op, p.blocks.size(),
-                    p.stats.used_bytes, p.graphs, p.holders());
+        return fail(XHAL_ERR_BUSY, op, "{}: {} blocks ({} bytes) and {} graphs are still in use:{}",
+                    op, p.blocks.size(), p.stats.used_bytes, p.graphs, p.holders());
       }
       for (const auto& w : p.pending) events.insert(events.end(), w.events.begin(), w.events.end());
     }
@@ -473,14 +503,17 @@ xhal_status xhal_pool_destroy(xhal_pool* pool) {
   });
 }
 
-xhal_status xhal_pool_alloc(xhal_pool* pool, xhal_stream* stream, uint64_t size_bytes, xhal_string tag,
-                            uint64_t* address) {
+xhal_status xhal_pool_alloc(xhal_pool* pool, xhal_stream* stream, uint64_t size_bytes,
+                            xhal_string tag, uint64_t* address) {
   constexpr const char* op = "xhal_pool_alloc";
   CHECK_POOL(pool, op)
-  if (stream != nullptr && !is_live(stream, XHAL_KIND_STREAM)) return xhal::bad_handle(stream, XHAL_KIND_STREAM, op);
-  if (address == nullptr) return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: the result pointer is NULL", op);
+  if (stream != nullptr && !is_live(stream, XHAL_KIND_STREAM))
+    return xhal::bad_handle(stream, XHAL_KIND_STREAM, op);
+  if (address == nullptr)
+    return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: the result pointer is NULL", op);
   auto& p = *Pool::of(pool)->part;
-  if (stream != nullptr && p.info.kind == XHAL_MEMORY_DEVICE && xhal::side_of(stream)->device != p.context->device) {
+  if (stream != nullptr && p.info.kind == XHAL_MEMORY_DEVICE &&
+      xhal::side_of(stream)->device != p.context->device) {
     return xhal::foreign_handle(pool, stream, op);
   }
   if (size_bytes == 0) {
@@ -489,17 +522,20 @@ xhal_status xhal_pool_alloc(xhal_pool* pool, xhal_stream* stream, uint64_t size_
   }
   return xhal::exported(op, [&] {
     const std::lock_guard lock(p.mutex);
-    if (size_bytes >= uint64_t{1} << 47) return p.out_of_memory(size_bytes, fail(XHAL_ERR_OUT_OF_MEMORY, op, "absurd size"));
+    if (size_bytes >= uint64_t{1} << 47)
+      return p.out_of_memory(size_bytes, fail(XHAL_ERR_OUT_OF_MEMORY, op, "absurd size"));
     return p.alloc(stream, size_bytes, tag, address);
   });
 }
 
-xhal_status xhal_pool_free(xhal_pool* pool, uint64_t address, const xhal_event* events, uint32_t event_count) {
+xhal_status xhal_pool_free(xhal_pool* pool, uint64_t address, const xhal_event* events,
+                           uint32_t event_count) {
   constexpr const char* op = "xhal_pool_free";
   CHECK_POOL(pool, op)
   if (address == 0) return XHAL_OK;
   if (events == nullptr && event_count > 0) {
-    return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: {} events, but the array is NULL", op, event_count);
+    return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: {} events, but the array is NULL", op,
+                event_count);
   }
   return xhal::exported(op, [&] {
     auto& p = *Pool::of(pool)->part;
@@ -522,10 +558,11 @@ xhal_status xhal_pool_trim(xhal_pool* pool, uint64_t keep_bytes) {
 xhal_status xhal_pool_query(xhal_pool* pool, xhal_pool_stats* stats) {
   constexpr const char* op = "xhal_pool_query";
   CHECK_POOL(pool, op)
-  if (stats == nullptr) return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: the result pointer is NULL", op);
+  if (stats == nullptr)
+    return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: the result pointer is NULL", op);
   if (stats->struct_size < xhal::structs::kFirstSize<xhal_pool_stats>) {
-    return fail(XHAL_ERR_STRUCT_SIZE, op, "{}: struct_size {} is smaller than {}", op, stats->struct_size,
-                xhal::structs::kFirstSize<xhal_pool_stats>);
+    return fail(XHAL_ERR_STRUCT_SIZE, op, "{}: struct_size {} is smaller than {}", op,
+                stats->struct_size, xhal::structs::kFirstSize<xhal_pool_stats>);
   }
   return xhal::exported(op, [&] {
     auto& p = *Pool::of(pool)->part;

@@ -7,7 +7,8 @@ namespace xhal {
 
 // A stream is being destroyed: its work has run, so its free blocks are anybody's.
 void pool_stream_gone(xhal_pool* pool, xhal_stream* stream) noexcept;
-// Blocks allocated between begin and end belong to the capture, and to its graph until that is gone.
+// Blocks allocated between begin and end belong to the capture, and to its graph until that is
+// gone.
 void pool_begin_capture(xhal_pool* pool, uint64_t key) noexcept;
 void pool_end_capture(xhal_pool* pool, uint64_t key, bool has_graph) noexcept;
 void pool_graph_gone(xhal_pool* pool, uint64_t key) noexcept;

@@ -34,7 +34,8 @@ fs::path probe_program() {
   if (dladdr(reinterpret_cast<void*>(&xhal_version), &self) == 0) return {};
   std::error_code ignored;
   const auto lib = fs::weakly_canonical(self.dli_fname, ignored).parent_path();
-  for (auto dir = lib; dir.has_relative_path(); dir = dir.parent_path()) {  // lib, lib/x86_64-linux-gnu, ...
+  for (auto dir = lib; dir.has_relative_path();
+       dir = dir.parent_path()) {  // lib, lib/x86_64-linux-gnu, ...
     const auto candidate = dir.parent_path() / "bin" / "xhal-probe";
     if (fs::exists(candidate, ignored)) return candidate;
   }
@@ -42,7 +43,8 @@ fs::path probe_program() {
 }
 
 fs::path cache_file() {
-  if (const auto xdg = environment("XDG_CACHE_HOME"); !xdg.empty()) return fs::path(xdg) / "xhal" / "probe.json";
+  if (const auto xdg = environment("XDG_CACHE_HOME"); !xdg.empty())
+    return fs::path(xdg) / "xhal" / "probe.json";
   const auto home = environment("HOME");
   return home.empty() ? fs::path() : fs::path(home) / ".cache" / "xhal" / "probe.json";
 }
@@ -51,7 +53,8 @@ fs::path cache_file() {
 std::string identity(const fs::path& file) {
   struct stat s {};
   if (stat(file.c_str(), &s) != 0) return "gone";
-  return fmt::format("{}:{}:{}:{}.{}", s.st_dev, s.st_ino, s.st_size, s.st_mtim.tv_sec, s.st_mtim.tv_nsec);
+  return fmt::format("{}:{}:{}:{}.{}", s.st_dev, s.st_ino, s.st_size, s.st_mtim.tv_sec,
+                     s.st_mtim.tv_nsec);
 }
 
 nlohmann::json read_cache() {
@@ -81,10 +84,12 @@ bool still_valid(const nlohmann::json& verdict) {
   for (const auto& [file, id] : maps->items()) {
     if (!id.is_string() || identity(file) != id.get<std::string>()) return false;
   }
-  return verdict.value("status", 0) == XHAL_OK || time(nullptr) - verdict.value("time", int64_t{0}) < kBadVerdictSeconds;
+  return verdict.value("status", 0) == XHAL_OK ||
+         time(nullptr) - verdict.value("time", int64_t{0}) < kBadVerdictSeconds;
 }
 
-// Runs the child; its standard output is the JSON it prints. Returns its wait status, -1 when it did not end in time.
+// Runs the child; its standard output is the JSON it prints. Returns its wait status, -1 when it
+// did not end in time.
 int run_probe(const fs::path& program, const fs::path& library, std::string* output) {
   int pipe_fds[2];
   if (pipe2(pipe_fds, O_CLOEXEC) != 0) return -2;
@@ -94,7 +99,8 @@ int run_probe(const fs::path& program, const fs::path& library, std::string* out
   posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, "/dev/null", O_WRONLY, 0);
   const char* argv[] = {program.c_str(), library.c_str(), nullptr};
   pid_t pid = -1;
-  const int failed = posix_spawn(&pid, program.c_str(), &actions, nullptr, const_cast<char**>(argv), environ);
+  const int failed =
+      posix_spawn(&pid, program.c_str(), &actions, nullptr, const_cast<char**>(argv), environ);
   posix_spawn_file_actions_destroy(&actions);
   close(pipe_fds[1]);
   if (failed != 0) {
@@ -106,7 +112,8 @@ int run_probe(const fs::path& program, const fs::path& library, std::string* out
   while (!ended) {
     const uint64_t now = now_ns();
     pollfd p{pipe_fds[0], POLLIN, 0};
-    if (now >= deadline || poll(&p, 1, static_cast<int>((deadline - now) / 1'000'000 + 1)) == 0) break;
+    if (now >= deadline || poll(&p, 1, static_cast<int>((deadline - now) / 1'000'000 + 1)) == 0)
+      break;
     char buffer[4096];
     const ssize_t n = read(pipe_fds[0], buffer, sizeof buffer);
     if (n > 0) output->append(buffer, static_cast<size_t>(n));
@@ -123,11 +130,14 @@ int run_probe(const fs::path& program, const fs::path& library, std::string* out
 
 Problem probe_library(const fs::path& library) {
   auto cache = read_cache();
-  if (const auto hit = cache.find(library.string()); hit != cache.end() && still_valid(*hit)) return from_verdict(*hit);
+  if (const auto hit = cache.find(library.string()); hit != cache.end() && still_valid(*hit))
+    return from_verdict(*hit);
   const auto program = probe_program();
   if (program.empty()) {
-    return {XHAL_ERR_NOT_FOUND, "xhal-probe is not installed beside libxhal, and the plugin asks to be probed before it "
-                                "is loaded; install the xhal tools or set XHAL_PROBE_PROGRAM"};
+    return {
+        XHAL_ERR_NOT_FOUND,
+        "xhal-probe is not installed beside libxhal, and the plugin asks to be probed before it "
+        "is loaded; install the xhal tools or set XHAL_PROBE_PROGRAM"};
   }
   std::string output;
   const int ended = run_probe(program, library, &output);
@@ -135,18 +145,24 @@ Problem probe_library(const fs::path& library) {
   if (!verdict.is_object()) verdict = nlohmann::json::object();
   Problem problem;
   if (ended == -1) {
-    problem = {XHAL_ERR_TIMEOUT, fmt::format("{} did not finish loading within 10 s in a child process; it hangs in a "
-                                             "constructor or in negotiation",
-                                             library.string())};
+    problem = {
+        XHAL_ERR_TIMEOUT,
+        fmt::format("{} did not finish loading within 10 s in a child process; it hangs in a "
+                    "constructor or in negotiation",
+                    library.string())};
   } else if (ended == -2) {
-    problem = {XHAL_ERR_IO, fmt::format("{} could not be started: {}", program.string(), std::strerror(errno))};
+    problem = {XHAL_ERR_IO,
+               fmt::format("{} could not be started: {}", program.string(), std::strerror(errno))};
   } else if (WIFSIGNALED(ended)) {
-    problem = {XHAL_ERR_PLUGIN, fmt::format("{} crashed while it was loaded in a child process (signal {}, {}); report it "
-                                            "to its vendor",
-                                            library.string(), WTERMSIG(ended), strsignal(WTERMSIG(ended)))};
+    problem = {
+        XHAL_ERR_PLUGIN,
+        fmt::format("{} crashed while it was loaded in a child process (signal {}, {}); report it "
+                    "to its vendor",
+                    library.string(), WTERMSIG(ended), strsignal(WTERMSIG(ended)))};
   } else if (WEXITSTATUS(ended) != 0) {
-    problem = {XHAL_ERR_PLUGIN, verdict.value("text", fmt::format("{} does not load (xhal-probe exit {})",
-                                                                  library.string(), WEXITSTATUS(ended)))};
+    problem = {XHAL_ERR_PLUGIN,
+               verdict.value("text", fmt::format("{} does not load (xhal-probe exit {})",
+                                                 library.string(), WEXITSTATUS(ended)))};
   }
   nlohmann::json maps = nlohmann::json::object();
   maps[library.string()] = identity(library);
@@ -155,7 +171,8 @@ Problem probe_library(const fs::path& library) {
       if (file.is_string()) maps[file.get<std::string>()] = identity(file.get<std::string>());
     }
   }
-  cache[library.string()] = {{"status", problem.status}, {"text", problem.text}, {"time", time(nullptr)}, {"maps", maps}};
+  cache[library.string()] = {
+      {"status", problem.status}, {"text", problem.text}, {"time", time(nullptr)}, {"maps", maps}};
   write_cache(cache);
   return problem;
 }

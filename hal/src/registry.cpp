@@ -23,8 +23,8 @@
 namespace xhal {
 namespace {
 
-// A child of a process that has opened devices can use none of this: its threads, rings and locks stayed behind. A child
-// of a process that only looked at the list may go on.
+// A child of a process that has opened devices can use none of this: its threads, rings and locks
+// stayed behind. A child of a process that only looked at the list may go on.
 void after_fork_in_child() {
   auto& r = registry();
   new (&r.mutex) std::recursive_mutex;
@@ -66,11 +66,14 @@ xhal_status xhal_init(const xhal_init_info* info) {
   return xhal::exported(op, [&]() -> xhal_status {
     xhal_init_info local{};
     if (const auto s = xhal::structs::read(info, local); s != XHAL_OK) {
-      return fail(s, op, "{}: the info structure has size {}: {}", op, info->struct_size, xhal_status_text(s));
+      return fail(s, op, "{}: the info structure has size {}: {}", op, info->struct_size,
+                  xhal_status_text(s));
     }
     if (info != nullptr && local.version_major != XHAL_VERSION_MAJOR) {
-      return fail(XHAL_ERR_VERSION, op, "{}: the program was built for xHAL {}.{}, this library is {}.{} (build {})", op,
-                  local.version_major, local.version_minor, XHAL_VERSION_MAJOR, XHAL_VERSION_MINOR, xhal_build_id());
+      return fail(XHAL_ERR_VERSION, op,
+                  "{}: the program was built for xHAL {}.{}, this library is {}.{} (build {})", op,
+                  local.version_major, local.version_minor, XHAL_VERSION_MAJOR, XHAL_VERSION_MINOR,
+                  xhal_build_id());
     }
     auto& r = registry();
     const std::lock_guard lock(r.mutex);
@@ -98,7 +101,8 @@ xhal_status xhal_shutdown(void) {
     {
       const std::lock_guard lock(r.mutex);
       if (xhal::is_forked()) return XHAL_OK;
-      if (r.init_count == 0) return fail(XHAL_ERR_NOT_INITIALIZED, op, "{}: there was no matching xhal_init", op);
+      if (r.init_count == 0)
+        return fail(XHAL_ERR_NOT_INITIALIZED, op, "{}: there was no matching xhal_init", op);
       if (--r.init_count > 0) return XHAL_OK;
       xhal::set_process_state(xhal::State::stopping);
       devices = r.devices;
@@ -154,12 +158,15 @@ xhal_status xhal_plugin_report(xhal_plugin_info* plugins, uint32_t capacity, uin
   });
 }
 
-xhal_status xhal_enumerate(uint32_t flags, xhal_device_info* devices, uint32_t capacity, uint32_t* count) {
+xhal_status xhal_enumerate(uint32_t flags, xhal_device_info* devices, uint32_t capacity,
+                           uint32_t* count) {
   constexpr const char* op = "xhal_enumerate";
   return xhal::exported(op, [&]() -> xhal_status {
-    if (count == nullptr || (devices == nullptr && capacity > 0) || (flags & ~XHAL_ENUMERATE_ALL) != 0) {
-      return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: {}", op,
-                  count == nullptr || devices == nullptr ? "a result pointer is NULL" : "unknown flags");
+    if (count == nullptr || (devices == nullptr && capacity > 0) ||
+        (flags & ~XHAL_ENUMERATE_ALL) != 0) {
+      return fail(
+          XHAL_ERR_INVALID_ARGUMENT, op, "{}: {}", op,
+          count == nullptr || devices == nullptr ? "a result pointer is NULL" : "unknown flags");
     }
     if (!xhal::is_running()) return xhal::fail_state(op);
     auto& r = registry();
@@ -199,7 +206,8 @@ xhal_status xhal_get_proc(const char* name, void (**function)(void)) {
   };
   static constexpr auto entry = [](auto* f) { return reinterpret_cast<void (*)(void)>(f); };
   static const Entry table[] = {
-#define XHAL_SLOT(object, method, name, since, params, args, SECOND, second) {"xhal_" #name, entry(&xhal_##name)},
+#define XHAL_SLOT(object, method, name, since, params, args, SECOND, second) \
+  {"xhal_" #name, entry(&xhal_##name)},
 #define XHAL_SLOT_HOSTED(object, method, name, since, params, args)
 #include "xhal/slots.inc"
 #undef XHAL_SLOT
@@ -214,7 +222,8 @@ xhal_status xhal_get_proc(const char* name, void (**function)(void)) {
       return XHAL_OK;
     }
   }
-  return fail(XHAL_ERR_UNSUPPORTED, op, "this library (xHAL {}.{}, build {}) has no function {}; install a newer one",
+  return fail(XHAL_ERR_UNSUPPORTED, op,
+              "this library (xHAL {}.{}, build {}) has no function {}; install a newer one",
               XHAL_VERSION_MAJOR, XHAL_VERSION_MINOR, xhal_build_id(), name);
 }
 

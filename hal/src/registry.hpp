@@ -15,8 +15,9 @@ struct Registry {
   std::recursive_mutex mutex;  // plugins may ask back while they are being opened
   uint32_t init_count = 0;
   std::vector<std::unique_ptr<PluginRecord>> plugins;
-  std::vector<std::unique_ptr<PluginRecord>> retired;  // of earlier inits: their names may still be in use
-  std::vector<DeviceRecord*> devices;                  // open and closed, of all generations
+  std::vector<std::unique_ptr<PluginRecord>>
+      retired;                         // of earlier inits: their names may still be in use
+  std::vector<DeviceRecord*> devices;  // open and closed, of all generations
 
   void load_all();
 };

@@ -10,7 +10,8 @@ namespace {
 
 std::string uuid_text(const uint8_t (&uuid)[16]) {
   std::string text;
-  for (int i = 0; i < 16; ++i) text += fmt::format("{}{:02x}", i == 4 || i == 6 || i == 8 || i == 10 ? "-" : "", uuid[i]);
+  for (int i = 0; i < 16; ++i)
+    text += fmt::format("{}{:02x}", i == 4 || i == 6 || i == 8 || i == 10 ? "-" : "", uuid[i]);
   return text;
 }
 
@@ -24,13 +25,15 @@ std::string all_devices_text() {
 
 }  // namespace
 
-// "npu:0,1" is npu:0 and npu:1; "cpu" is all of them; "cpu,npu:3" mixes. A bare number belongs to the plugin before it.
+// "npu:0,1" is npu:0 and npu:1; "cpu" is all of them; "cpu,npu:3" mixes. A bare number belongs to
+// the plugin before it.
 xhal_status visible_devices(std::vector<Visible>* visible) {
   auto& r = registry();
   const std::string wanted = environment("XHAL_VISIBLE_DEVICES");
   const auto add = [&](PluginRecord* p, uint32_t ordinal) {
-    const bool there = std::any_of(visible->begin(), visible->end(),
-                                   [&](const Visible& v) { return v.plugin == p && v.ordinal == ordinal; });
+    const bool there = std::any_of(visible->begin(), visible->end(), [&](const Visible& v) {
+      return v.plugin == p && v.ordinal == ordinal;
+    });
     if (!there) visible->push_back({p, ordinal});
   };
   const auto add_all = [&](PluginRecord* p) {
@@ -46,8 +49,9 @@ xhal_status visible_devices(std::vector<Visible>* visible) {
   }
   const auto refuse = [&](const std::string& item, const std::string& why) {
     return fail(XHAL_ERR_NOT_FOUND, "xhal_enumerate",
-                "XHAL_VISIBLE_DEVICES={}: \"{}\" {}.\n  There are: {}. Write for example cpu, npu:0,1 or a UUID.", wanted,
-                item, why, all_devices_text());
+                "XHAL_VISIBLE_DEVICES={}: \"{}\" {}.\n  There are: {}. Write for example cpu, "
+                "npu:0,1 or a UUID.",
+                wanted, item, why, all_devices_text());
   };
   PluginRecord* plugin = nullptr;
   for (const auto& item : split(wanted, ',')) {
@@ -69,7 +73,8 @@ xhal_status visible_devices(std::vector<Visible>* visible) {
             }
           }
         }
-        if (!by_uuid) return refuse(item, "is neither a plugin with devices nor the UUID of a device");
+        if (!by_uuid)
+          return refuse(item, "is neither a plugin with devices nor the UUID of a device");
         continue;
       }
       plugin = found->get();
@@ -81,8 +86,10 @@ xhal_status visible_devices(std::vector<Visible>* visible) {
     if (plugin == nullptr) return refuse(item, "is a number without a plugin before it");
     uint32_t ordinal = 0;
     const auto parsed = std::from_chars(number.data(), number.data() + number.size(), ordinal);
-    if (parsed.ec != std::errc() || parsed.ptr != number.data() + number.size() || ordinal >= plugin->devices.size()) {
-      return refuse(item, fmt::format("is not a device of {}, which has {}", plugin->name, plugin->devices.size()));
+    if (parsed.ec != std::errc() || parsed.ptr != number.data() + number.size() ||
+        ordinal >= plugin->devices.size()) {
+      return refuse(item, fmt::format("is not a device of {}, which has {}", plugin->name,
+                                      plugin->devices.size()));
     }
     add(plugin, ordinal);
   }

@@ -48,7 +48,8 @@ void* take_cells(uint64_t count) noexcept {
     const int fd = memfd_create("xhal-cells", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (fd < 0) return nullptr;
     void* base = MAP_FAILED;
-    if (ftruncate(fd, static_cast<off_t>(size)) == 0 && fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) == 0) {
+    if (ftruncate(fd, static_cast<off_t>(size)) == 0 &&
+        fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) == 0) {
       base = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     }
     if (base == MAP_FAILED) {
@@ -85,7 +86,8 @@ bool find_cells(const void* cell, int32_t* fd, uint64_t* offset, uint64_t* size_
 
 void* map_foreign_cell(int32_t fd, uint64_t offset) noexcept {
   struct stat info {};
-  if (fstat(fd, &info) != 0 || offset % kCell != 0 || offset + kCell > static_cast<uint64_t>(info.st_size)) {
+  if (fstat(fd, &info) != 0 || offset % kCell != 0 ||
+      offset + kCell > static_cast<uint64_t>(info.st_size)) {
     return nullptr;
   }
   // Without the seal the exporter could shrink the file and every read here would be a SIGBUS.
@@ -96,10 +98,12 @@ void* map_foreign_cell(int32_t fd, uint64_t offset) noexcept {
   for (const auto& f : c.foreign) {
     if (f.device == info.st_dev && f.inode == info.st_ino) return f.base + offset;
   }
-  void* base = mmap(nullptr, static_cast<size_t>(info.st_size), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  void* base =
+      mmap(nullptr, static_cast<size_t>(info.st_size), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   if (base == MAP_FAILED) return nullptr;
   try {
-    c.foreign.push_back({static_cast<char*>(base), static_cast<uint64_t>(info.st_size), info.st_dev, info.st_ino});
+    c.foreign.push_back(
+        {static_cast<char*>(base), static_cast<uint64_t>(info.st_size), info.st_dev, info.st_ino});
   } catch (...) {
     munmap(base, static_cast<size_t>(info.st_size));
     return nullptr;

@@ -1,4 +1,5 @@
-// shared_cells.hpp: 64-byte cells in memfd slabs that other processes can map. Never unmapped, never given back.
+// shared_cells.hpp: 64-byte cells in memfd slabs that other processes can map. Never unmapped,
+// never given back.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +10,8 @@ namespace xhal {
 void* take_cells(uint64_t count) noexcept;
 // Where a pointer from take_cells (or into it) lies. False when it is none.
 bool find_cells(const void* cell, int32_t* fd, uint64_t* offset, uint64_t* size_bytes) noexcept;
-// Maps another process's slab (once per slab) and gives the cell at `offset`; nullptr when the fd is not such a slab.
+// Maps another process's slab (once per slab) and gives the cell at `offset`; nullptr when the fd
+// is not such a slab.
 void* map_foreign_cell(int32_t fd, uint64_t offset) noexcept;
 
 }  // namespace xhal

@@ -18,16 +18,20 @@ xhal_status fail_state(const char* operation) noexcept {
     case State::fresh:
       return fail(XHAL_ERR_NOT_INITIALIZED, operation, "{}: call xhal_init first", operation);
     case State::forked:
-      return fail(XHAL_ERR_FORKED, operation,
-                  "{}: process {} was forked from one that had opened devices, and devices do not survive a fork.\n"
-                  "  Open them after the fork, or start workers with exec (multiprocessing: 'spawn').",
-                  operation, getpid());
+      return fail(
+          XHAL_ERR_FORKED, operation,
+          "{}: process {} was forked from one that had opened devices, and devices do not survive "
+          "a fork.\n"
+          "  Open them after the fork, or start workers with exec (multiprocessing: 'spawn').",
+          operation, getpid());
     case State::stopping:
     case State::stopped:
       return fail(XHAL_ERR_SHUTDOWN, operation, "{}: xhal_shutdown has been called", operation);
-    case State::running: break;
+    case State::running:
+      break;
   }
-  return fail(XHAL_ERR_INTERNAL, operation, "{}: the state changed meanwhile, try again", operation);
+  return fail(XHAL_ERR_INTERNAL, operation, "{}: the state changed meanwhile, try again",
+              operation);
 }
 
 const xhal_dispatch* libxhal_table() noexcept {

@@ -37,7 +37,8 @@ xhal_status wait(StreamSide& side, Timeline& timeline, uint64_t value) {
   const bool native = timeline.device == &record || record.has(XHAL_CAP_FOREIGN_TIMELINE);
   const bool any_time = record.has(XHAL_CAP_WAIT_BEFORE_SIGNAL);
   if (timeline.poll(value) == XHAL_OK) return XHAL_OK;
-  if (native && (any_time || timeline.submitted.load(std::memory_order_seq_cst) >= value || timeline.failed())) {
+  if (native && (any_time || timeline.submitted.load(std::memory_order_seq_cst) >= value ||
+                 timeline.failed())) {
     return dispatch_of(side.handle)->stream_wait(side.handle, timeline.handle(), value);
   }
   return hold_until(side, timeline, value, !native);
@@ -52,7 +53,8 @@ void leave_capture(Capture& capture) {
 xhal_status record_event(StreamSide& side, uint32_t flags, xhal_event* event) {
   const std::lock_guard lock(side.record_mutex);
   uint32_t slot = 0;
-  xhal_timestamp* time = (flags & XHAL_EVENT_TIMED) != 0 ? side.device->take_timestamp(&slot) : nullptr;
+  xhal_timestamp* time =
+      (flags & XHAL_EVENT_TIMED) != 0 ? side.device->take_timestamp(&slot) : nullptr;
   const uint64_t value = side.next_value + 1;
   const xhal_status status = signal(side, *side.timeline, value, time);
   if (status != XHAL_OK) return status;
@@ -72,8 +74,9 @@ using xhal::fail;
 using xhal::is_live;
 using xhal::Timeline;
 
-#define CHECK_STREAM(stream, op) \
-  if (__builtin_expect(!is_live(stream, XHAL_KIND_STREAM), 0)) return xhal::bad_handle(stream, XHAL_KIND_STREAM, op);
+#define CHECK_STREAM(stream, op)                               \
+  if (__builtin_expect(!is_live(stream, XHAL_KIND_STREAM), 0)) \
+    return xhal::bad_handle(stream, XHAL_KIND_STREAM, op);
 
 static xhal_status finish(xhal_status status, const void* object, const char* op) {
   return __builtin_expect(status >= 0, 1) ? status : xhal::annotate(status, object, op);
@@ -81,22 +84,27 @@ static xhal_status finish(xhal_status status, const void* object, const char* op
 
 extern "C" {
 
-xhal_status xhal_stream_create(xhal_context* context, const xhal_stream_info* info, xhal_stream** stream) {
+xhal_status xhal_stream_create(xhal_context* context, const xhal_stream_info* info,
+                               xhal_stream** stream) {
   constexpr const char* op = "xhal_stream_create";
   if (!is_live(context, XHAL_KIND_CONTEXT)) return xhal::bad_handle(context, XHAL_KIND_CONTEXT, op);
-  if (stream == nullptr) return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: the result pointer is NULL", op);
+  if (stream == nullptr)
+    return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: the result pointer is NULL", op);
   return xhal::exported(op, [&]() -> xhal_status {
     xhal_stream_info local{};
     if (const auto s = xhal::structs::read(info, local); s != XHAL_OK) {
-      return fail(s, op, "{}: bad info structure of {} bytes: {}", op, info->struct_size, xhal_status_text(s));
+      return fail(s, op, "{}: bad info structure of {} bytes: {}", op, info->struct_size,
+                  xhal_status_text(s));
     }
     auto* context_side = xhal::side_of(context);
     auto side = std::make_unique<xhal::StreamSide>();
     side->context = context_side;
     side->device = context_side->device;
-    if (const auto s = xhal::make_timeline(0, side.get(), side->device, &side->timeline); s != XHAL_OK) return s;
-    const xhal_status status =
-        xhal::dispatch_of(context)->stream_create(context, &local, side->timeline->handle(), stream);
+    if (const auto s = xhal::make_timeline(0, side.get(), side->device, &side->timeline);
+        s != XHAL_OK)
+      return s;
+    const xhal_status status = xhal::dispatch_of(context)->stream_create(
+        context, &local, side->timeline->handle(), stream);
     if (status != XHAL_OK) return xhal::annotate(status, context, op);
     side->handle = *stream;
     xhal::private_of(*stream)->side = side.get();
@@ -118,7 +126,8 @@ xhal_status xhal_stream_destroy(xhal_stream* stream) {
     if (xhal::is_forked() || xhal::process_state() == xhal::State::stopped) return XHAL_OK;
     if (side.capture.load() != nullptr) {
       xhal_graph* graph = nullptr;
-      if (xhal_stream_end_capture(side.capture.load()->origin->handle, &graph) == XHAL_OK) xhal_graph_destroy(graph);
+      if (xhal_stream_end_capture(side.capture.load()->origin->handle, &graph) == XHAL_OK)
+        xhal_graph_destroy(graph);
     }
     // Held work first: destroy means that submitted work has run.
     bool held;
@@ -141,7 +150,8 @@ xhal_status xhal_stream_destroy(xhal_stream* stream) {
 xhal_status xhal_stream_timeline(xhal_stream* stream, xhal_timeline** timeline) {
   constexpr const char* op = "xhal_stream_timeline";
   CHECK_STREAM(stream, op)
-  if (timeline == nullptr) return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: the result pointer is NULL", op);
+  if (timeline == nullptr)
+    return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: the result pointer is NULL", op);
   *timeline = xhal::side_of(stream)->timeline->handle();
   return XHAL_OK;
 }
@@ -152,7 +162,8 @@ xhal_status xhal_stream_synchronize(xhal_stream* stream, uint64_t timeout_ns) {
   xhal_event event{};
   if (const auto s = xhal_event_record(stream, 0, &event); s != XHAL_OK) return s;
   if ((event.flags & XHAL_EVENT_CAPTURED) != 0) {
-    return fail(XHAL_ERR_CAPTURE, op, "{}: the stream is being captured; nothing runs until the graph is launched", op);
+    return fail(XHAL_ERR_CAPTURE, op,
+                "{}: the stream is being captured; nothing runs until the graph is launched", op);
   }
   auto& t = *Timeline::of(event.timeline);
   return t.reached(event.value) ? XHAL_OK : t.wait(event.value, timeout_ns, op);
@@ -161,15 +172,19 @@ xhal_status xhal_stream_synchronize(xhal_stream* stream, uint64_t timeout_ns) {
 xhal_status xhal_stream_copy(xhal_stream* stream, uint64_t dst, uint64_t src, uint64_t size_bytes) {
   constexpr const char* op = "xhal_stream_copy";
   CHECK_STREAM(stream, op)
-  return xhal::exported(op, [&] { return finish(xhal::copy(*xhal::side_of(stream), dst, src, size_bytes), stream, op); });
+  return xhal::exported(op, [&] {
+    return finish(xhal::copy(*xhal::side_of(stream), dst, src, size_bytes), stream, op);
+  });
 }
 
 xhal_status xhal_stream_wait(xhal_stream* stream, xhal_timeline* timeline, uint64_t value) {
   constexpr const char* op = "xhal_stream_wait";
   CHECK_STREAM(stream, op)
-  if (!is_live(timeline, XHAL_KIND_TIMELINE)) return xhal::bad_handle(timeline, XHAL_KIND_TIMELINE, op);
+  if (!is_live(timeline, XHAL_KIND_TIMELINE))
+    return xhal::bad_handle(timeline, XHAL_KIND_TIMELINE, op);
   if (xhal::side_of(stream)->capture.load(std::memory_order_relaxed) != nullptr) {
-    return fail(XHAL_ERR_CAPTURE, op, "{}: a captured stream can only wait for events of its capture", op);
+    return fail(XHAL_ERR_CAPTURE, op,
+                "{}: a captured stream can only wait for events of its capture", op);
   }
   return xhal::exported(op, [&] {
     return finish(xhal::wait(*xhal::side_of(stream), *Timeline::of(timeline), value), stream, op);
@@ -179,16 +194,21 @@ xhal_status xhal_stream_wait(xhal_stream* stream, xhal_timeline* timeline, uint6
 xhal_status xhal_stream_signal(xhal_stream* stream, xhal_timeline* timeline, uint64_t value) {
   constexpr const char* op = "xhal_stream_signal";
   CHECK_STREAM(stream, op)
-  if (!is_live(timeline, XHAL_KIND_TIMELINE)) return xhal::bad_handle(timeline, XHAL_KIND_TIMELINE, op);
+  if (!is_live(timeline, XHAL_KIND_TIMELINE))
+    return xhal::bad_handle(timeline, XHAL_KIND_TIMELINE, op);
   auto& t = *Timeline::of(timeline);
   if (t.imported || t.stream != nullptr) {
-    return fail(XHAL_ERR_PERMISSION, op, "{}: {} signals this timeline; make one with xhal_timeline_create", op,
+    return fail(XHAL_ERR_PERMISSION, op,
+                "{}: {} signals this timeline; make one with xhal_timeline_create", op,
                 t.imported ? "another process" : "a stream's own record");
   }
   if (xhal::side_of(stream)->capture.load(std::memory_order_relaxed) != nullptr) {
-    return fail(XHAL_ERR_CAPTURE, op, "{}: timelines cannot be signalled from a capture; record an event", op);
+    return fail(XHAL_ERR_CAPTURE, op,
+                "{}: timelines cannot be signalled from a capture; record an event", op);
   }
-  return xhal::exported(op, [&] { return finish(xhal::signal(*xhal::side_of(stream), t, value, nullptr), stream, op); });
+  return xhal::exported(op, [&] {
+    return finish(xhal::signal(*xhal::side_of(stream), t, value, nullptr), stream, op);
+  });
 }
 
 xhal_status xhal_stream_recover(xhal_stream* stream) {
@@ -216,7 +236,8 @@ xhal_status xhal_event_record(xhal_stream* stream, uint32_t flags, xhal_event* e
   CHECK_STREAM(stream, op)
   auto& side = *xhal::side_of(stream);
   if (event == nullptr || (flags & ~XHAL_EVENT_TIMED) != 0) {
-    return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: {}", op, event == nullptr ? "the event is NULL" : "unknown flags");
+    return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: {}", op,
+                event == nullptr ? "the event is NULL" : "unknown flags");
   }
   if ((flags & XHAL_EVENT_TIMED) != 0 && !side.device->has(XHAL_CAP_TIMESTAMP)) {
     return fail(XHAL_ERR_UNSUPPORTED, op, "{}: {} has no timestamps", op, side.device->id());
@@ -239,7 +260,8 @@ xhal_status xhal_stream_wait_event(xhal_stream* stream, const xhal_event* event)
   if ((event->flags & XHAL_EVENT_CAPTURED) == 0) {
     if (side.capture.load(std::memory_order_relaxed) != nullptr) {
       if (xhal_event_query(event) == XHAL_OK) return XHAL_OK;
-      return fail(XHAL_ERR_CAPTURE, op, "{}: a captured stream cannot wait for an event from outside its capture", op);
+      return fail(XHAL_ERR_CAPTURE, op,
+                  "{}: a captured stream cannot wait for an event from outside its capture", op);
     }
     return xhal::exported(op, [&] { return finish(xhal::wait_event(side, *event), stream, op); });
   }
@@ -247,7 +269,8 @@ xhal_status xhal_stream_wait_event(xhal_stream* stream, const xhal_event* event)
     auto* origin = Timeline::of(event->timeline)->stream;
     auto* capture = origin == nullptr ? nullptr : origin->capture.load();
     if (capture == nullptr || origin->device != side.device) {
-      return fail(XHAL_ERR_CAPTURE, op, "{}: the capture this event belongs to has ended, or is of another device", op);
+      return fail(XHAL_ERR_CAPTURE, op,
+                  "{}: the capture this event belongs to has ended, or is of another device", op);
     }
     if (side.capture.load() != nullptr && side.capture.load() != capture) {
       return fail(XHAL_ERR_CAPTURE, op, "{}: the stream takes part in another capture", op);
@@ -263,10 +286,12 @@ xhal_status xhal_stream_wait_event(xhal_stream* stream, const xhal_event* event)
 xhal_status xhal_stream_begin_capture(xhal_stream* stream, xhal_pool* pool) {
   constexpr const char* op = "xhal_stream_begin_capture";
   CHECK_STREAM(stream, op)
-  if (pool != nullptr && !is_live(pool, XHAL_KIND_POOL)) return xhal::bad_handle(pool, XHAL_KIND_POOL, op);
+  if (pool != nullptr && !is_live(pool, XHAL_KIND_POOL))
+    return xhal::bad_handle(pool, XHAL_KIND_POOL, op);
   return xhal::exported(op, [&]() -> xhal_status {
     auto& side = *xhal::side_of(stream);
-    if (side.capture.load() != nullptr) return fail(XHAL_ERR_CAPTURE, op, "{}: the stream is being captured already", op);
+    if (side.capture.load() != nullptr)
+      return fail(XHAL_ERR_CAPTURE, op, "{}: the stream is being captured already", op);
     // What was submitted before must be with the plugin, or it would be recorded.
     for (;;) {
       {
@@ -274,7 +299,8 @@ xhal_status xhal_stream_begin_capture(xhal_stream* stream, xhal_pool* pool) {
         if (side.mode == xhal::StreamSide::Mode::failed) return xhal::set_error(side.failure);
         if (side.held.empty() && !side.draining) break;
         if (!xhal::chaos_enabled()) {
-          return fail(XHAL_ERR_CAPTURE, op, "{}: the stream still waits for a signal that has not been submitted", op);
+          return fail(XHAL_ERR_CAPTURE, op,
+                      "{}: the stream still waits for a signal that has not been submitted", op);
         }
       }
       std::this_thread::yield();
@@ -291,7 +317,8 @@ xhal_status xhal_stream_begin_capture(xhal_stream* stream, xhal_pool* pool) {
 xhal_status xhal_stream_end_capture(xhal_stream* stream, xhal_graph** graph) {
   constexpr const char* op = "xhal_stream_end_capture";
   CHECK_STREAM(stream, op)
-  if (graph == nullptr) return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: the result pointer is NULL", op);
+  if (graph == nullptr)
+    return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: the result pointer is NULL", op);
   return xhal::exported(op, [&]() -> xhal_status {
     auto& side = *xhal::side_of(stream);
     auto* capture = side.capture.load();
@@ -303,7 +330,8 @@ xhal_status xhal_stream_end_capture(xhal_stream* stream, xhal_graph** graph) {
     const auto key = reinterpret_cast<uint64_t>(capture);
     if (capture->pool != nullptr) xhal::pool_end_capture(capture->pool, key, status == XHAL_OK);
     if (status == XHAL_OK) xhal::private_of(*graph)->side = new xhal::GraphSide{capture->pool, key};
-    // The number of a capture is its address: it must stay unique while its graph lives, so it goes with the graph.
+    // The number of a capture is its address: it must stay unique while its graph lives, so it goes
+    // with the graph.
     if (status != XHAL_OK) delete capture;
     return finish(status, stream, op);
   });
@@ -312,7 +340,8 @@ xhal_status xhal_stream_end_capture(xhal_stream* stream, xhal_graph** graph) {
 xhal_status xhal_stream_capturing(xhal_stream* stream, uint32_t* capturing) {
   constexpr const char* op = "xhal_stream_capturing";
   CHECK_STREAM(stream, op)
-  if (capturing == nullptr) return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: the result pointer is NULL", op);
+  if (capturing == nullptr)
+    return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: the result pointer is NULL", op);
   *capturing = xhal::side_of(stream)->capture.load(std::memory_order_relaxed) != nullptr ? 1 : 0;
   return XHAL_OK;
 }
@@ -324,7 +353,8 @@ xhal_status xhal_graph_destroy(xhal_graph* graph) {
     auto* side = static_cast<xhal::GraphSide*>(xhal::private_of(graph)->side);
     const xhal_status status = xhal::head_of(graph)->dispatch->graph_destroy(graph);
     if (status == XHAL_OK && side != nullptr) {
-      if (side->pool != nullptr && is_live(side->pool, XHAL_KIND_POOL)) xhal::pool_graph_gone(side->pool, side->capture_key);
+      if (side->pool != nullptr && is_live(side->pool, XHAL_KIND_POOL))
+        xhal::pool_graph_gone(side->pool, side->capture_key);
       delete reinterpret_cast<xhal::Capture*>(side->capture_key);
       delete side;
     }

@@ -1,4 +1,5 @@
-// stream_side.hpp: libxhal's part of a stream: its timeline, held-back submissions, failure and capture.
+// stream_side.hpp: libxhal's part of a stream: its timeline, held-back submissions, failure and
+// capture.
 #pragma once
 
 #include <atomic>
@@ -15,9 +16,11 @@ namespace xhal {
 
 // A submission that libxhal keeps for later.
 struct Held {
-  std::function<xhal_status()> submit;              // gives it to the plugin
-  std::function<void(const ErrorRecord&)> drop;     // it will never run: tell whoever waits for it (may be empty)
-  // A gate holds everything behind it until the timeline's signal is submitted, or, with `reached`, has happened.
+  std::function<xhal_status()> submit;  // gives it to the plugin
+  std::function<void(const ErrorRecord&)>
+      drop;  // it will never run: tell whoever waits for it (may be empty)
+  // A gate holds everything behind it until the timeline's signal is submitted, or, with `reached`,
+  // has happened.
   Timeline* gate = nullptr;
   uint64_t gate_value = 0;
   bool gate_reached = false;

@@ -12,10 +12,11 @@
 namespace xhal {
 namespace {
 
-// Slots that give something back. They reach the plugin of a lost device, too, and succeed after shutdown and fork.
+// Slots that give something back. They reach the plugin of a lost device, too, and succeed after
+// shutdown and fork.
 constexpr bool gives_back(std::string_view slot) {
-  return slot.ends_with("_destroy") || slot == "device_close" || slot == "memory_free" || slot == "host_unregister" ||
-         slot == "virtual_release";
+  return slot.ends_with("_destroy") || slot == "device_close" || slot == "memory_free" ||
+         slot == "host_unregister" || slot == "virtual_release";
 }
 
 template <size_t N>
@@ -27,8 +28,9 @@ struct Name {
 template <Name kName, class Handle, class... Rest>
 xhal_status unsupported(Handle* handle, Rest...) noexcept {
   auto* record = record_of(head_of(handle)->dispatch);
-  return fail(XHAL_ERR_UNSUPPORTED, kName.text, "{} does not support {} (plugin {}, ABI {}.{})", record->id(), kName.text,
-              record->plugin->name, record->plugin->abi_used >> 16, record->plugin->abi_used & 0xffff);
+  return fail(XHAL_ERR_UNSUPPORTED, kName.text, "{} does not support {} (plugin {}, ABI {}.{})",
+              record->id(), kName.text, record->plugin->name, record->plugin->abi_used >> 16,
+              record->plugin->abi_used & 0xffff);
 }
 
 template <class Handle, class... Rest>
@@ -64,8 +66,9 @@ void set_stopped(xhal_status (*&slot)(Handle*, Rest...)) {
 
 void fill_table(xhal_dispatch& table, const xhal_dispatch& from, DeviceRecord* record) {
   table = {};
-#define XHAL_SLOT_HOSTED(object, method, name, since, params, args)                                 \
-  if (offsetof(xhal_dispatch, name) + sizeof from.name <= from.struct_size) table.name = from.name; \
+#define XHAL_SLOT_HOSTED(object, method, name, since, params, args)         \
+  if (offsetof(xhal_dispatch, name) + sizeof from.name <= from.struct_size) \
+    table.name = from.name;                                                 \
   if (table.name == nullptr) set_unsupported<Name("xhal_" #name)>(table.name);
 #define XHAL_SLOT(object, method, name, since, params, args, SECOND, second) \
   XHAL_SLOT_HOSTED(object, method, name, since, params, args)
@@ -88,7 +91,8 @@ void switch_to_lost(xhal_dispatch& table) {
 }
 
 void switch_to_stopped(xhal_dispatch& table) {
-#define XHAL_SLOT_HOSTED(object, method, name, since, params, args) set_stopped<Name(#name)>(table.name);
+#define XHAL_SLOT_HOSTED(object, method, name, since, params, args) \
+  set_stopped<Name(#name)>(table.name);
 #define XHAL_SLOT(object, method, name, since, params, args, SECOND, second) \
   XHAL_SLOT_HOSTED(object, method, name, since, params, args)
 #include "xhal/slots.inc"
@@ -109,8 +113,10 @@ xhal_status annotate(xhal_status status, const void* object, const char* operati
     if (auto* device = private_of(object)->device; device != nullptr) {
       if (record.plugin.empty()) record.plugin = device->plugin->name;
       if (record.device.empty()) record.device = device->info.id;
-      if (head_of(object)->kind == XHAL_KIND_STREAM && record.stream == 0) record.stream = private_of(object)->number;
-      if (head_of(object)->kind == XHAL_KIND_CONTEXT && record.context == 0) record.context = private_of(object)->number;
+      if (head_of(object)->kind == XHAL_KIND_STREAM && record.stream == 0)
+        record.stream = private_of(object)->number;
+      if (head_of(object)->kind == XHAL_KIND_CONTEXT && record.context == 0)
+        record.context = private_of(object)->number;
     }
     record.reported = true;
     return set_error(std::move(record));
@@ -127,7 +133,8 @@ xhal_status foreign_handle(const void* first, const void* second, const char* op
   return fail(XHAL_ERR_FOREIGN_HANDLE, operation,
               "{}: the {} is of {} and the {} of {}; only waits and copies may cross plugins.\n"
               "  Prepare or load it in a context of the same device.",
-              operation, kind_name(head_of(second)->kind), name(second), kind_name(head_of(first)->kind), name(first));
+              operation, kind_name(head_of(second)->kind), name(second),
+              kind_name(head_of(first)->kind), name(first));
 }
 
 }  // namespace xhal

@@ -101,12 +101,13 @@ static void run_callbacks(Timeline& t) noexcept {
   {
     const std::lock_guard lock(part.mutex);
     if (t.failed()) failed = part.failure.status;
-    const auto split = std::stable_partition(part.waiting.begin(), part.waiting.end(), [&](const Waiting& w) {
-      return !t.reached(w.value) && failed == XHAL_OK;
-    });
+    const auto split = std::stable_partition(
+        part.waiting.begin(), part.waiting.end(),
+        [&](const Waiting& w) { return !t.reached(w.value) && failed == XHAL_OK; });
     ready.assign(std::make_move_iterator(split), std::make_move_iterator(part.waiting.end()));
     part.waiting.erase(split, part.waiting.end());
-    std::atomic_ref(t.cell->notify).store(static_cast<uint32_t>(part.waiting.size()), std::memory_order_relaxed);
+    std::atomic_ref(t.cell->notify)
+        .store(static_cast<uint32_t>(part.waiting.size()), std::memory_order_relaxed);
   }
   for (auto& w : ready) w.callback(t.reached(w.value) ? XHAL_OK : failed);
 }
@@ -116,7 +117,8 @@ void Timeline::advance(uint64_t value) noexcept {
   uint64_t old = word.load(std::memory_order_relaxed);
   do {
     if (old >= value || failed()) return;
-  } while (!word.compare_exchange_weak(old, value, std::memory_order_release, std::memory_order_relaxed));
+  } while (!word.compare_exchange_weak(old, value, std::memory_order_release,
+                                       std::memory_order_relaxed));
   mark_submitted(value);
   wake_sleepers(cell);
   if (std::atomic_ref(cell->notify).load(std::memory_order_relaxed) != 0) run_callbacks(*this);
@@ -152,7 +154,8 @@ const ErrorRecord& Timeline::failure() const noexcept {
     if (part->failure.status == XHAL_OK) {
       part->failure.status = XHAL_ERR_PEER_LOST;
       part->failure.text = fmt::format(
-          "the timeline imported from process {} has failed or was destroyed there below the awaited value",
+          "the timeline imported from process {} has failed or was destroyed there below the "
+          "awaited value",
           cell->owner_pid);
     }
   }
@@ -160,7 +163,9 @@ const ErrorRecord& Timeline::failure() const noexcept {
 }
 
 xhal_status Timeline::wait(uint64_t value, uint64_t timeout_ns, const char* operation) noexcept {
-  const auto answer = [&](xhal_status status) { return status < 0 ? set_error(failure()) : status; };
+  const auto answer = [&](xhal_status status) {
+    return status < 0 ? set_error(failure()) : status;
+  };
   xhal_status status = poll(value);
   if (status != XHAL_NOT_READY) return answer(status);
   if (is_forked()) return fail_state(operation);
@@ -182,13 +187,15 @@ xhal_status Timeline::wait(uint64_t value, uint64_t timeout_ns, const char* oper
       const uint64_t now = now_ns();
       if (now >= deadline) break;
       const uint64_t until = imported ? std::min(deadline, now + kOwnerCheckNs) : deadline;
-      const timespec at{static_cast<time_t>(until / 1'000'000'000u), static_cast<long>(until % 1'000'000'000u)};
+      const timespec at{static_cast<time_t>(until / 1'000'000'000u),
+                        static_cast<long>(until % 1'000'000'000u)};
       futex(&cell->wake, FUTEX_WAIT_BITSET, seen, until == XHAL_FOREVER ? nullptr : &at);
       if (imported && poll(value) == XHAL_NOT_READY && owner_gone(owner_pidfd)) {
         ErrorRecord lost;
         lost.status = XHAL_ERR_PEER_LOST;
-        lost.text = fmt::format("process {} that signals this timeline is gone; it stood at {}, awaited was {}",
-                                cell->owner_pid, cell->value, value);
+        lost.text = fmt::format(
+            "process {} that signals this timeline is gone; it stood at {}, awaited was {}",
+            cell->owner_pid, cell->value, value);
         fail(std::move(lost));
       }
     }
@@ -205,7 +212,8 @@ void Timeline::notify(uint64_t value, std::function<void(xhal_status)> callback)
   {
     const std::lock_guard lock(part->mutex);
     part->waiting.push_back({value, std::move(callback)});
-    std::atomic_ref(cell->notify).store(static_cast<uint32_t>(part->waiting.size()), std::memory_order_relaxed);
+    std::atomic_ref(cell->notify)
+        .store(static_cast<uint32_t>(part->waiting.size()), std::memory_order_relaxed);
     if (imported && !part->watched) {
       part->watched = true;
       auto& a = all();
@@ -219,9 +227,10 @@ void Timeline::notify(uint64_t value, std::function<void(xhal_status)> callback)
               part->watched = false;
               return;
             }
-            next = std::min_element(part->waiting.begin(), part->waiting.end(), [](auto& x, auto& y) {
-                     return x.value < y.value;
-                   })->value;
+            next =
+                std::min_element(part->waiting.begin(), part->waiting.end(), [](auto& x, auto& y) {
+                  return x.value < y.value;
+                })->value;
           }
           if (wait(next, kOwnerCheckNs, "notify") != XHAL_ERR_TIMEOUT) run_callbacks(*this);
         }
@@ -265,12 +274,14 @@ void Timeline::when_submitted(uint64_t value, std::function<void()> callback) {
   callback();
 }
 
-xhal_status make_timeline(uint64_t initial, StreamSide* stream, DeviceRecord* device, Timeline** timeline) {
+xhal_status make_timeline(uint64_t initial, StreamSide* stream, DeviceRecord* device,
+                          Timeline** timeline) {
   auto* cell = static_cast<xhal_timeline_cell*>(take_cells(1));
   void* memory = nullptr;
-  if (cell == nullptr ||
-      object_alloc(libxhal_table(), device, 0, XHAL_KIND_TIMELINE, sizeof(Timeline), &memory) != XHAL_OK) {
-    return fail(XHAL_ERR_OUT_OF_MEMORY, "xhal_timeline_create", "no memory or descriptor for a timeline");
+  if (cell == nullptr || object_alloc(libxhal_table(), device, 0, XHAL_KIND_TIMELINE,
+                                      sizeof(Timeline), &memory) != XHAL_OK) {
+    return fail(XHAL_ERR_OUT_OF_MEMORY, "xhal_timeline_create",
+                "no memory or descriptor for a timeline");
   }
   auto* t = static_cast<Timeline*>(memory);
   cell->value = initial;
@@ -309,7 +320,8 @@ void stop_timeline_watchers() noexcept {
 }
 
 void timelines_after_fork() noexcept {
-  // Other threads of the parent may have held the locks; this process starts with fresh ones and no waiters.
+  // Other threads of the parent may have held the locks; this process starts with fresh ones and no
+  // waiters.
   new (&all()) AllTimelines;
 }
 
@@ -318,14 +330,16 @@ static xhal_status abandon(Timeline& t) {
   ErrorRecord record;
   record.status = XHAL_ERR_ABANDONED;
   record.operation = "xhal_timeline_destroy";
-  record.text = fmt::format("the timeline was destroyed at {}, below the awaited value", t.cell->value);
+  record.text =
+      fmt::format("the timeline was destroyed at {}, below the awaited value", t.cell->value);
   t.fail(std::move(record));
   {
     const std::lock_guard lock(all().mutex);
     all().live.erase(&t);
   }
   if (t.owner_pidfd >= 0) close(t.owner_pidfd);
-  // The object stays: a wait may still be on its way out, and late queries get its last state. Only the kind changes.
+  // The object stays: a wait may still be on its way out, and late queries get its last state. Only
+  // the kind changes.
   t.head.kind = XHAL_KIND_DEAD;
   return XHAL_OK;
 }

@@ -1,7 +1,8 @@
 // timeline.hpp: the one implementation of timelines.
 //
-// The value lives in a cell of shared memory (host.h). This process's part, the object, holds what cannot be shared: the
-// failure's record, callbacks, and how far signals have been submitted, which is what wait-before-signal needs.
+// The value lives in a cell of shared memory (host.h). This process's part, the object, holds what
+// cannot be shared: the failure's record, callbacks, and how far signals have been submitted, which
+// is what wait-before-signal needs.
 #pragma once
 
 #include <atomic>
@@ -54,7 +55,8 @@ struct Timeline {
 };
 
 // Makes one; `stream` and `device` are set for a stream's own timeline.
-xhal_status make_timeline(uint64_t initial, StreamSide* stream, DeviceRecord* device, Timeline** timeline);
+xhal_status make_timeline(uint64_t initial, StreamSide* stream, DeviceRecord* device,
+                          Timeline** timeline);
 // Fails everything that is not reached: shutdown of the library, loss of a device.
 void fail_all_timelines(const ErrorRecord& record, const DeviceRecord* device = nullptr) noexcept;
 // In the child of a fork: nobody will ever signal here.

@@ -20,15 +20,19 @@ namespace {
 
 constexpr const char* kWait = "xhal_timeline_wait";
 
-xhal_status answer(const Timeline& t, xhal_status status) { return status < 0 ? set_error(t.failure()) : status; }
+xhal_status answer(const Timeline& t, xhal_status status) {
+  return status < 0 ? set_error(t.failure()) : status;
+}
 
 xhal_status check_event(const xhal_event* event, const char* operation) {
-  if (event == nullptr) return fail(XHAL_ERR_INVALID_ARGUMENT, operation, "{}: the event is NULL", operation);
+  if (event == nullptr)
+    return fail(XHAL_ERR_INVALID_ARGUMENT, operation, "{}: the event is NULL", operation);
   if ((event->flags & XHAL_EVENT_CAPTURED) != 0) {
-    return fail(XHAL_ERR_CAPTURE, operation,
-                "{}: the event was recorded during a capture and has no time of its own; use it only with "
-                "xhal_stream_wait_event inside that capture",
-                operation);
+    return fail(
+        XHAL_ERR_CAPTURE, operation,
+        "{}: the event was recorded during a capture and has no time of its own; use it only with "
+        "xhal_stream_wait_event inside that capture",
+        operation);
   }
   return XHAL_OK;
 }
@@ -38,16 +42,17 @@ xhal_status check_event(const xhal_event* event, const char* operation) {
 
 using xhal::Timeline;
 
-#define CHECK_TIMELINE(handle, operation)                                          \
-  if (__builtin_expect(!xhal::is_live(handle, XHAL_KIND_TIMELINE), 0)) {           \
-    return xhal::bad_handle(handle, XHAL_KIND_TIMELINE, operation);                \
+#define CHECK_TIMELINE(handle, operation)                                \
+  if (__builtin_expect(!xhal::is_live(handle, XHAL_KIND_TIMELINE), 0)) { \
+    return xhal::bad_handle(handle, XHAL_KIND_TIMELINE, operation);      \
   }
 
 extern "C" {
 
 xhal_status xhal_timeline_create(uint64_t initial, xhal_timeline** timeline) {
   constexpr const char* op = "xhal_timeline_create";
-  if (timeline == nullptr) return xhal::fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: the result pointer is NULL", op);
+  if (timeline == nullptr)
+    return xhal::fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: the result pointer is NULL", op);
   if (!xhal::is_running()) return xhal::fail_state(op);
   return xhal::exported(op, [&] {
     Timeline* t = nullptr;
@@ -62,7 +67,8 @@ xhal_status xhal_timeline_destroy(xhal_timeline* timeline) {
   CHECK_TIMELINE(timeline, op)
   auto& t = *Timeline::of(timeline);
   if (t.stream != nullptr) {
-    return xhal::fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: this is a stream's own timeline; destroy the stream", op);
+    return xhal::fail(XHAL_ERR_INVALID_ARGUMENT, op,
+                      "{}: this is a stream's own timeline; destroy the stream", op);
   }
   return xhal::exported(op, [&] { return xhal::destroy_timeline(t); });
 }
@@ -72,7 +78,8 @@ xhal_status xhal_timeline_signal(xhal_timeline* timeline, uint64_t value) {
   CHECK_TIMELINE(timeline, op)
   auto& t = *Timeline::of(timeline);
   if (t.imported || t.stream != nullptr) {
-    return xhal::fail(XHAL_ERR_PERMISSION, op, "{}: {} signals this timeline, it can only be waited for here", op,
+    return xhal::fail(XHAL_ERR_PERMISSION, op,
+                      "{}: {} signals this timeline, it can only be waited for here", op,
                       t.imported ? "another process" : "a stream");
   }
   if (t.failed()) return xhal::set_error(t.failure());
@@ -96,12 +103,14 @@ xhal_status xhal_timeline_wait(xhal_timeline* timeline, uint64_t value, uint64_t
   return t.wait(value, timeout_ns, xhal::kWait);
 }
 
-xhal_status xhal_timeline_wait_many(xhal_timeline* const* timelines, const uint64_t* values, uint32_t count,
-                                    uint32_t any, uint64_t timeout_ns, uint32_t* which) {
+xhal_status xhal_timeline_wait_many(xhal_timeline* const* timelines, const uint64_t* values,
+                                    uint32_t count, uint32_t any, uint64_t timeout_ns,
+                                    uint32_t* which) {
   constexpr const char* op = "xhal_timeline_wait_many";
   if (count == 0) return XHAL_OK;
   if (timelines == nullptr || values == nullptr) {
-    return xhal::fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: {} timelines, but an array is NULL", op, count);
+    return xhal::fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: {} timelines, but an array is NULL", op,
+                      count);
   }
   for (uint32_t i = 0; i < count; ++i) {
     CHECK_TIMELINE(timelines[i], op)
@@ -120,13 +129,15 @@ xhal_status xhal_timeline_wait_many(xhal_timeline* const* timelines, const uint6
     return XHAL_OK;
   }
   return xhal::exported(op, [&]() -> xhal_status {
-    // One private timeline that the first of them raises. Late callbacks only touch the shared counter.
+    // One private timeline that the first of them raises. Late callbacks only touch the shared
+    // counter.
     struct First {
       std::atomic<uint32_t> index{UINT32_MAX};
       Timeline* raised = nullptr;
     };
     auto first = std::make_shared<First>();
-    if (const auto s = xhal::make_timeline(0, nullptr, nullptr, &first->raised); s != XHAL_OK) return s;
+    if (const auto s = xhal::make_timeline(0, nullptr, nullptr, &first->raised); s != XHAL_OK)
+      return s;
     for (uint32_t i = 0; i < count; ++i) {
       Timeline::of(timelines[i])->notify(values[i], [first, i](xhal_status) {
         uint32_t none = UINT32_MAX;
@@ -142,12 +153,15 @@ xhal_status xhal_timeline_wait_many(xhal_timeline* const* timelines, const uint6
   });
 }
 
-xhal_status xhal_timeline_notify(xhal_timeline* timeline, uint64_t value, xhal_timeline_fn callback, void* user) {
+xhal_status xhal_timeline_notify(xhal_timeline* timeline, uint64_t value, xhal_timeline_fn callback,
+                                 void* user) {
   constexpr const char* op = "xhal_timeline_notify";
   CHECK_TIMELINE(timeline, op)
-  if (callback == nullptr) return xhal::fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: the callback is NULL", op);
+  if (callback == nullptr)
+    return xhal::fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: the callback is NULL", op);
   return xhal::exported(op, [&] {
-    Timeline::of(timeline)->notify(value, [callback, user](xhal_status status) { callback(user, status); });
+    Timeline::of(timeline)->notify(
+        value, [callback, user](xhal_status status) { callback(user, status); });
     return XHAL_OK;
   });
 }
@@ -155,13 +169,16 @@ xhal_status xhal_timeline_notify(xhal_timeline* timeline, uint64_t value, xhal_t
 xhal_status xhal_timeline_eventfd(xhal_timeline* timeline, uint64_t value, int32_t* fd) {
   constexpr const char* op = "xhal_timeline_eventfd";
   CHECK_TIMELINE(timeline, op)
-  if (fd == nullptr) return xhal::fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: the result pointer is NULL", op);
+  if (fd == nullptr)
+    return xhal::fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: the result pointer is NULL", op);
   return xhal::exported(op, [&]() -> xhal_status {
     const int theirs = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    const int ours = theirs < 0 ? -1 : fcntl(theirs, F_DUPFD_CLOEXEC, 0);  // they may close theirs at any time
+    const int ours =
+        theirs < 0 ? -1 : fcntl(theirs, F_DUPFD_CLOEXEC, 0);  // they may close theirs at any time
     if (ours < 0) {
       if (theirs >= 0) close(theirs);
-      return xhal::fail(XHAL_ERR_OUT_OF_MEMORY, op, "{}: no descriptor left: raise `ulimit -n`", op);
+      return xhal::fail(XHAL_ERR_OUT_OF_MEMORY, op, "{}: no descriptor left: raise `ulimit -n`",
+                        op);
     }
     Timeline::of(timeline)->notify(value, [ours](xhal_status) {
       const uint64_t one = 1;
@@ -180,27 +197,33 @@ xhal_status xhal_timeline_export(xhal_timeline* timeline, int32_t* fd, uint64_t*
   if (fd == nullptr || offset == nullptr) {
     return xhal::fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: a result pointer is NULL", op);
   }
-  if (t.imported) return xhal::fail(XHAL_ERR_UNSUPPORTED, op, "{}: an imported timeline is exported by its owner", op);
+  if (t.imported)
+    return xhal::fail(XHAL_ERR_UNSUPPORTED, op, "{}: an imported timeline is exported by its owner",
+                      op);
   int32_t slab = -1;
   uint64_t size = 0;
-  if (!xhal::find_cells(t.cell, &slab, offset, &size)) return xhal::fail(XHAL_ERR_INTERNAL, op, "{}: no such cell", op);
+  if (!xhal::find_cells(t.cell, &slab, offset, &size))
+    return xhal::fail(XHAL_ERR_INTERNAL, op, "{}: no such cell", op);
   *fd = fcntl(slab, F_DUPFD_CLOEXEC, 0);
-  if (*fd < 0) return xhal::fail(XHAL_ERR_OUT_OF_MEMORY, op, "{}: no descriptor left: raise `ulimit -n`", op);
+  if (*fd < 0)
+    return xhal::fail(XHAL_ERR_OUT_OF_MEMORY, op, "{}: no descriptor left: raise `ulimit -n`", op);
   t.shared = true;
   return XHAL_OK;
 }
 
 xhal_status xhal_timeline_import(int32_t fd, uint64_t offset, xhal_timeline** timeline) {
   constexpr const char* op = "xhal_timeline_import";
-  if (timeline == nullptr) return xhal::fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: the result pointer is NULL", op);
+  if (timeline == nullptr)
+    return xhal::fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: the result pointer is NULL", op);
   if (!xhal::is_running()) return xhal::fail_state(op);
   return xhal::exported(op, [&]() -> xhal_status {
     auto* cell = static_cast<xhal_timeline_cell*>(xhal::map_foreign_cell(fd, offset));
     if (cell == nullptr || cell->owner_pid == 0) {
-      return xhal::fail(XHAL_ERR_INVALID_ARGUMENT, op,
-                        "{}: descriptor {} with offset {} is not an exported timeline; pass both values of "
-                        "xhal_timeline_export unchanged",
-                        op, fd, offset);
+      return xhal::fail(
+          XHAL_ERR_INVALID_ARGUMENT, op,
+          "{}: descriptor {} with offset {} is not an exported timeline; pass both values of "
+          "xhal_timeline_export unchanged",
+          op, fd, offset);
     }
     const int pidfd = static_cast<int>(syscall(SYS_pidfd_open, cell->owner_pid, 0));
     Timeline* t = nullptr;
@@ -215,7 +238,8 @@ xhal_status xhal_timeline_import(int32_t fd, uint64_t offset, xhal_timeline** ti
     if (pidfd < 0 && errno == ESRCH) {
       xhal::ErrorRecord lost;
       lost.status = XHAL_ERR_PEER_LOST;
-      lost.text = fmt::format("process {} that signals this timeline was gone at import", cell->owner_pid);
+      lost.text =
+          fmt::format("process {} that signals this timeline was gone at import", cell->owner_pid);
       t->fail(std::move(lost));
     }
     *timeline = t->handle();
@@ -224,7 +248,8 @@ xhal_status xhal_timeline_import(int32_t fd, uint64_t offset, xhal_timeline** ti
 }
 
 xhal_status xhal_event_query(const xhal_event* event) {
-  if (event == nullptr || (event->flags & XHAL_EVENT_CAPTURED) != 0) return xhal::check_event(event, "xhal_event_query");
+  if (event == nullptr || (event->flags & XHAL_EVENT_CAPTURED) != 0)
+    return xhal::check_event(event, "xhal_event_query");
   if (event->timeline == nullptr) return XHAL_OK;
   auto& t = *Timeline::of(event->timeline);
   if (t.reached(event->value)) return XHAL_OK;
@@ -232,24 +257,28 @@ xhal_status xhal_event_query(const xhal_event* event) {
 }
 
 xhal_status xhal_event_wait(const xhal_event* event, uint64_t timeout_ns) {
-  if (event == nullptr || (event->flags & XHAL_EVENT_CAPTURED) != 0) return xhal::check_event(event, "xhal_event_wait");
+  if (event == nullptr || (event->flags & XHAL_EVENT_CAPTURED) != 0)
+    return xhal::check_event(event, "xhal_event_wait");
   if (event->timeline == nullptr) return XHAL_OK;
   auto& t = *Timeline::of(event->timeline);
   if (t.reached(event->value)) return XHAL_OK;
   return t.wait(event->value, timeout_ns, "xhal_event_wait");
 }
 
-xhal_status xhal_event_elapsed(const xhal_event* start, const xhal_event* end, int64_t* elapsed_ns) {
+xhal_status xhal_event_elapsed(const xhal_event* start, const xhal_event* end,
+                               int64_t* elapsed_ns) {
   constexpr const char* op = "xhal_event_elapsed";
   for (const auto* e : {start, end}) {
     if (const auto s = xhal::check_event(e, op); s != XHAL_OK) return s;
     if (e->timeline == nullptr || (e->flags & XHAL_EVENT_TIMED) == 0) {
-      return xhal::fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: an event is not timed; record it with XHAL_EVENT_TIMED", op);
+      return xhal::fail(XHAL_ERR_INVALID_ARGUMENT, op,
+                        "{}: an event is not timed; record it with XHAL_EVENT_TIMED", op);
     }
   }
   auto* device = Timeline::of(start->timeline)->device;
   if (elapsed_ns == nullptr || device == nullptr || device != Timeline::of(end->timeline)->device) {
-    return xhal::fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: the events are of different devices, whose clocks differ", op);
+    return xhal::fail(XHAL_ERR_INVALID_ARGUMENT, op,
+                      "{}: the events are of different devices, whose clocks differ", op);
   }
   uint64_t times[2];
   int i = 0;
@@ -259,7 +288,8 @@ xhal_status xhal_event_elapsed(const xhal_event* start, const xhal_event* end, i
     if (reached < 0) return xhal::set_error(t.failure());
     if (reached != XHAL_OK) return XHAL_NOT_READY;
     if (!device->read_timestamp(e->timestamp_slot, &times[i++])) {
-      return xhal::fail(XHAL_ERR_EXPIRED, op, "{}: the timestamp has been overwritten; the ring holds {} of a device", op,
+      return xhal::fail(XHAL_ERR_EXPIRED, op,
+                        "{}: the timestamp has been overwritten; the ring holds {} of a device", op,
                         xhal::kTimestampRing);
     }
   }

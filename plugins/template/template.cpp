@@ -258,17 +258,7 @@ struct Stream : Object {
     xhal_error error{};
     const xhal_status state = host().timeline_poll(other, value, &error);
     if (state == XHAL_OK) return XHAL_OK;
-    const std::string cause =
-        state < 0 ? std::string(view(error.text)) : "its signal has not been submitted";
-    error = xhal_error{};
-    error.struct_size = sizeof error;
-    error.status = XHAL_ERR_DEPENDENCY;
-    error.scope = XHAL_SCOPE_OPERATION;
-    error.cause = state;
-    error.operation = str("stream_wait");
-    error.text = error.cause_text = str(cause);
-    host().timeline_fail(timeline, &error);
-    return host().error_set(&error);
+    return fail_dependent(timeline, "stream_wait", error);
   }
 
   xhal_status signal(xhal_timeline* target, uint64_t value, xhal_timestamp* timestamp) {

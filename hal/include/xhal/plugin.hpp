@@ -75,6 +75,21 @@ inline xhal_status fail(xhal_status status, std::string_view text, std::string_v
   return host().error_set(&error);
 }
 
+// Fails a stream's timeline because something it waited for failed with `cause`; sets the thread's
+// record likewise.
+inline xhal_status fail_dependent(xhal_timeline* timeline, std::string_view operation,
+                                  const xhal_error& cause) noexcept {
+  xhal_error error{};
+  error.struct_size = sizeof error;
+  error.status = XHAL_ERR_DEPENDENCY;
+  error.scope = XHAL_SCOPE_OPERATION;
+  error.operation = str(operation);
+  error.text = error.cause_text = cause.text;
+  error.cause = cause.status;
+  host().timeline_fail(timeline, &error);
+  return host().error_set(&error);
+}
+
 // Runs `body`, turning every exception into a status.
 template <class Body>
 xhal_status guarded(std::string_view operation, Body&& body) noexcept {
