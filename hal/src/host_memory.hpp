@@ -10,6 +10,8 @@ namespace xhal {
 // when the device refuses registration or the range is not pinned memory: then the copy is bounced
 // (or taken as pageable).
 uint64_t pinned_address(DeviceRecord& record, uint64_t host_address);
+// Where a pinned address lies in shared memory. False when it is none.
+bool find_pinned(const void* address, int32_t* fd, uint64_t* offset, uint64_t* size_bytes) noexcept;
 // The device is being closed: its registrations end with it.
 void forget_registrations(DeviceRecord& record);
 

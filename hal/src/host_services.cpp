@@ -5,6 +5,7 @@
 #include "address_map.hpp"
 #include "deferral.hpp"
 #include "device.hpp"
+#include "host_memory.hpp"
 #include "log.hpp"
 #include "object.hpp"
 #include "plugin_record.hpp"
@@ -54,9 +55,10 @@ xhal_status range_remove(uint64_t base) {
   return fail(XHAL_ERR_NOT_FOUND, "range_remove", "no range begins at {:#x}", base);
 }
 
-xhal_status timeline_memory(const void* cell, int32_t* fd, uint64_t* offset, uint64_t* size) {
-  if (find_cells(cell, fd, offset, size)) return XHAL_OK;
-  return fail(XHAL_ERR_NOT_FOUND, "timeline_memory", "{} is not in libxhal's shared memory", cell);
+xhal_status shared_memory(const void* address, int32_t* fd, uint64_t* offset, uint64_t* size) {
+  if (find_cells(address, fd, offset, size) || find_pinned(address, fd, offset, size))
+    return XHAL_OK;
+  return fail(XHAL_ERR_NOT_FOUND, "shared_memory", "{} is in no shared memory of libxhal", address);
 }
 
 void timeline_fail(xhal_timeline* timeline, const xhal_error* error) {
@@ -109,7 +111,7 @@ const xhal_host_services* host_services() {
     t.range_remove = range_remove;
     t.pointer_query = xhal_pointer_query;
     t.timeline_cell = [](xhal_timeline* timeline) { return Timeline::of(timeline)->cell; };
-    t.timeline_memory = timeline_memory;
+    t.shared_memory = shared_memory;
     t.timeline_advance = [](xhal_timeline* timeline, uint64_t value) {
       Timeline::of(timeline)->advance(value);
     };

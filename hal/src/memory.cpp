@@ -18,6 +18,7 @@ namespace xhal {
 namespace {
 
 struct Pinned {
+  int fd;
   uint64_t size;
   std::map<DeviceRecord*, uint64_t> registered;  // 0 = refused
 };
@@ -51,6 +52,21 @@ uint64_t pinned_address(DeviceRecord& record, uint64_t host_address) {
     known = it->second.registered.emplace(&record, address).first;
   }
   return known->second == 0 ? 0 : known->second + (host_address - it->first);
+}
+
+bool find_pinned(const void* address, int32_t* fd, uint64_t* offset,
+                 uint64_t* size_bytes) noexcept {
+  auto& p = pinned();
+  const std::lock_guard lock(p.mutex);
+  const auto at = reinterpret_cast<uint64_t>(address);
+  auto it = p.blocks.upper_bound(at);
+  if (it == p.blocks.begin()) return false;
+  --it;
+  if (at - it->first >= it->second.size) return false;
+  *fd = it->second.fd;
+  *offset = at - it->first;
+  *size_bytes = it->second.size;
+  return true;
 }
 
 void forget_registrations(DeviceRecord& record) {
@@ -172,17 +188,18 @@ xhal_status xhal_host_alloc(uint64_t size_bytes, void** address) {
     if (fd >= 0 && ftruncate(fd, static_cast<off_t>(size)) == 0) {
       p = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     }
-    if (fd >= 0) close(fd);
     if (p == MAP_FAILED) {
+      const int error = errno;
+      if (fd >= 0) close(fd);
       return fail(XHAL_ERR_OUT_OF_MEMORY, op, "{}: no {} bytes of host memory: {}", op, size_bytes,
-                  std::strerror(errno));
+                  std::strerror(error));
     }
     const auto base = reinterpret_cast<uint64_t>(p);
     xhal::address_map().add({base, size, XHAL_MEMORY_HOST,
                              XHAL_MEMORY_HOST_VISIBLE | XHAL_MEMORY_COHERENT | XHAL_MEMORY_CACHED,
                              nullptr, nullptr, nullptr});
     const std::lock_guard lock(xhal::pinned().mutex);
-    xhal::pinned().blocks.emplace(base, xhal::Pinned{size, {}});
+    xhal::pinned().blocks.emplace(base, xhal::Pinned{fd, size, {}});
     *address = p;
     return XHAL_OK;
   });
@@ -211,6 +228,7 @@ xhal_status xhal_host_free(void* address) {
     }
     xhal::address_map().remove(base);
     munmap(address, block.size);
+    close(block.fd);
     return XHAL_OK;
   });
 }

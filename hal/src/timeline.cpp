@@ -113,14 +113,17 @@ static void run_callbacks(Timeline& t) noexcept {
 }
 
 void Timeline::advance(uint64_t value) noexcept {
+  if (failed()) return;
   std::atomic_ref word(cell->value);
   uint64_t old = word.load(std::memory_order_relaxed);
-  do {
-    if (old >= value || failed()) return;
-  } while (!word.compare_exchange_weak(old, value, std::memory_order_release,
-                                       std::memory_order_relaxed));
-  mark_submitted(value);
-  wake_sleepers(cell);
+  while (old < value && !word.compare_exchange_weak(old, value, std::memory_order_release)) {
+  }
+  if (old < value) {
+    mark_submitted(value);
+    wake_sleepers(cell);
+  }
+  // Also when the device raised the cell itself: then this call is for the callbacks.
+  std::atomic_thread_fence(std::memory_order_seq_cst);
   if (std::atomic_ref(cell->notify).load(std::memory_order_relaxed) != 0) run_callbacks(*this);
 }
 

@@ -65,9 +65,11 @@ typedef struct xhal_host_services {
   xhal_status (*range_remove)(uint64_t base);
   xhal_status (*pointer_query)(uint64_t address, xhal_pointer_info* info);
 
-  /* The cell of a timeline, and where it lies in shared memory (fd is libxhal's: do not close it; dup it to send it). */
+  /* The cell of a timeline. */
   xhal_timeline_cell* (*timeline_cell)(xhal_timeline* timeline);
-  xhal_status (*timeline_memory)(const void* cell_or_timestamp, int32_t* fd, uint64_t* offset, uint64_t* size_bytes);
+  /* Where a cell, a timestamp or an address of xhal_host_alloc lies in shared memory, for a device in another process: the
+   * descriptor is libxhal's (do not close it; dup it or send it), `size_bytes` is that of the whole piece. */
+  xhal_status (*shared_memory)(const void* address, int32_t* fd, uint64_t* offset, uint64_t* size_bytes);
   /* Raises a timeline from this process and runs what waits for it. */
   void (*timeline_advance)(xhal_timeline* timeline, uint64_t value);
   /* Fails a timeline: the record is kept with it and copied into every waiter's thread. Only the first failure counts. */
