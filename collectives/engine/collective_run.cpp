@@ -249,7 +249,9 @@ Advance CollectiveRun::loop(const Fabric& fabric, const Operation& operation, ui
   const auto& verdict = fabric.segment.header().verdict.state;
   for (; iteration_ < iterations_; ++iteration_, next_step_ = 0) {
     // A long operation ends soon when the communicator has failed meanwhile.
-    if (verdict.load(std::memory_order_relaxed) != shm::Verdict::kNone) return Advance::kBlocked;
+    if (iteration_ > 0 && verdict.load(std::memory_order_relaxed) != shm::Verdict::kNone) {
+      return Advance::kBlocked;
+    }
     for (; next_step_ < steps.size(); ++next_step_) {
       const Step& step = steps[next_step_];
       const uint64_t piece = iteration_ - step.lag;

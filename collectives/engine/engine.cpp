@@ -159,8 +159,9 @@ void Engine::release() {
 void Engine::drive(const Batch* until, Patience& patience) {
   for (;;) {
     if (has_inbox_.load(std::memory_order_relaxed)) take_inbox();
-    if (has_verdict(segment_)) meet_verdict();
+    // What can be completed is, also after a verdict: its data are all there.
     const bool moved = advance_all(patience.polls());
+    if (has_verdict(segment_)) meet_verdict();
     if (until ? until->remaining == 0 : alive_.empty() || closing_) {
       patience.made_progress();
       return;
@@ -243,6 +244,7 @@ bool Engine::advance_transfers() {
 
 Advance Engine::advance(Task& task, uint32_t polls) {
   if (task.record == 0) {
+    if (has_verdict(segment_)) return Advance::kBlocked;
     if (!task.batch->cancelled.empty()) {
       publish(
           diagnosis_.device_failed({task.operation, task.sequence, rank_}, task.batch->cancelled));

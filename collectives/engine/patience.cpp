@@ -21,12 +21,15 @@ Patience::Patience(uint32_t runners) : crowded_(runners > processors()) {}
 
 bool Patience::try_again() {
   if (crowded_) {
+    // Where strangers want the processor too, a yield gives it away for milliseconds, while a
+    // sleeper is scheduled as soon as it is woken: the clock tells, and the budget remembers.
+    if (budget_ns_ == kMinBudgetNs) return false;
     ::sched_yield();
   } else {
     cpu_relax();
+    // The clock is read now and then: it costs as much as an attempt.
+    if (++attempts_ % 8 != 0) return true;
   }
-  // The clock is read now and then: it costs as much as an attempt.
-  if (++attempts_ % 8 != 0) return true;
   const uint64_t now = now_ns();
   if (waiting_since_ns_ == 0) waiting_since_ns_ = now;
   return now - waiting_since_ns_ < budget_ns_;
