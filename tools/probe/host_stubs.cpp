@@ -36,7 +36,7 @@ xhal_host_services make_table() {
     return xhal_status{XHAL_OK};
   };
   t.timeline_cell = [](xhal_timeline*) -> xhal_timeline_cell* { return nullptr; };
-  t.timeline_memory = [](const void*, int32_t*, uint64_t*, uint64_t*) {
+  t.shared_memory = [](const void*, int32_t*, uint64_t*, uint64_t*) {
     return xhal_status{XHAL_ERR_UNSUPPORTED};
   };
   t.timeline_advance = [](xhal_timeline*, uint64_t) {};
