@@ -2,7 +2,7 @@
 """Trains a byte-level language model with plain PyTorch, on whatever device PyTorch reports.
 
     python examples/train.py --max_steps 200
-    python examples/train.py --resume                                # go on from the last checkpoint
+    python examples/train.py --resume             # go on from the last checkpoint
     torchrun --nproc_per_node 2 examples/train.py --precision bf16 --gradient_accumulation 2
 
 Writes train.jsonl (one line a step) and checkpoints to --log_dir. Ctrl-C saves a checkpoint first.
@@ -195,8 +195,8 @@ def run(args: argparse.Namespace, ranks: Ranks) -> int:
     resume_from = checkpoint.find(args.resume, args.log_dir) if args.resume else None
     if resume_from is None and checkpoint.stored(args.log_dir):
         raise UsageError(
-            f"{args.log_dir} holds checkpoints of another run: go on with it by --resume, or choose "
-            "another --log_dir"
+            f"{args.log_dir} holds checkpoints of another run: go on with it by --resume, or "
+            "choose another --log_dir"
         )
     if ranks.launched:
         dist.init_process_group(dist.get_default_backend_for_device(device))
@@ -223,7 +223,7 @@ def run_model(trainer: Trainer, resume_from: Path | None) -> int | None:
         differing = trainer.resume(resume_from)
         progress.message(f"resumed at step {trainer.step} from {resume_from}")
         if differing:
-            progress.message(f"  that run had {', '.join(differing)}: the losses will differ from it")
+            progress.message(f"  it was made with {', '.join(differing)}: the losses will differ")
     progress.start(trainer.step)
     stopped_by = train(trainer, progress, StopRequest())
     if stopped_by is None:

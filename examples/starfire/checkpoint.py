@@ -78,7 +78,7 @@ def whole(value):
 
 
 def place(parameter: nn.Parameter, value: torch.Tensor):
-    """Copies a whole CPU tensor into a parameter, taking only this rank's shard of a sharded one."""
+    """Copies a whole CPU tensor into a parameter; of a sharded one, this rank's part."""
     with torch.no_grad():
         parameter.copy_(_laid_out_like(parameter, value))
 
@@ -103,6 +103,4 @@ def _laid_out_like(parameter: nn.Parameter, value: torch.Tensor) -> torch.Tensor
         return value
     # Every rank has the whole value, so none is sent: src_data_rank=None.
     value = value.to(parameter.device, parameter.dtype)
-    return distribute_tensor(
-        value, parameter.device_mesh, parameter.placements, src_data_rank=None
-    )
+    return distribute_tensor(value, parameter.device_mesh, parameter.placements, src_data_rank=None)

@@ -70,9 +70,9 @@ def _missing(path: Path) -> str:
     # Slim container images tell dpkg to drop /usr/share/doc, hence the option.
     keep = f"--path-include=/usr/share/doc/{DEFAULT_PACKAGE}/*"
     return (
-        f"the default text {path} is not there; it comes with the Debian package {DEFAULT_PACKAGE}.\n"
-        f"  Install it with: apt-get install --reinstall -o Dpkg::Options::='{keep}' "
-        f"{DEFAULT_PACKAGE}\n  or name a text of your own with --data FILE"
+        f"the default text {path} is not there; the Debian package {DEFAULT_PACKAGE} brings it:\n"
+        f"  apt-get install --reinstall -o Dpkg::Options::='{keep}' {DEFAULT_PACKAGE}\n"
+        "  Or name a text of your own with --data FILE."
     )
 
 

@@ -1,7 +1,7 @@
 """A GPT-style language model over bytes, and the presets that train.py knows by name.
 
-Pre-norm blocks, causal attention through torch's scaled_dot_product_attention, learned positions, the
-token table shared by input and output, no dropout. Nothing here names a kind of device.
+Pre-norm blocks, causal attention through torch's scaled_dot_product_attention, learned positions,
+the token table shared by input and output, no dropout. Nothing here names a kind of device.
 """
 
 import math
@@ -81,9 +81,9 @@ class Transformer(nn.Module):
 def initial_value(name: str, shape: torch.Size, index: int, preset: Preset, seed: int):
     """The starting value of parameter number `index`, drawn on the CPU.
 
-    Each parameter has a generator of its own, so a value depends on nothing but (seed, index): every
-    device, every rank and every way of sharding starts from the same numbers, and a model larger than
-    the host's memory is filled one parameter at a time.
+    Each parameter has a generator of its own, so a value depends on nothing but (seed, index):
+    every device, rank and way of sharding starts from the same numbers, and a model larger than the
+    host's memory is filled one parameter at a time.
     """
     if name.endswith("bias"):
         return torch.zeros(shape)

@@ -33,9 +33,9 @@ class MemoryPlan:
         }
         if precision != "fp32":
             state[f"weights, {precision} copy"] = compute_bytes * parameters
-        # Kept by a block for its backward pass, in widths a token: the residual sum twice (f32), and
-        # in the working precision both norms, q, k, v, the attention's result and the MLP (4 + 4).
-        # A fused attention keeps no scores. Then logits, and their f32 copy and gradient.
+        # Kept by a block for its backward pass, in widths a token: the residual sum twice (f32),
+        # and in the working precision both norms, q, k, v, the attention's result and the MLP
+        # (4 + 4). A fused attention keeps no scores. Then logits, their f32 copy and gradient.
         block = (2 * 4 + 14 * compute_bytes) * preset.width
         token = preset.layers * block + VOCABULARY * (compute_bytes + 8)
         gathered = 2 * compute_bytes * parameters // preset.layers

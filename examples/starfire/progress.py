@@ -11,9 +11,8 @@ PLAIN_EVERY = 10  # steps between lines where there is no terminal; runs up to 5
 
 
 class Progress:
-    """Writes log_dir/train.jsonl, one line a step, and one updating line (or plain lines) to stdout.
-
-    Ranks other than 0 keep one that is silent.
+    """Writes log_dir/train.jsonl, one line a step, and shows one updating line on a terminal, plain
+    lines elsewhere. Ranks other than 0 have a silent one.
     """
 
     def __init__(self, log_dir: Path, max_steps: int, visible: bool):
@@ -65,7 +64,8 @@ class Progress:
                 print(self._text(step, loss, rate, tokens_per_second, row["val_loss"]), flush=True)
         self._file.flush()
         if self.terminal:
-            self._update(self._text(last, losses[-1], rates[-1], tokens_per_second, self.validation))
+            text = self._text(last, losses[-1], rates[-1], tokens_per_second, self.validation)
+            self._update(text)
 
     def message(self, text: str):
         """A line that stays."""

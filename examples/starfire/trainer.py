@@ -1,4 +1,4 @@
-"""One training run: the model laid out over the ranks, its steps, validation, sampling, checkpoints."""
+"""One training run: the model laid out over the ranks, its steps, validation and checkpoints."""
 
 import contextlib
 import math
@@ -36,10 +36,10 @@ class Ranks:
 
     def __init__(self):
         self.launched = "WORLD_SIZE" in os.environ
-        self.world = int(os.environ.get("WORLD_SIZE", 1))
-        self.rank = int(os.environ.get("RANK", 0))
-        self.local = int(os.environ.get("LOCAL_RANK", 0))
-        self.on_host = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+        self.world = int(os.environ.get("WORLD_SIZE", "1"))
+        self.rank = int(os.environ.get("RANK", "0"))
+        self.local = int(os.environ.get("LOCAL_RANK", "0"))
+        self.on_host = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:
         if self.launched:
@@ -85,7 +85,7 @@ class Trainer:
         return tensor.pin_memory().to(self.device, non_blocking=True)
 
     def train_step(self) -> torch.Tensor:
-        """One optimizer step; returns this rank's mean loss, on the device, without waiting for it."""
+        """One optimizer step; returns this rank's mean loss, still on the device."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate()
         batch = self.text.step_batch(self.step, self.args.batch_size, self.args.seed)
@@ -119,7 +119,7 @@ class Trainer:
         return contextlib.nullcontext()
 
     def learning_rate(self) -> float:
-        """Linear warm-up over the first tenth (at most 1000 steps), then a cosine down to a tenth."""
+        """Linear warm-up over the first tenth, at most 1000 steps; a cosine down to a tenth."""
         warm_up = max(1, min(self.args.max_steps // 10, 1000))
         if self.step < warm_up:
             return self.args.lr * (self.step + 1) / warm_up

@@ -1,4 +1,4 @@
-"""Behaviour of examples/train.py on the CPU, seen as its user sees it: options in, files and text out."""
+"""Behaviour of examples/train.py on the CPU as its user sees it: options in, files and text out."""
 
 import json
 import os
@@ -68,9 +68,7 @@ def test_a_resumed_run_repeats_the_losses_of_an_uninterrupted_one_bit_for_bit(
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     finished(*options, "--save_interval", 5, "--log_dir", whole)
     parts.mkdir()
-    (parts / "checkpoint-00000005.pt").write_bytes(
-        (whole / "checkpoint-00000005.pt").read_bytes()
-    )
+    (parts / "checkpoint-00000005.pt").write_bytes((whole / "checkpoint-00000005.pt").read_bytes())
 
     resumed = finished(*options, "--log_dir", parts, "--resume")
 
@@ -123,9 +121,7 @@ def test_ctrl_c_saves_a_checkpoint_that_resumes_to_the_same_losses(tmp_path, tex
 
 
 def test_only_the_last_two_checkpoints_are_kept_and_nothing_unfinished(tmp_path, text):
-    finished(
-        *SMALL, "--data", text, "--max_steps", 5, "--save_interval", 1, "--log_dir", tmp_path
-    )
+    finished(*SMALL, "--data", text, "--max_steps", 5, "--save_interval", 1, "--log_dir", tmp_path)
     assert checkpoints(tmp_path) == ["checkpoint-00000004.pt", "checkpoint-00000005.pt"]
     assert not list(tmp_path.glob("*.tmp"))
 
