@@ -1,4 +1,5 @@
 // examine.cpp: the checks of one plugin.
+#include <cxxabi.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <sys/stat.h>
@@ -7,8 +8,10 @@
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
+#include <cstdlib>
 #include <cstring>
 #include <fstream>
+#include <memory>
 #include <optional>
 #include <sstream>
 
@@ -152,6 +155,15 @@ Check check_file(Facts& f) {
           ""};
 }
 
+// A symbol as a person reads it, cut to what fits in a line.
+std::string readable(const std::string& symbol) {
+  int status = 0;
+  const std::unique_ptr<char, decltype(&std::free)> text(
+      abi::__cxa_demangle(symbol.c_str(), nullptr, nullptr, &status), std::free);
+  const std::string name = status == 0 ? text.get() : symbol;
+  return name.size() <= 40 ? name : name.substr(0, 37) + "...";
+}
+
 Check check_symbols(Facts& f) {
   const auto exports = read_elf_file(f.library).exports;
   if (std::find(exports.begin(), exports.end(), kEntry) == exports.end()) {
@@ -162,13 +174,13 @@ Check check_symbols(Facts& f) {
     return {Mark::ok, "symbols", fmt::format("exports {} and nothing else", kEntry), ""};
   std::vector<std::string> others;
   for (const auto& name : exports) {
-    if (name != kEntry && others.size() < 3) others.push_back(name);
+    if (name != kEntry && others.size() < 3) others.push_back(readable(name));
   }
   return {
       Mark::warning, "symbols",
       fmt::format("exports {} more symbols ({}{}), which can clash with other plugins",
                   exports.size() - 1, fmt::join(others, ", "), exports.size() > 4 ? ", ..." : ""),
-      "for its vendor: build with -fvisibility=hidden -fno-gnu-unique"};
+      "for its vendor: link with a version script that keeps only xhal_plugin_negotiate"};
 }
 
 // What a person does about a library that the dynamic loader refuses.
