@@ -6,8 +6,9 @@
                                         sources really read
 
 A source reads a variable where it names it as a whole quoted string ("XHAL_LOG") that is not also
-a name of the public headers, or, in a shell script, as $XHAL_LOG. Tests and CMake lists are not
-searched: the one sets variables, the other's XHAL_ names are cache variables.
+a name of the public headers, unless it sets it there (setenv, a key with its value); or, in a shell
+script, as $XHAL_LOG. Tests and CMake lists are not searched: the one sets variables, the other's
+XHAL_ names are cache variables.
 """
 
 import argparse
@@ -34,7 +35,8 @@ READERS = {
 SECTIONS = {"XHAL_": "xHAL", "XCOLL_": "Collectives", "XTEE_": "Secure domains"}
 SOURCES = (".c", ".h", ".cpp", ".hpp", ".inc", ".py", ".sh", ".in")
 NAME = r"(?:XHAL|XCOLL|XTEE)_[A-Z][A-Z0-9_]*"
-QUOTED = re.compile(rf"""(["'])({NAME})\1""")
+SETS = r"\s*(?::|\]\s*=[^=])"
+QUOTED = re.compile(rf"""(?<!setenv\()(["'])({NAME})\1(?!{SETS})""")
 SHELL = re.compile(rf"\$\{{?({NAME})\b")
 COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*", re.S)
 

@@ -44,6 +44,11 @@ class EnvironmentPage(unittest.TestCase):
         self.write("dev", 'test -n "${XHAL_PYTHON:-}"')
         self.assertIn("dev:1: reads XHAL_PYTHON", self.differences()[0])
 
+    def test_setting_a_variable_for_another_program_is_not_reading_it(self):
+        self.write("tools/demo.py", "e['XHAL_X'] = '1'\ne = {'XHAL_Y': '2'}\n")
+        self.write("tools/run.cpp", 'setenv("XHAL_Z", "1", 1);')
+        self.assertEqual(self.differences(), [])
+
     def test_a_documented_variable_that_nothing_reads_is_named(self):
         self.write("hal/src/log.cpp", "// nothing")
         self.assertIn("XHAL_LOG: nothing under hal/ reads it", self.differences()[0])
