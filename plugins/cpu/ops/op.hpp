@@ -1,7 +1,9 @@
-// op.hpp: what an operator of the cpu plugin is: prepared once from a request, run many times on a worker pool.
+// op.hpp: what an operator of the cpu plugin is: prepared once from a request, run many times on a
+// worker pool.
 //
-// The kernels know nothing of streams, devices or the ABI's objects: an Op gets host pointers and a pool. Runs of one Op
-// may be concurrent, so run() is const and keeps its temporary data in the workspace or on the stack.
+// The kernels know nothing of streams, devices or the ABI's objects: an Op gets host pointers and a
+// pool. Runs of one Op may be concurrent, so run() is const and keeps its temporary data in the
+// workspace or on the stack.
 #pragma once
 
 #include <cmath>
@@ -11,6 +13,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <type_traits>
 
 #include "xhal/xhal.h"
 
@@ -30,23 +33,26 @@ int64_t element_count(const xhal_tensor_desc& t);
 bool is_contiguous(const xhal_tensor_desc& t);  // row-major, ignoring strides of dims of size 1
 bool same_sizes(const xhal_tensor_desc& a, const xhal_tensor_desc& b);
 
-// Fixed threads bound to the device's cores. The caller helps; nested calls run inline. Chunks depend on count and grain
-// only, never on the number of threads, so that results do not either.
+// Fixed threads bound to the device's cores. The caller helps; nested calls run inline. Chunks
+// depend on count and grain only, never on the number of threads, so that results do not either.
 class WorkerPool {
  public:
   virtual ~WorkerPool() = default;
   virtual int threads() const = 0;
-  // Calls body(begin, end) for disjoint chunks that cover [0, count); each chunk has at least `grain` items but the last.
-  // Returns when all have run. body must not throw.
+  // Calls body(begin, end) for disjoint chunks that cover [0, count); each chunk has at least
+  // `grain` items but the last. Returns when all have run. body must not throw.
   void parallel_for(int64_t count, int64_t grain, auto&& body) {
     if (count <= 0) return;
     if (count <= grain || threads() == 1) return body(int64_t{0}, count);
     using Body = std::remove_reference_t<decltype(body)>;
-    run(count, grain, [](void* b, int64_t begin, int64_t end) { (*static_cast<Body*>(b))(begin, end); }, &body);
+    run(
+        count, grain,
+        [](void* b, int64_t begin, int64_t end) { (*static_cast<Body*>(b))(begin, end); }, &body);
   }
 
  protected:
-  virtual void run(int64_t count, int64_t grain, void (*body)(void*, int64_t, int64_t), void* user) = 0;
+  virtual void run(int64_t count, int64_t grain, void (*body)(void*, int64_t, int64_t),
+                   void* user) = 0;
 };
 
 // A request, checked against the catalogue's group counts by the registry before a kernel sees it.
@@ -80,17 +86,18 @@ struct Scalar {
 };
 
 struct Launch {
-  void* const* pointers;     // one per operand, offset_elements applied; nullptr for absent
-  const Scalar* scalars;     // all of the catalogue's, defaults filled in
-  void* workspace;           // at least workspace_bytes, 64-byte aligned
+  void* const* pointers;  // one per operand, offset_elements applied; nullptr for absent
+  const Scalar* scalars;  // all of the catalogue's, defaults filled in
+  void* workspace;        // at least workspace_bytes, 64-byte aligned
   WorkerPool& pool;
-  std::string* error;        // run() says here why it fails
+  std::string* error;  // run() says here why it fails
 };
 
 class Op {
  public:
   virtual ~Op() = default;
-  // XHAL_OK, or the status that fails the stream (an index out of range, say), with launch.error filled in.
+  // XHAL_OK, or the status that fails the stream (an index out of range, say), with launch.error
+  // filled in.
   virtual xhal_status run(const Launch& launch) const = 0;
 
   uint64_t workspace_bytes = 0;
@@ -105,6 +112,23 @@ struct Refusal {
 };
 
 using Prepared = std::unique_ptr<Op>;
+// The parts, strings and integers, one after the other.
+template <class... Parts>
+std::string text(const Parts&... parts) {
+  std::string all;
+  const auto put = [&all](const auto& part) {
+    if constexpr (std::is_integral_v<std::remove_cvref_t<decltype(part)>>) {
+      all.append(std::to_string(part));
+    } else {
+      all.append(std::string_view(part));
+    }
+  };
+  (put(parts), ...);
+  return all;
+}
+
+// Fills in `refusal` and returns nullptr, so that a prepare function can `return refuse(...)`.
+Prepared refuse(Refusal& refusal, xhal_status status, uint32_t operand, std::string text);
 // Returns the operator, or nullptr with `refusal` filled in.
 using PrepareFn = Prepared (*)(const OpRequest& request, Refusal& refusal);
 
@@ -129,10 +153,12 @@ std::span<const OpEntry> conv_ops();
 std::span<const OpEntry> pool_ops();
 std::span<const OpEntry> recurrent_ops();
 
-// registry.cpp: finds the entry, checks the request against the catalogue (group counts, dtypes a group may have, ndim,
-// sizes >= 0), calls prepare. Also the catalogue as data for whoever needs names.
+// registry.cpp: finds the entry, checks the request against the catalogue (group counts, dtypes a
+// group may have, ndim, sizes >= 0), calls prepare. Also the catalogue as data for whoever needs
+// names.
 Prepared prepare_op(const xhal_op_info& info, Refusal& refusal);
-// Fills all scalars of operator `id` from the ones given, defaults for the rest; nullopt when too many are given.
+// Fills all scalars of operator `id` from the ones given, defaults for the rest; false when too
+// many are given or an address has an unknown format.
 constexpr int kMaxScalars = 8;
 bool fill_scalars(uint32_t id, std::span<const xhal_scalar> given, Scalar (&out)[kMaxScalars]);
 std::string_view op_name(uint32_t id);

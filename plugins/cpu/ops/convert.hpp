@@ -1,0 +1,35 @@
+// convert.hpp: elements of any dtype into and out of the three types kernels compute in: float,
+// int64_t and double.
+#pragma once
+
+#include <cstddef>
+
+#include "op.hpp"
+
+namespace xhal::cpu {
+
+// Reads n elements of one dtype, `stride` elements apart, into a dense array.
+template <class T>
+using LoadFn = void (*)(const void* from, int64_t stride, size_t n, T* to);
+// Writes a dense array as n elements of one dtype: to floats rounded to nearest even, from floats
+// to integers truncated (out of range: the least int64, cut to the width), to bool whether it is
+// not 0.
+template <class T>
+using StoreFn = void (*)(const T* from, size_t n, void* to, int64_t stride);
+
+// For the instruction set chosen at this moment. With `dense`, the function is only called with
+// stride 1. Defined for float, int64_t and double; nullptr for DType::other.
+template <class T>
+LoadFn<T> loader(DType type, bool dense);
+template <class T>
+StoreFn<T> storer(DType type, bool dense);
+
+// The type to convert or compute in without loss between these dtypes.
+enum class Compute : uint8_t { f32, i64, f64 };
+constexpr Compute compute_of(DType a, DType b) {
+  if (a == DType::f64 || b == DType::f64) return Compute::f64;
+  if (is_float(a) || is_float(b)) return Compute::f32;
+  return Compute::i64;
+}
+
+}  // namespace xhal::cpu

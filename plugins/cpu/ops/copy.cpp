@@ -1,0 +1,317 @@
+// copy.cpp: operators that move or set elements without computing: fill, copies, cat, flip,
+// triangles, arange.
+#include "copy.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "chunks.hpp"
+
+namespace xhal::cpu {
+namespace {
+
+constexpr int64_t kGrain = 65536;  // elements
+
+// Any number of copies between operands.
+class CopyOp final : public Op {
+ public:
+  void add(uint32_t to, const xhal_tensor_desc& to_view, int64_t to_offset, uint32_t from,
+           const xhal_tensor_desc& from_view, int64_t from_offset) {
+    if (element_count(to_view) == 0) return;
+    tasks_.push_back({CopyTask(to_view, from_view), to, from,
+                      to_offset * static_cast<int64_t>(size_of(dtype_of(to_view))),
+                      from_offset * static_cast<int64_t>(size_of(dtype_of(from_view)))});
+    const CopyTask& copy = tasks_.back().copy;
+    chunks_.add(static_cast<uint32_t>(tasks_.size() - 1), copy.units(), copy.unit_elements());
+  }
+
+  xhal_status run(const Launch& launch) const override {
+    chunks_.run(launch.pool, [&](const Chunk& chunk, size_t) {
+      const Task& task = tasks_[chunk.item];
+      task.copy.run(static_cast<char*>(launch.pointers[task.to]) + task.to_bytes,
+                    static_cast<const char*>(launch.pointers[task.from]) + task.from_bytes,
+                    chunk.begin, chunk.end);
+    });
+    return XHAL_OK;
+  }
+
+ private:
+  struct Task {
+    CopyTask copy;
+    uint32_t to, from;  // operands
+    int64_t to_bytes, from_bytes;
+  };
+  std::vector<Task> tasks_;
+  ChunkList chunks_{kGrain};
+};
+
+Prepared sizes_differ(const OpRequest& request, uint32_t operand, Refusal& refusal) {
+  return refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 1 + operand,
+                text("the sizes given to `", op_name(request.id()), "` do not fit each other"));
+}
+
+Prepared prepare_strided_copy(const OpRequest& request, Refusal& refusal) {
+  const xhal_tensor_desc &in = *request.operand(0), &out = *request.operand(1);
+  if (!same_sizes(in, out)) return sizes_differ(request, 0, refusal);
+  auto op = std::make_unique<CopyOp>();
+  op->add(1, out, 0, 0, in, 0);
+  return op;
+}
+
+Prepared prepare_multi_copy(const OpRequest& request, Refusal& refusal) {
+  const auto in = request.group(0), out = request.group(1);
+  if (in.size() != out.size())
+    return refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 0,
+                  "`multi_copy` needs as many outputs as inputs");
+  auto op = std::make_unique<CopyOp>();
+  const auto count = static_cast<uint32_t>(in.size());
+  for (uint32_t i = 0; i < count; ++i) {
+    if (!same_sizes(in[i], out[i])) return sizes_differ(request, i, refusal);
+    op->add(count + i, out[i], 0, i, in[i], 0);
+  }
+  return op;
+}
+
+Prepared prepare_flip(const OpRequest& request, Refusal& refusal) {
+  xhal_tensor_desc in = *request.operand(0);
+  const xhal_tensor_desc& out = *request.operand(1);
+  if (!same_sizes(in, out)) return sizes_differ(request, 0, refusal);
+  int64_t offset = 0;
+  for (int64_t dim : request.attribute_ints(0)) {
+    const int64_t d = dim < 0 ? dim + in.ndim : dim;
+    if (d < 0 || d >= in.ndim)
+      return refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 0, text("`flip` has no dimension ", dim));
+    offset += (in.sizes[d] - 1) * in.strides[d];
+    in.strides[d] = -in.strides[d];
+  }
+  auto op = std::make_unique<CopyOp>();
+  op->add(1, out, 0, 0, in, offset);
+  return op;
+}
+
+Prepared prepare_cat(const OpRequest& request, Refusal& refusal) {
+  const auto in = request.group(0);
+  const xhal_tensor_desc& out = *request.operand(1);
+  const auto count = static_cast<uint32_t>(in.size());
+  int64_t dim = request.attribute_int(0, 0);
+  if (dim < 0) dim += out.ndim;
+  if (dim < 0 || dim >= out.ndim)
+    return refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 0, text("`cat` has no dimension ", dim));
+  auto op = std::make_unique<CopyOp>();
+  int64_t at = 0;
+  for (uint32_t i = 0; i < count; ++i) {
+    if (element_count(in[i]) == 0) continue;  // an empty one may have any sizes
+    xhal_tensor_desc slice = out;
+    if (in[i].ndim != out.ndim) return sizes_differ(request, i, refusal);
+    slice.sizes[dim] = in[i].sizes[dim];
+    if (!same_sizes(in[i], slice)) return sizes_differ(request, i, refusal);
+    op->add(count, slice, at * out.strides[dim], i, in[i], 0);
+    at += in[i].sizes[dim];
+  }
+  if (at != out.sizes[dim] && element_count(out) != 0) return sizes_differ(request, count, refusal);
+  return op;
+}
+
+template <class T>
+void fill_run(char* to, int64_t stride, int64_t n, const void* value) {
+  T v;
+  std::memcpy(&v, value, sizeof v);
+  T* p = reinterpret_cast<T*>(to);
+  if (stride == 1) {
+    std::fill_n(p, n, v);
+  } else {
+    for (int64_t i = 0; i < n; ++i) p[i * stride] = v;
+  }
+}
+
+class FillOp final : public Op {
+ public:
+  explicit FillOp(const xhal_tensor_desc& out) : type_(dtype_of(out)), size_(size_of(type_)) {
+    const int64_t* strides[] = {out.strides};
+    plan_ = plan_iteration(out.ndim, out.sizes, strides);
+    from_double_ = storer<double>(type_, true);
+    from_int_ = storer<int64_t>(type_, true);
+  }
+
+  xhal_status run(const Launch& launch) const override {
+    alignas(8) char value[8];
+    const Scalar& s = launch.scalars[0];
+    if (s.is_int) {
+      from_int_(&s.i, 1, value, 1);
+    } else {
+      from_double_(&s.f, 1, value, 1);
+    }
+    char* out = static_cast<char*>(launch.pointers[0]);
+    launch.pool.parallel_for(plan_.count, kGrain, [&](int64_t begin, int64_t end) {
+      IterPosition at(plan_, begin);
+      while (begin < end) {
+        const int64_t n = std::min(end - begin, at.left());
+        char* to = out + at.offset(0) * static_cast<int64_t>(size_);
+        switch (size_) {
+          case 1:
+            fill_run<uint8_t>(to, plan_.inner_stride(0), n, value);
+            break;
+          case 2:
+            fill_run<uint16_t>(to, plan_.inner_stride(0), n, value);
+            break;
+          case 4:
+            fill_run<uint32_t>(to, plan_.inner_stride(0), n, value);
+            break;
+          default:
+            fill_run<uint64_t>(to, plan_.inner_stride(0), n, value);
+            break;
+        }
+        at.advance(n);
+        begin += n;
+      }
+    });
+    return XHAL_OK;
+  }
+
+ private:
+  IterPlan plan_;
+  DType type_;
+  size_t size_;
+  StoreFn<double> from_double_;
+  StoreFn<int64_t> from_int_;
+};
+
+Prepared prepare_fill(const OpRequest& request, Refusal&) {
+  return std::make_unique<FillOp>(*request.operand(0));
+}
+
+class ArangeOp final : public Op {
+ public:
+  explicit ArangeOp(const xhal_tensor_desc& out)
+      : count_(out.sizes[0]), stride_(out.strides[0]), type_(dtype_of(out)) {
+    from_double_ = storer<double>(type_, false);
+    from_int_ = storer<int64_t>(type_, false);
+  }
+
+  xhal_status run(const Launch& launch) const override {
+    launch.pool.parallel_for(count_, kGrain, [&](int64_t begin, int64_t end) {
+      if (is_float(type_)) return write(launch, from_double_, begin, end);
+      write(launch, from_int_, begin, end);
+    });
+    return XHAL_OK;
+  }
+
+ private:
+  template <class T>
+  void write(const Launch& launch, StoreFn<T> store, int64_t begin, int64_t end) const {
+    const Scalar *start = &launch.scalars[0], *step = &launch.scalars[1];
+    T block[256];
+    for (int64_t i = begin; i < end; i += 256) {
+      const int64_t n = std::min<int64_t>(end - i, 256);
+      for (int64_t k = 0; k < n; ++k) {
+        if constexpr (std::is_same_v<T, double>) {
+          block[k] = start->as_double() + static_cast<double>(i + k) * step->as_double();
+        } else {
+          block[k] = start->as_int() + (i + k) * step->as_int();
+        }
+      }
+      store(block, static_cast<size_t>(n),
+            static_cast<char*>(launch.pointers[0]) +
+                i * stride_ * static_cast<int64_t>(size_of(type_)),
+            stride_);
+    }
+  }
+
+  int64_t count_, stride_;
+  DType type_;
+  StoreFn<double> from_double_;
+  StoreFn<int64_t> from_int_;
+};
+
+Prepared prepare_arange(const OpRequest& request, Refusal& refusal) {
+  const xhal_tensor_desc& out = *request.operand(0);
+  if (out.ndim != 1)
+    return refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 1, "`arange` writes one dimension");
+  return std::make_unique<ArangeOp>(out);
+}
+
+// Row by row: a run of the row is copied, what is left and right of it is zero.
+class TriangleOp final : public Op {
+ public:
+  TriangleOp(const xhal_tensor_desc& in, const xhal_tensor_desc& out, int64_t diagonal, bool lower)
+      : diagonal_(diagonal), lower_(lower), size_(size_of(dtype_of(out))) {
+    rows_ = out.sizes[out.ndim - 2];
+    columns_ = out.sizes[out.ndim - 1];
+    in_stride_ = in.strides[in.ndim - 1];
+    out_stride_ = out.strides[out.ndim - 1];
+    const int64_t* strides[] = {out.strides, in.strides};
+    plan_ = plan_iteration(out.ndim - 1, out.sizes, strides, true);
+    if (columns_ == 0) plan_.count = 0;
+  }
+
+  xhal_status run(const Launch& launch) const override {
+    launch.pool.parallel_for(plan_.count,
+                             std::max<int64_t>(1, kGrain / std::max<int64_t>(1, columns_)),
+                             [&](int64_t begin, int64_t end) {
+                               switch (size_) {
+                                 case 1:
+                                   return write<uint8_t>(launch, begin, end);
+                                 case 2:
+                                   return write<uint16_t>(launch, begin, end);
+                                 case 4:
+                                   return write<uint32_t>(launch, begin, end);
+                                 default:
+                                   return write<uint64_t>(launch, begin, end);
+                               }
+                             });
+    return XHAL_OK;
+  }
+
+ private:
+  template <class T>
+  void write(const Launch& launch, int64_t begin, int64_t end) const {
+    IterPosition at(plan_, begin);
+    for (int64_t index = begin; index < end; ++index, at.advance(1)) {
+      const int64_t edge =
+          std::clamp<int64_t>(index % rows_ + diagonal_ + (lower_ ? 1 : 0), 0, columns_);
+      const int64_t first = lower_ ? 0 : edge, last = lower_ ? edge : columns_;
+      const T* from = static_cast<const T*>(launch.pointers[0]) + at.offset(1);
+      T* to = static_cast<T*>(launch.pointers[1]) + at.offset(0);
+      for (int64_t i = 0; i < first; ++i) to[i * out_stride_] = 0;
+      if (in_stride_ == 1 && out_stride_ == 1) {
+        std::memmove(to + first, from + first, static_cast<size_t>(last - first) * sizeof(T));
+      } else {
+        for (int64_t i = first; i < last; ++i) to[i * out_stride_] = from[i * in_stride_];
+      }
+      for (int64_t i = last; i < columns_; ++i) to[i * out_stride_] = 0;
+    }
+  }
+
+  IterPlan plan_;  // of the rows
+  int64_t rows_, columns_, diagonal_, in_stride_, out_stride_;
+  bool lower_;
+  size_t size_;
+};
+
+template <bool kLower>
+Prepared prepare_triangle(const OpRequest& request, Refusal& refusal) {
+  const xhal_tensor_desc &in = *request.operand(0), &out = *request.operand(1);
+  if (!same_sizes(in, out) || out.ndim < 2 || dtype_of(in) != dtype_of(out))
+    return refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 1,
+                  text("`", op_name(request.id()), "` needs matrices of one size and format"));
+  // Rows are visited in order, so that the row number is the index modulo their number.
+  return std::make_unique<TriangleOp>(in, out, request.attribute_int(0, 0), kLower);
+}
+
+constexpr OpEntry kOps[] = {
+    {XHAL_OP_fill, prepare_fill},
+    {XHAL_OP_strided_copy, prepare_strided_copy},
+    {XHAL_OP_cat, prepare_cat},
+    {XHAL_OP_tril, prepare_triangle<true>},
+    {XHAL_OP_triu, prepare_triangle<false>},
+    {XHAL_OP_arange, prepare_arange},
+    {XHAL_OP_flip, prepare_flip},
+    {XHAL_OP_multi_copy, prepare_multi_copy},
+};
+
+}  // namespace
+
+std::span<const OpEntry> copy_ops() { return kOps; }
+
+}  // namespace xhal::cpu

@@ -1,0 +1,475 @@
+// loss.cpp: negative log likelihood, cross entropy and mean squared error, with their gradients.
+#include <algorithm>
+#include <atomic>
+#include <vector>
+
+#include "chunks.hpp"
+#include "pointwise.hpp"
+#include "row_kernels.hpp"
+#include "rows.hpp"
+
+namespace xhal::cpu {
+namespace {
+
+enum Reduction : int64_t { kNone = 0, kMean = 1, kSum = 2 };
+
+size_t padded(int64_t n) { return (static_cast<size_t>(n) + 15) / 16 * 16; }
+
+// The classes of the samples, any stride.
+class Targets {
+ public:
+  Targets() = default;
+  Targets(const OpRequest& request, uint32_t group, int64_t classes, int64_t ignored)
+      : operand_(request.first_operand(group)), classes_(classes), ignored_(ignored) {
+    const xhal_tensor_desc& t = *request.operand(group);
+    stride_ = t.ndim == 0 ? 0 : t.strides[0];
+  }
+  int64_t at(void* const* pointers, int64_t i) const {
+    return static_cast<const int64_t*>(pointers[operand_])[i * stride_];
+  }
+  bool ignores(int64_t target) const { return target == ignored_; }
+  bool holds(int64_t target) const { return target >= 0 && target < classes_; }
+
+  xhal_status outside(const Launch& launch, int64_t sample) const {
+    *launch.error = text("target[", sample, "] is ", at(launch.pointers, sample), "; there are ",
+                         classes_, " classes, and ", ignored_, " means ignored");
+    return XHAL_ERR_DEVICE;
+  }
+
+ private:
+  uint32_t operand_ = 0;
+  int64_t stride_ = 0, classes_ = 0, ignored_ = 0;
+};
+
+// The smallest sample with a bad target that any thread saw.
+class FirstBad {
+ public:
+  void report(int64_t sample) {
+    int64_t seen = sample_.load(std::memory_order_relaxed);
+    while (sample < seen &&
+           !sample_.compare_exchange_weak(seen, sample, std::memory_order_relaxed)) {
+    }
+  }
+  bool any() const { return sample_.load(std::memory_order_relaxed) != INT64_MAX; }
+  int64_t sample() const { return sample_.load(std::memory_order_relaxed); }
+
+ private:
+  std::atomic<int64_t> sample_{INT64_MAX};
+};
+
+// [c] becomes [1, c].
+xhal_tensor_desc as_samples(const xhal_tensor_desc& t) {
+  xhal_tensor_desc m = t;
+  if (t.ndim != 1) return m;
+  m.ndim = 2;
+  m.sizes[1] = t.sizes[0];
+  m.strides[1] = t.strides[0];
+  m.sizes[0] = 1;
+  m.strides[0] = 0;
+  return m;
+}
+
+bool check_shapes(const OpRequest& request, uint32_t in_group, uint32_t target_group,
+                  Refusal& refusal) {
+  const xhal_tensor_desc &in = *request.operand(in_group), &target = *request.operand(target_group);
+  const int64_t samples = in.ndim == 2 ? in.sizes[0] : 1;
+  if ((in.ndim == 1 || in.ndim == 2) && target.ndim <= 1 && element_count(target) == samples)
+    return true;
+  refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 1 + request.first_operand(in_group),
+         text("`", op_name(request.id()),
+              "` needs [samples, classes] or [classes] and one target a sample"));
+  return false;
+}
+
+bool check_weight(const OpRequest& request, uint32_t group, int64_t classes, Refusal& refusal) {
+  const xhal_tensor_desc* weight = request.operand(group);
+  if (weight == nullptr || element_count(*weight) == classes) return true;
+  refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 1 + request.first_operand(group),
+         text("`", op_name(request.id()), "` needs one weight for each class"));
+  return false;
+}
+
+// The loss of each sample goes out, or their sum or mean.
+bool check_result(const OpRequest& request, uint32_t group, int64_t reduction, int64_t samples,
+                  Refusal& refusal) {
+  const xhal_tensor_desc& out = *request.operand(group);
+  if (element_count(out) == (reduction == kNone ? samples : 1) && reduction >= kNone &&
+      reduction <= kSum)
+    return true;
+  refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 1 + request.first_operand(group),
+         text("`", op_name(request.id()),
+              "`: reduction is 0, 1 or 2, and there is one loss a sample (0) or one in all"));
+  return false;
+}
+
+float read_one(const FlatView& view, void* const* pointers, int64_t i) {
+  float value = 0;
+  return *view.read(pointers, i, 1, &value);
+}
+
+class NllLossOp final : public Op {
+ public:
+  NllLossOp(const OpRequest& request, const xhal_tensor_desc& in)
+      : reduction_(request.attribute_int(0, kMean)),
+        in_(in, 0),
+        samples_(in.sizes[0]),
+        classes_(in.sizes[1]),
+        targets_(request, 1, classes_, request.attribute_int(1, -100)),
+        weight_(flat_view(request, 2)),
+        out_(flat_view(request, 3)),
+        total_(flat_view(request, 4)) {}
+
+  xhal_status run(const Launch& launch) const override {
+    double sum = 0, total = 0;
+    for (int64_t i = 0; i < samples_; ++i) {
+      const int64_t target = targets_.at(launch.pointers, i);
+      float loss = 0;
+      if (!targets_.ignores(target)) {
+        if (!targets_.holds(target)) return targets_.outside(launch, i);
+        const float w = weight_.present() ? read_one(weight_, launch.pointers, target) : 1.0f;
+        loss = -read_one(in_, launch.pointers, i * classes_ + target) * w;
+        sum += loss;
+        total += w;
+      }
+      if (reduction_ == kNone) out_.write(launch.pointers, i, 1, &loss);
+    }
+    const auto result = static_cast<float>(reduction_ == kMean ? sum / total : sum);
+    const auto total_weight = static_cast<float>(reduction_ == kNone ? 0 : total);
+    if (reduction_ != kNone) out_.write(launch.pointers, 0, 1, &result);
+    total_.write(launch.pointers, 0, 1, &total_weight);
+    return XHAL_OK;
+  }
+
+ private:
+  int64_t reduction_;
+  FlatView in_;
+  int64_t samples_, classes_;
+  Targets targets_;
+  FlatView weight_, out_, total_;
+};
+
+Prepared prepare_nll_loss(const OpRequest& request, Refusal& refusal) {
+  if (!check_shapes(request, 0, 1, refusal)) return nullptr;
+  const xhal_tensor_desc in = as_samples(*request.operand(0));
+  if (!check_weight(request, 2, in.sizes[1], refusal)) return nullptr;
+  if (!check_result(request, 3, request.attribute_int(0, kMean), in.sizes[0], refusal))
+    return nullptr;
+  return std::make_unique<NllLossOp>(request, in);
+}
+
+class NllLossGradOp final : public Op {
+ public:
+  NllLossGradOp(const OpRequest& request, const xhal_tensor_desc& din)
+      : reduction_(request.attribute_int(0, kMean)),
+        samples_(din.sizes[0]),
+        classes_(din.sizes[1]),
+        din_(din, request.first_operand(4)),
+        din_operand_(request.first_operand(4)),
+        row_stride_(din.strides[0]),
+        stride_(din.strides[1]),
+        size_(static_cast<int64_t>(size_of(dtype_of(din)))),
+        targets_(request, 1, classes_, request.attribute_int(1, -100)),
+        grad_(flat_view(request, 0)),
+        weight_(flat_view(request, 2)),
+        total_(flat_view(request, 3)) {}
+
+  xhal_status run(const Launch& launch) const override {
+    FirstBad bad;
+    const float total = reduction_ == kMean ? read_one(total_, launch.pointers, 0) : 1.0f;
+    launch.pool.parallel_for(samples_, row_grain(classes_), [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        clear_row(launch, i);
+        const int64_t target = targets_.at(launch.pointers, i);
+        if (targets_.ignores(target)) continue;
+        if (!targets_.holds(target)) {
+          bad.report(i);
+          continue;
+        }
+        const float w = weight_.present() ? read_one(weight_, launch.pointers, target) : 1.0f;
+        const float grad = read_one(grad_, launch.pointers, reduction_ == kNone ? i : 0);
+        const float value = -w * grad / total;
+        din_.write(launch.pointers, i * classes_ + target, 1, &value);
+      }
+    });
+    return bad.any() ? targets_.outside(launch, bad.sample()) : XHAL_OK;
+  }
+
+ private:
+  void clear_row(const Launch& launch, int64_t i) const {
+    char* row = static_cast<char*>(launch.pointers[din_operand_]) + i * row_stride_ * size_;
+    if (stride_ == 1) {
+      std::fill_n(row, classes_ * size_, char{0});
+      return;
+    }
+    for (int64_t c = 0; c < classes_; ++c) std::fill_n(row + c * stride_ * size_, size_, char{0});
+  }
+
+  int64_t reduction_, samples_, classes_;
+  FlatView din_;
+  uint32_t din_operand_;
+  int64_t row_stride_, stride_, size_;
+  Targets targets_;
+  FlatView grad_, weight_, total_;
+};
+
+Prepared prepare_nll_loss_grad(const OpRequest& request, Refusal& refusal) {
+  if (!check_shapes(request, 4, 1, refusal)) return nullptr;
+  const xhal_tensor_desc din = as_samples(*request.operand(4));
+  if (!check_weight(request, 2, din.sizes[1], refusal)) return nullptr;
+  if (!check_result(request, 0, request.attribute_int(0, kMean), din.sizes[0], refusal))
+    return nullptr;
+  return std::make_unique<NllLossGradOp>(request, din);
+}
+
+class CrossEntropyOp final : public Op {
+ public:
+  CrossEntropyOp(const OpRequest& request, const xhal_tensor_desc& in)
+      : kernels_(row_kernels()),
+        reduction_(request.attribute_int(0, kMean)),
+        smoothing_(request.attribute_float(2, 0)),
+        in_(in, 0, 1, 1),
+        targets_(request, 1, in.sizes[1], request.attribute_int(1, -100)),
+        out_(flat_view(request, 2)),
+        log_sum_(flat_view(request, 3)) {
+    workspace_bytes = static_cast<uint64_t>(in.sizes[0]) * sizeof(double);
+  }
+
+  xhal_status run(const Launch& launch) const override {
+    const int64_t samples = in_.rows(), classes = in_.length();
+    auto* losses = static_cast<double*>(launch.workspace);
+    std::atomic<bool> failed{false};
+    FirstBad bad;
+    launch.pool.parallel_for(samples, row_grain(classes), [&](int64_t begin, int64_t end) {
+      float* memory = in_.direct() ? nullptr : thread_scratch(padded(classes));
+      if (!in_.direct() && memory == nullptr) return failed.store(true, std::memory_order_relaxed);
+      RowView::Cursor rows(in_, launch.pointers, begin);
+      for (int64_t i = begin; i < end; ++i, rows.next()) {
+        const float* x = rows.read(memory);
+        const float log_sum = kernels_.log_sum(x, static_cast<size_t>(classes));
+        log_sum_.write(launch.pointers, i, 1, &log_sum);
+        losses[i] = 0;
+        const int64_t target = targets_.at(launch.pointers, i);
+        if (targets_.ignores(target)) continue;
+        if (!targets_.holds(target)) {
+          bad.report(i);
+          continue;
+        }
+        losses[i] = (1 - smoothing_) * (static_cast<double>(log_sum) - x[target]);
+        if (smoothing_ == 0) continue;
+        const double n = static_cast<double>(classes);
+        losses[i] += smoothing_ * (log_sum - kernels_.sum(x, static_cast<size_t>(classes)) / n);
+      }
+    });
+    if (failed) {
+      *launch.error = text("no memory for rows of ", classes, " elements");
+      return XHAL_ERR_OUT_OF_MEMORY;
+    }
+    if (bad.any()) return targets_.outside(launch, bad.sample());
+    finish(launch, losses);
+    return XHAL_OK;
+  }
+
+ private:
+  void finish(const Launch& launch, const double* losses) const {
+    double sum = 0;
+    int64_t used = 0;
+    for (int64_t i = 0; i < in_.rows(); ++i) {
+      const auto loss = static_cast<float>(losses[i]);
+      if (reduction_ == kNone) out_.write(launch.pointers, i, 1, &loss);
+      sum += losses[i];
+      used += targets_.ignores(targets_.at(launch.pointers, i)) ? 0 : 1;
+    }
+    const auto result =
+        static_cast<float>(reduction_ == kMean ? sum / static_cast<double>(used) : sum);
+    if (reduction_ != kNone) out_.write(launch.pointers, 0, 1, &result);
+  }
+
+  const RowKernels& kernels_;
+  int64_t reduction_;
+  double smoothing_;
+  RowView in_;
+  Targets targets_;
+  FlatView out_, log_sum_;
+};
+
+Prepared prepare_cross_entropy(const OpRequest& request, Refusal& refusal) {
+  if (!check_shapes(request, 0, 1, refusal)) return nullptr;
+  const xhal_tensor_desc in = as_samples(*request.operand(0));
+  if (!check_result(request, 2, request.attribute_int(0, kMean), in.sizes[0], refusal))
+    return nullptr;
+  if (element_count(*request.operand(3)) != in.sizes[0])
+    return refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 1 + request.first_operand(3),
+                  "`log_sum` of `cross_entropy` has one element a sample");
+  return std::make_unique<CrossEntropyOp>(request, in);
+}
+
+class CrossEntropyGradOp final : public Op {
+ public:
+  CrossEntropyGradOp(const OpRequest& request, const xhal_tensor_desc& in,
+                     const xhal_tensor_desc& din)
+      : kernels_(row_kernels()),
+        reduction_(request.attribute_int(0, kMean)),
+        smoothing_(request.attribute_float(2, 0)),
+        in_(in, 1, 1, 1),
+        din_(din, request.first_operand(4), 1, 1),
+        targets_(request, 2, in.sizes[1], request.attribute_int(1, -100)),
+        grad_(flat_view(request, 0)),
+        log_sum_(flat_view(request, 3)) {}
+
+  xhal_status run(const Launch& launch) const override {
+    const int64_t samples = in_.rows(), classes = in_.length();
+    const auto n = static_cast<size_t>(classes);
+    int64_t used = 0;
+    for (int64_t i = 0; i < samples; ++i)
+      used += targets_.ignores(targets_.at(launch.pointers, i)) ? 0 : 1;
+    std::atomic<bool> failed{false};
+    FirstBad bad;
+    launch.pool.parallel_for(samples, row_grain(classes), [&](int64_t begin, int64_t end) {
+      float* memory = thread_scratch(2 * padded(classes));
+      if (memory == nullptr) return failed.store(true, std::memory_order_relaxed);
+      RowView::Cursor rows(in_, launch.pointers, begin), to(din_, launch.pointers, begin);
+      for (int64_t i = begin; i < end; ++i, rows.next(), to.next()) {
+        const float* x = rows.read(memory);
+        float* dx = to.target(memory + padded(classes));
+        const int64_t target = targets_.at(launch.pointers, i);
+        if (targets_.ignores(target) || !targets_.holds(target)) {
+          if (!targets_.ignores(target)) bad.report(i);
+          std::fill_n(dx, n, 0.0f);
+          to.commit(dx);
+          continue;
+        }
+        float scale = read_one(grad_, launch.pointers, reduction_ == kNone ? i : 0);
+        if (reduction_ == kMean) scale /= static_cast<float>(used);
+        kernels_.softmax_minus(x, read_one(log_sum_, launch.pointers, i),
+                               static_cast<float>(smoothing_ / static_cast<double>(classes)), scale,
+                               dx, n);
+        dx[target] -= static_cast<float>(1 - smoothing_) * scale;
+        to.commit(dx);
+      }
+    });
+    if (failed) {
+      *launch.error = text("no memory for rows of ", classes, " elements");
+      return XHAL_ERR_OUT_OF_MEMORY;
+    }
+    return bad.any() ? targets_.outside(launch, bad.sample()) : XHAL_OK;
+  }
+
+ private:
+  const RowKernels& kernels_;
+  int64_t reduction_;
+  double smoothing_;
+  RowView in_, din_;
+  Targets targets_;
+  FlatView grad_, log_sum_;
+};
+
+Prepared prepare_cross_entropy_grad(const OpRequest& request, Refusal& refusal) {
+  if (!check_shapes(request, 1, 2, refusal)) return nullptr;
+  const xhal_tensor_desc in = as_samples(*request.operand(1)),
+                         din = as_samples(*request.operand(4));
+  if (!check_result(request, 0, request.attribute_int(0, kMean), in.sizes[0], refusal))
+    return nullptr;
+  if (!same_sizes(in, din) || element_count(*request.operand(3)) != in.sizes[0])
+    return refuse(
+        refusal, XHAL_ERR_INVALID_ARGUMENT, 1 + request.first_operand(4),
+        "`cross_entropy_grad` needs `din` of the size of `in` and one `log_sum` a sample");
+  return std::make_unique<CrossEntropyGradOp>(request, in, din);
+}
+
+// Sum or mean of the squares, in chunks of fixed size.
+class MseLossOp final : public Op {
+ public:
+  MseLossOp(const OpRequest& request, bool mean)
+      : kernels_(row_kernels()),
+        difference_(float_kernel(Kernel::sub)),
+        mean_(mean),
+        out_(flat_view(request, 2)) {
+    for (uint32_t k = 0; k < 2; ++k) in_[k] = flat_view(request, k);
+    count_ = in_[0].count();
+    chunks_.add(0, count_);
+    workspace_bytes = chunks_.size() * sizeof(double);
+  }
+
+  xhal_status run(const Launch& launch) const override {
+    auto* sums = static_cast<double*>(launch.workspace);
+    chunks_.run(launch.pool, [&](const Chunk& chunk, size_t index) {
+      constexpr int64_t kBlock = 1024;
+      alignas(64) float a[kBlock], b[kBlock];
+      double sum = 0;
+      for (int64_t i = chunk.begin; i < chunk.end; i += kBlock) {
+        const int64_t n = std::min(kBlock, chunk.end - i);
+        const float* in[] = {in_[0].read(launch.pointers, i, n, a),
+                             in_[1].read(launch.pointers, i, n, b)};
+        const size_t inc[] = {1, 1};
+        float* out[] = {a};
+        const float alpha = 1;
+        difference_(in, inc, out, static_cast<size_t>(n), &alpha);
+        sum += kernels_.sum_centered_squares(a, 0, static_cast<size_t>(n));
+      }
+      sums[index] = sum;
+    });
+    double total = 0;
+    for (size_t i = 0; i < chunks_.size(); ++i) total += sums[i];
+    const auto result = static_cast<float>(mean_ ? total / static_cast<double>(count_) : total);
+    out_.write(launch.pointers, 0, 1, &result);
+    return XHAL_OK;
+  }
+
+ private:
+  const RowKernels& kernels_;
+  PointwiseFn<float> difference_;
+  bool mean_;
+  FlatView in_[2], out_;
+  int64_t count_;
+  ChunkList chunks_{65536};
+};
+
+Prepared prepare_mse_loss(const OpRequest& request, Refusal& refusal) {
+  const xhal_tensor_desc &a = *request.operand(0), &b = *request.operand(1);
+  const int64_t reduction = request.attribute_int(0, kMean);
+  if (!same_sizes(a, b))
+    return refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 2,
+                  "`a` and `b` of `mse_loss` differ in size; expand with stride 0");
+  if (reduction == kNone)
+    return prepare_kernel(request, Kernel::square_difference, 2, 2, 0, refusal);
+  if (!check_result(request, 2, reduction, element_count(a), refusal)) return nullptr;
+  return std::make_unique<MseLossOp>(request, reduction == kMean);
+}
+
+Prepared prepare_mse_loss_grad(const OpRequest& request, Refusal& refusal) {
+  const xhal_tensor_desc& da = *request.operand(3);
+  const int64_t reduction = request.attribute_int(0, kMean);
+  if (reduction < kNone || reduction > kSum)
+    return refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 0,
+                  "attribute `reduction` of `mse_loss_grad` is 0, 1 or 2");
+  xhal_op_info info = request.info();
+  const std::span all(info.operands, info.operand_count);
+  std::vector<xhal_tensor_desc> expanded(all.begin(), all.end());
+  xhal_tensor_desc& grad = expanded[0];
+  if (element_count(grad) == 1) {  // one gradient for all
+    grad.ndim = da.ndim;
+    for (uint32_t d = 0; d < da.ndim; ++d) {
+      grad.sizes[d] = da.sizes[d];
+      grad.strides[d] = 0;
+    }
+  }
+  info.operands = expanded.data();
+  const double count = static_cast<double>(element_count(da));
+  return prepare_kernel(OpRequest(info), Kernel::mse_grad, 3, 3, reduction == kMean ? 2 / count : 2,
+                        refusal);
+}
+
+constexpr OpEntry kOps[] = {
+    {XHAL_OP_nll_loss, prepare_nll_loss},
+    {XHAL_OP_nll_loss_grad, prepare_nll_loss_grad},
+    {XHAL_OP_cross_entropy, prepare_cross_entropy},
+    {XHAL_OP_cross_entropy_grad, prepare_cross_entropy_grad},
+    {XHAL_OP_mse_loss, prepare_mse_loss},
+    {XHAL_OP_mse_loss_grad, prepare_mse_loss_grad},
+};
+
+}  // namespace
+
+std::span<const OpEntry> loss_ops() { return kOps; }
+
+}  // namespace xhal::cpu

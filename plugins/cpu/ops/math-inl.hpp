@@ -1,0 +1,200 @@
+// math-inl.hpp: for one instruction set: elementary functions of f32 vectors. Errors are in ulp of
+// the f32 result, the largest seen over all tested inputs with fused multiply-add; without it they
+// are up to half an ulp larger. NaN gives NaN.
+#include "vec-inl.hpp"
+
+#if defined(XHAL_CPU_MATH_INL) == defined(HWY_TARGET_TOGGLE)
+#ifdef XHAL_CPU_MATH_INL
+#undef XHAL_CPU_MATH_INL
+#else
+#define XHAL_CPU_MATH_INL
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace xhal::cpu {
+namespace HWY_NAMESPACE {
+
+constexpr float kLn2Hi = 0.693359375f, kLn2Lo = -2.12194440e-4f, kLog2e = 1.44269504f;
+
+// v * 2^n for integral n in [-300, 300], rounded once; gradual underflow, overflow to infinity.
+HWY_INLINE V scale_by_power(V v, V n) {
+#if HWY_TARGET == HWY_AVX3
+  return V{_mm512_scalef_ps(v.raw, n.raw)};
+#else
+  const DI di;
+  const VI whole = hn::NearestInt(n);
+  const VI half = hn::ShiftRight<1>(whole);
+  const VI bias = hn::Set(di, 127);
+  const V a = hn::BitCast(D(), hn::ShiftLeft<23>(hn::Add(half, bias)));
+  const V b = hn::BitCast(D(), hn::ShiftLeft<23>(hn::Add(hn::Sub(whole, half), bias)));
+  return hn::Mul(hn::Mul(v, a), b);
+#endif
+}
+
+// x = n*ln2 + r with integral n and |r| <= ln2/2.
+HWY_INLINE V reduce_by_ln2(V x, V& n) {
+  const V magic = set(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
+  n = hn::Sub(hn::MulAdd(x, set(kLog2e), magic), magic);
+  return hn::NegMulAdd(n, set(kLn2Lo), hn::NegMulAdd(n, set(kLn2Hi), x));
+}
+
+// e^r - 1 - r for |r| <= ln2/2, relative to e^r: 5e-11.
+HWY_INLINE V exp_tail(V r) {
+  const V q =
+      horner(r, 0.000198458871f, 0.00139407438f, 0.00833338962f, 0.0416663595f, 0.166666664f, 0.5f);
+  return hn::Mul(q, hn::Mul(r, r));
+}
+
+// 1 ulp; denormal results too.
+HWY_INLINE V exp(V x) {
+  x = at_most(at_least(x, -104.0f), 89.0f);
+  V n;
+  const V r = reduce_by_ln2(x, n);
+  return scale_by_power(hn::Add(hn::Add(r, exp_tail(r)), set(1.0f)), n);
+}
+
+// The same for arguments <= 0 (or NaN); results below 2^-126 may be 0.
+HWY_INLINE V exp_nonpositive(V x) {
+#if HWY_TARGET == HWY_AVX3
+  x = at_least(x, -104.0f);
+  V n;
+  const V r = reduce_by_ln2(x, n);
+  return scale_by_power(hn::Add(hn::Add(r, exp_tail(r)), set(1.0f)), n);
+#else
+  V n;
+  const V r = reduce_by_ln2(at_least(x, -87.0f), n);
+  const V e = hn::Add(hn::Add(r, exp_tail(r)), set(1.0f));
+  const VI bits = hn::Add(hn::BitCast(DI(), e), hn::ShiftLeft<23>(hn::NearestInt(n)));
+  const V result = hn::IfThenElse(hn::IsNaN(x), x, hn::BitCast(D(), bits));
+  return hn::IfThenZeroElse(hn::Lt(x, set(-87.0f)), result);
+#endif
+}
+
+// 2 ulp.
+HWY_INLINE V expm1(V x) {
+  const V bounded = at_most(at_least(x, -30.0f), 60.0f);
+  V n;
+  const V r = reduce_by_ln2(bounded, n);
+  const V em1 = hn::Add(r, exp_tail(r));
+  const V power = scale_by_power(set(1.0f), n);
+  const V result = hn::MulAdd(power, em1, hn::Sub(power, set(1.0f)));
+  const V kept = hn::IfThenElse(hn::Eq(x, hn::Zero(D())), x, result);
+  return hn::IfThenElse(hn::Gt(x, set(60.0f)), exp(x), kept);
+}
+
+// log(x) = e*ln2 + log(1 + f) for positive finite x, |f| <= 0.414.
+HWY_INLINE V split_log(V x, V& e) {
+  const DI di;
+  const auto tiny = hn::Lt(x, set(1.17549435e-38f));
+  x = hn::IfThenElse(tiny, hn::Mul(x, set(8388608.0f)), x);
+  const VI bits = hn::BitCast(di, x);
+  const VI shifted = hn::Sub(bits, hn::Set(di, 0x3f3504f3));  // sqrt(1/2)
+  const VI exponent = hn::ShiftRight<23>(shifted);
+  e = hn::Sub(hn::ConvertTo(D(), exponent), hn::IfThenElseZero(tiny, set(23.0f)));
+  const V m = hn::BitCast(D(), hn::Sub(bits, hn::ShiftLeft<23>(exponent)));
+  return hn::Sub(m, set(1.0f));
+}
+
+// log(1 + f) - f, relative to log(1 + f): 1e-9.
+HWY_INLINE V log_tail(V f) {
+  const V p = horner(f, 0.0674663825f, -0.116756512f, 0.11888163f, -0.124055891f, 0.142195523f,
+                     -0.166679958f, 0.200021187f, -0.250000096f, 0.333333126f);
+  const V f2 = hn::Mul(f, f);
+  return hn::MulAdd(hn::Mul(f2, f), p, hn::Mul(f2, set(-0.5f)));
+}
+
+HWY_INLINE V log_edges(V x, V result) {
+  const V inf = set(__builtin_inff());
+  result = hn::IfThenElse(hn::Lt(x, inf), result, x);  // infinity and NaN
+  result = hn::IfThenElse(hn::Lt(x, hn::Zero(D())), set(__builtin_nanf("")), result);
+  return hn::IfThenElse(hn::Eq(x, hn::Zero(D())), hn::Neg(inf), result);
+}
+
+// 1 ulp.
+HWY_INLINE V log(V x) {
+  V e;
+  const V f = split_log(x, e);
+  const V low = hn::MulAdd(e, set(kLn2Lo), log_tail(f));
+  return log_edges(x, hn::MulAdd(e, set(kLn2Hi), hn::Add(f, low)));
+}
+
+// 2 ulp.
+HWY_INLINE V log2(V x) {
+  V e;
+  const V f = split_log(x, e);
+  // log2(e) in two parts, so that the product keeps the bits of f.
+  const V tail = log_tail(f);
+  const V low = hn::MulAdd(f, set(1.92596303e-8f), hn::Mul(tail, set(1.44269502f)));
+  const V high = hn::Mul(f, set(1.44269502f));
+  const V lost = hn::MulSub(f, set(1.44269502f), high);
+  return log_edges(x, hn::Add(e, hn::Add(high, hn::Add(low, lost))));
+}
+
+// 2 ulp.
+HWY_INLINE V log1p(V x) {
+  const V one = set(1.0f);
+  const V u = hn::Add(one, x);
+  const V lost = hn::Sub(x, hn::Sub(u, one));
+  V e;
+  const V f = split_log(u, e);
+  const V low = hn::Add(hn::MulAdd(e, set(kLn2Lo), log_tail(f)), hn::Div(lost, u));
+  const V result = hn::MulAdd(e, set(kLn2Hi), hn::Add(f, low));
+  const V edged = log_edges(u, result);
+  return hn::IfThenElse(hn::Lt(hn::Abs(x), set(1e-8f)), x, edged);
+}
+
+// 2 ulp.
+HWY_INLINE V tanh(V x) {
+  const V x2 = hn::Mul(x, x);
+  const V p = horner(x2, 0.00205958055f, -0.00808562604f, 0.0216634029f, -0.0539399425f,
+                     0.133331522f, -0.333333294f);
+  const V near = hn::MulAdd(hn::Mul(x2, x), p, x);
+  const V a = hn::Min(hn::Abs(x), set(10.0f));
+  const V far = hn::Sub(set(1.0f), hn::Div(set(2.0f), hn::Add(exp(hn::Add(a, a)), set(1.0f))));
+  const V result = hn::IfThenElse(hn::Lt(hn::Abs(x), set(0.625f)), near, hn::CopySign(far, x));
+  return hn::IfThenElse(hn::IsNaN(x), x, result);
+}
+
+// 1 / (1 + e^-x), 2 ulp.
+HWY_INLINE V sigmoid(V x) { return hn::Div(set(1.0f), hn::Add(set(1.0f), exp(hn::Neg(x)))); }
+
+// erfc(z) for z in [0, 10.2] and more (0 beyond), as e^(-z^2) * t * P(t), t = 1 / (1 + 0.35z). 3
+// ulp; e_out = e^(-z^2).
+HWY_INLINE V erfc_nonnegative(V z, V& gauss) {
+  const V t = hn::Div(set(1.0f), hn::MulAdd(z, set(0.35f), set(1.0f)));
+  const V p = horner(t, 0.0386859199f, -0.16052224f, 0.185334477f, -0.0330610827f, 0.0916538343f,
+                     0.14344277f, 0.152129136f, 0.187689395f, 0.197165506f, 0.197482292f);
+  const V square = hn::Mul(z, z);
+  const V lost = hn::MulSub(z, z, square);  // 0 where the target cannot fuse
+  gauss = hn::NegMulAdd(exp(hn::Neg(square)), lost, exp(hn::Neg(square)));
+  return hn::Mul(gauss, hn::Mul(t, p));
+}
+
+// 2 ulp.
+HWY_INLINE V erf(V x) {
+  const V a = hn::Min(hn::Abs(x), set(6.0f));
+  const V p = horner(hn::Mul(x, x), -9.64151744e-06f, 0.000112569484f, -0.000848282892f,
+                     0.00522094544f, -0.0268654f, 0.11283782f, -0.376126384f, 0.128379166f);
+  V gauss;
+  const V far = hn::CopySign(hn::Sub(set(1.0f), erfc_nonnegative(a, gauss)), x);
+  const V near = hn::MulAdd(x, p, x);
+  const V result = hn::IfThenElse(hn::Lt(a, set(1.0f)), near, far);
+  return hn::IfThenElse(hn::IsNaN(x), x, result);
+}
+
+// The normal distribution function, relative error 4e-7 in the lower tail too; density = its
+// derivative.
+HWY_INLINE V normal_cdf(V x, V& density) {
+  const V z = hn::Mul(hn::Abs(x), set(0.707106781f));
+  V gauss;
+  const V tail = hn::Mul(set(0.5f), erfc_nonnegative(hn::Min(z, set(12.0f)), gauss));
+  density = hn::Mul(gauss, set(0.398942280f));
+  const V result = hn::IfThenElse(hn::Lt(x, hn::Zero(D())), tail, hn::Sub(set(1.0f), tail));
+  return hn::IfThenElse(hn::IsNaN(x), x, result);
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace xhal::cpu
+HWY_AFTER_NAMESPACE();
+
+#endif

@@ -1,0 +1,235 @@
+// norm.cpp: layer and rms normalisation over the last dimensions, and their gradients.
+#include <algorithm>
+#include <atomic>
+
+#include "norm.hpp"
+
+namespace xhal::cpu {
+namespace {
+
+size_t padded(int64_t n) { return (static_cast<size_t>(n) + 15) / 16 * 16; }
+
+// The dims from `axis` on are normalised; axis counts from the end when negative.
+bool first_normalised(const OpRequest& request, const xhal_tensor_desc& in, uint32_t& first) {
+  int64_t axis = request.attribute_int(0, -1);
+  if (axis < 0) axis += in.ndim;
+  first = static_cast<uint32_t>(axis);
+  return axis >= 0 && axis < in.ndim;
+}
+
+RowView row_view(const OpRequest& request, uint32_t group, uint32_t first) {
+  const xhal_tensor_desc* t = request.operand(group);
+  return t == nullptr ? RowView()
+                      : RowView(*t, request.first_operand(group), first, t->ndim - first);
+}
+
+class NormOp final : public Op {
+ public:
+  NormOp(const OpRequest& request, uint32_t first, bool centered)
+      : kernels_(row_kernels()),
+        centered_(centered),
+        eps_(request.attribute_float(1, centered ? 1e-5 : 1e-6)) {
+    in_ = row_view(request, 0, first);
+    weight_ = flat_view(request, 1);
+    const uint32_t out = centered ? 3 : 2;
+    if (centered) bias_ = flat_view(request, 2);
+    out_ = row_view(request, out, first);
+    if (centered) mean_ = flat_view(request, out + 1);
+    rstd_ = flat_view(request, centered ? out + 2 : out + 1);
+  }
+
+  bool fits() const {
+    const auto either = [](const FlatView& v, int64_t n) { return !v.present() || v.count() == n; };
+    return either(weight_, in_.length()) && either(bias_, in_.length()) &&
+           either(mean_, in_.rows()) && either(rstd_, in_.rows());
+  }
+
+  xhal_status run(const Launch& launch) const override {
+    const int64_t length = in_.length();
+    const auto n = static_cast<size_t>(length);
+    std::atomic<bool> failed{false};
+    launch.pool.parallel_for(in_.rows(), row_grain(length), [&](int64_t begin, int64_t end) {
+      float* memory = thread_scratch(4 * padded(length));
+      if (memory == nullptr) return failed.store(true, std::memory_order_relaxed);
+      float* const in_row = memory;
+      float* const out_row = in_row + padded(length);
+      const float* weight = nullptr;
+      const float* bias = nullptr;
+      if (weight_.present())
+        weight = weight_.read(launch.pointers, 0, length, out_row + padded(length));
+      if (bias_.present())
+        bias = bias_.read(launch.pointers, 0, length, out_row + 2 * padded(length));
+      RowView::Cursor from(in_, launch.pointers, begin), to(out_, launch.pointers, begin);
+      for (int64_t row = begin; row < end; ++row, from.next(), to.next()) {
+        const float* x = from.read(in_row);
+        float* y = to.target(out_row);
+        RowStats stats{0, 0};
+        if (centered_) {
+          stats = kernels_.mean_rstd(x, n, eps_);
+        } else {
+          stats.rstd = kernels_.inverse_rms(x, n, eps_);
+        }
+        kernels_.normalise(x, stats, weight, bias, y, n);
+        to.commit(y);
+        if (mean_.present()) mean_.write(launch.pointers, row, 1, &stats.mean);
+        if (rstd_.present()) rstd_.write(launch.pointers, row, 1, &stats.rstd);
+      }
+    });
+    return row_status(failed, length, launch);
+  }
+
+ private:
+  const RowKernels& kernels_;
+  bool centered_;
+  double eps_;
+  RowView in_, out_;
+  FlatView weight_, bias_, mean_, rstd_;
+};
+
+// Chunks of rows, as many as the sizes say, add to rows of dweight and dbias of their own; these
+// are summed in order.
+class NormGradOp final : public Op {
+ public:
+  NormGradOp(const OpRequest& request, uint32_t first, bool centered)
+      : kernels_(row_kernels()), centered_(centered) {
+    grad_ = row_view(request, 0, first);
+    in_ = row_view(request, 1, first);
+    uint32_t group = 2;
+    if (centered) mean_ = flat_view(request, group++);
+    rstd_ = flat_view(request, group++);
+    weight_ = flat_view(request, group++);
+    din_ = row_view(request, group++, first);
+    dweight_ = flat_view(request, group++);
+    if (centered) dbias_ = flat_view(request, group);
+    chunks_ = std::clamp<int64_t>(in_.rows() / 64, 1, 32);
+    chunk_rows_ = (in_.rows() + chunks_ - 1) / chunks_;
+    const int64_t sums = (dweight_.present() ? 1 : 0) + (dbias_.present() ? 1 : 0);
+    stride_ = padded(in_.length());
+    workspace_bytes = static_cast<uint64_t>(chunks_ * sums) * stride_ * sizeof(float);
+  }
+
+  bool fits() const {
+    const auto either = [](const FlatView& v, int64_t n) { return !v.present() || v.count() == n; };
+    return (!centered_ || mean_.count() == in_.rows()) && rstd_.count() == in_.rows() &&
+           either(weight_, in_.length()) && either(dweight_, in_.length()) &&
+           either(dbias_, in_.length());
+  }
+
+  xhal_status run(const Launch& launch) const override {
+    const int64_t length = in_.length();
+    std::atomic<bool> failed{false};
+    auto* sums = static_cast<float*>(launch.workspace);
+    float* weight_sums = dweight_.present() ? sums : nullptr;
+    float* bias_sums =
+        dbias_.present() ? sums + (dweight_.present() ? chunks_ * stride_ : 0) : nullptr;
+    launch.pool.parallel_for(
+        chunks_, std::max<int64_t>(1, row_grain(length) / std::max<int64_t>(1, chunk_rows_)),
+        [&](int64_t begin, int64_t end) {
+          for (int64_t chunk = begin; chunk < end; ++chunk)
+            if (!run_chunk(launch, chunk, weight_sums, bias_sums))
+              failed.store(true, std::memory_order_relaxed);
+        });
+    if (failed) return row_status(failed, length, launch);
+    write_sums(launch, dweight_, weight_sums);
+    write_sums(launch, dbias_, bias_sums);
+    return XHAL_OK;
+  }
+
+ private:
+  bool run_chunk(const Launch& launch, int64_t chunk, float* weight_sums, float* bias_sums) const {
+    const int64_t length = in_.length();
+    const auto n = static_cast<size_t>(length);
+    float* memory = thread_scratch(4 * stride_);
+    if (memory == nullptr) return false;
+    const float* weight = nullptr;
+    if (weight_.present()) weight = weight_.read(launch.pointers, 0, length, memory + 3 * stride_);
+    float* dweight = weight_sums == nullptr ? nullptr : weight_sums + chunk * stride_;
+    float* dbias = bias_sums == nullptr ? nullptr : bias_sums + chunk * stride_;
+    if (dweight != nullptr) std::fill_n(dweight, stride_, 0.0f);
+    if (dbias != nullptr) std::fill_n(dbias, stride_, 0.0f);
+    const int64_t begin = chunk * chunk_rows_, end = std::min(in_.rows(), begin + chunk_rows_);
+    if (begin >= end) return true;
+    RowView::Cursor grad(grad_, launch.pointers, begin), in(in_, launch.pointers, begin);
+    RowView::Cursor din(din_, launch.pointers, begin);
+    for (int64_t row = begin; row < end; ++row, grad.next(), in.next(), din.next()) {
+      float mean = 0, rstd;
+      RowStats stats{centered_ ? *mean_.read(launch.pointers, row, 1, &mean) : 0.0f,
+                     *rstd_.read(launch.pointers, row, 1, &rstd)};
+      float* dx = din_.present() ? din.target(memory + 2 * stride_) : nullptr;
+      kernels_.normalise_grad(grad.read(memory), in.read(memory + stride_), stats, weight,
+                              centered_, dx, dweight, dbias, n);
+      if (dx != nullptr) din.commit(dx);
+    }
+    return true;
+  }
+
+  void write_sums(const Launch& launch, const FlatView& to, const float* sums) const {
+    if (!to.present()) return;
+    constexpr int64_t kColumns = 256;
+    launch.pool.parallel_for(in_.length(), 4096, [&](int64_t begin, int64_t end) {
+      float row[kColumns];
+      for (int64_t i = begin; i < end; i += kColumns) {
+        const int64_t n = std::min(kColumns, end - i);
+        kernels_.sum_rows(sums + i, static_cast<size_t>(chunks_), stride_, row,
+                          static_cast<size_t>(n));
+        to.write(launch.pointers, i, n, row);
+      }
+    });
+  }
+
+  const RowKernels& kernels_;
+  bool centered_;
+  RowView grad_, in_, din_;
+  FlatView mean_, rstd_, weight_, dweight_, dbias_;
+  int64_t chunks_, chunk_rows_;
+  size_t stride_;
+};
+
+template <class T, bool kCentered>
+Prepared prepare_norm(const OpRequest& request, Refusal& refusal) {
+  constexpr bool kGrad = std::is_same_v<T, NormGradOp>;
+  const uint32_t in_group = kGrad ? 1 : 0;
+  const xhal_tensor_desc& in = *request.operand(in_group);
+  uint32_t first = 0;
+  if (!first_normalised(request, in, first))
+    return refuse(
+        refusal, XHAL_ERR_INVALID_ARGUMENT, 0,
+        text("`", op_name(request.id()), "` has no dimension ", request.attribute_int(0, -1)));
+  const uint32_t alike[] = {0, kGrad ? (kCentered ? 5u : 4u) : (kCentered ? 3u : 2u)};
+  for (uint32_t group : alike) {
+    const xhal_tensor_desc* t = request.operand(group);
+    if (t != nullptr && !same_sizes(*t, in))
+      return refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 1 + request.first_operand(group),
+                    text("operands of `", op_name(request.id()), "` differ in size from `in`"));
+  }
+  auto op = std::make_unique<T>(request, first, kCentered);
+  if (!op->fits())
+    return refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 0,
+                  text("`", op_name(request.id()),
+                       "` needs one weight and bias for each element of a row, one mean and rstd "
+                       "for each row"));
+  return op;
+}
+
+constexpr OpEntry kOps[] = {
+    {XHAL_OP_layer_norm, prepare_norm<NormOp, true>},
+    {XHAL_OP_layer_norm_grad, prepare_norm<NormGradOp, true>},
+    {XHAL_OP_rms_norm, prepare_norm<NormOp, false>},
+    {XHAL_OP_rms_norm_grad, prepare_norm<NormGradOp, false>},
+    {XHAL_OP_group_norm, prepare_group_norm},
+    {XHAL_OP_group_norm_grad, prepare_group_norm_grad},
+    {XHAL_OP_batch_norm, prepare_batch_norm},
+    {XHAL_OP_batch_norm_grad, prepare_batch_norm_grad},
+};
+
+}  // namespace
+
+xhal_status row_status(bool failed, int64_t length, const Launch& launch) {
+  if (!failed) return XHAL_OK;
+  *launch.error = text("no memory for rows of ", length, " elements");
+  return XHAL_ERR_OUT_OF_MEMORY;
+}
+
+std::span<const OpEntry> norm_ops() { return kOps; }
+
+}  // namespace xhal::cpu

@@ -1,0 +1,650 @@
+// pointwise.cpp: every pointwise operator is a kernel on dense runs of one computing type, and a
+// loop nest that brings strided, broadcast and narrower operands there, block by block, and back.
+#include "pointwise.hpp"
+
+#include <algorithm>
+#include <array>
+#include <limits>
+
+#include "convert.hpp"
+#include "iterate.hpp"
+
+namespace xhal::cpu {
+namespace {
+
+constexpr int kMaxInputs = 3, kMaxOutputs = 2, kMaxParams = 2;
+
+// Where a kernel's input comes from: the operand of a group; if that is absent, a launch scalar;
+// else a constant.
+struct Input {
+  int group = -1;
+  int scalar = -1;
+  double constant = 0;
+};
+
+// A kernel with its inputs, outputs (as groups) and parameters.
+struct Spec {
+  Kernel kernel;
+  int inputs;
+  std::array<Input, kMaxInputs> input;
+  int first_output;  // group
+  int outputs = 1;
+  std::array<Input, kMaxParams> param{};
+  bool compares =
+      false;  // decides between integers and a fractional scalar as PyTorch does: in f32
+};
+
+template <class T>
+struct Lane {
+  static constexpr size_t kBlock = 4096 / sizeof(T);
+  static constexpr size_t kBroadcast = 64 / sizeof(T);
+};
+
+template <class T>
+T from_scalar(const Scalar& s) {
+  if constexpr (std::is_same_v<T, float>) {
+    return static_cast<float>(s.as_double());
+  } else {
+    return s.as_int();
+  }
+}
+
+constexpr DType native(float) { return DType::f32; }
+constexpr DType native(int64_t) { return DType::i64; }
+
+// f32 work of this many elements is worth a second thread.
+constexpr int64_t kGrain = 32768;
+
+bool is_expensive(Kernel k) {
+  switch (k) {
+    case Kernel::exp:
+    case Kernel::expm1:
+    case Kernel::log:
+    case Kernel::log1p:
+    case Kernel::log2:
+    case Kernel::sin:
+    case Kernel::cos:
+    case Kernel::tanh:
+    case Kernel::sigmoid:
+    case Kernel::erf:
+    case Kernel::gelu:
+    case Kernel::gelu_tanh:
+    case Kernel::silu:
+    case Kernel::div_floor:
+    case Kernel::remainder:
+    case Kernel::fmod:
+    case Kernel::pow:
+    case Kernel::gelu_grad:
+    case Kernel::gelu_tanh_grad:
+    case Kernel::silu_grad:
+    case Kernel::swiglu:
+    case Kernel::swiglu_grad:
+      return true;
+    default:
+      return false;
+  }
+}
+
+template <class T>
+class PointwiseOp final : public Op {
+ public:
+  PointwiseOp(const Spec& spec, const OpRequest& request, PointwiseFn<T> kernel)
+      : kernel_(kernel),
+        inputs_(spec.inputs),
+        outputs_(spec.outputs),
+        grain_(is_expensive(spec.kernel) ? kGrain / 4 : kGrain) {
+    const int64_t* strides[kMaxIterated];
+    int views = 0;
+    const xhal_tensor_desc& out = *request.operand(spec.first_output);
+    for (int o = 0; o < outputs_; ++o) add(request, spec.first_output + o, out_[o], strides, views);
+    for (int k = 0; k < inputs_; ++k) {
+      const Input& input = spec.input[k];
+      const xhal_tensor_desc* t = input.group < 0 ? nullptr : request.operand(input.group);
+      if (t != nullptr) {
+        add(request, input.group, in_[k], strides, views);
+        continue;
+      }
+      in_[k].scalar = input.scalar;
+      in_[k].constant = static_cast<T>(input.constant);
+      if constexpr (std::is_same_v<T, int64_t>) {
+        if (std::isinf(input.constant))
+          in_[k].constant = input.constant < 0 ? INT64_MIN : INT64_MAX;
+      }
+    }
+    for (int p = 0; p < kMaxParams; ++p) {
+      param_scalar_[p] = spec.param[p].scalar;
+      param_constant_[p] = static_cast<T>(spec.param[p].constant);
+    }
+    plan_ = plan_iteration(out.ndim, out.sizes, {strides, static_cast<size_t>(views)});
+    for (int o = 0; o < outputs_; ++o) classify(out_[o], true);
+    for (int k = 0; k < inputs_; ++k) classify(in_[k], false);
+    flat_ = plan_.ndim <= 1;
+    for (int k = 0; k < inputs_; ++k)
+      flat_ &= in_[k].view < 0 || in_[k].direct || in_[k].stride == 0;
+    for (int o = 0; o < outputs_; ++o) flat_ &= out_[o].direct;
+    gathers_rows_ = plan_.ndim > 1 && plan_.inner() < 32;
+  }
+
+  // Chooses among kernels by the value of the scalar that stands for input 1.
+  PointwiseFn<T> (*choose)(double exponent, PointwiseFn<T> otherwise) = nullptr;
+  std::unique_ptr<Op> when_fractional;  // runs instead when a scalar input is not an integer
+
+  xhal_status run(const Launch& launch) const override {
+    if (plan_.count == 0) return XHAL_OK;
+    if (when_fractional != nullptr)
+      for (int k = 0; k < inputs_; ++k)
+        if (in_[k].scalar >= 0 && is_fractional(launch.scalars[in_[k].scalar]))
+          return when_fractional->run(launch);
+
+    State state;
+    state.kernel = kernel_;
+    if (choose != nullptr && in_[1].scalar >= 0)
+      state.kernel = choose(launch.scalars[in_[1].scalar].as_double(), kernel_);
+    for (int p = 0; p < kMaxParams; ++p)
+      state.params[p] = param_scalar_[p] < 0 ? param_constant_[p]
+                                             : from_scalar<T>(launch.scalars[param_scalar_[p]]);
+    for (int k = 0; k < inputs_; ++k) {
+      const Operand& in = in_[k];
+      if (in.view >= 0) {
+        state.in[k] = at(launch.pointers[in.position], plan_.offsets[in.view], in);
+        if (flat_ && in.stride == 0) {
+          T value;
+          in.load(state.in[k], 0, 1, &value);
+          fill_broadcast(state, k, value);
+        }
+        continue;
+      }
+      fill_broadcast(state, k,
+                     in.scalar < 0 ? in.constant : from_scalar<T>(launch.scalars[in.scalar]));
+    }
+    for (int o = 0; o < outputs_; ++o)
+      state.out[o] = at(launch.pointers[out_[o].position], plan_.offsets[out_[o].view], out_[o]);
+
+    if (plan_.count <= grain_) {
+      run_range(state, 0, plan_.count);
+    } else {
+      launch.pool.parallel_for(plan_.count, grain_,
+                               [&](int64_t begin, int64_t end) { run_range(state, begin, end); });
+    }
+    return XHAL_OK;
+  }
+
+ private:
+  struct Operand {
+    LoadFn<T> load = nullptr;
+    StoreFn<T> store = nullptr;
+    int64_t stride = 0;     // in the innermost dimension
+    uint32_t position = 0;  // among the launch's pointers
+    int view = -1;          // among the plan's operands; -1: not a tensor
+    int scalar = -1;
+    uint8_t size = 0;  // of an element, in bytes
+    DType type{};
+    bool direct = false;  // the kernel can use the memory as it is
+    T constant{};
+  };
+
+  struct State {
+    PointwiseFn<T> kernel;
+    T params[kMaxParams];
+    const char* in[kMaxInputs];
+    char* out[kMaxOutputs];
+    alignas(64) T broadcast[kMaxInputs][Lane<T>::kBroadcast];
+  };
+
+  static bool is_fractional(const Scalar& s) {
+    return !s.is_int && s.f != static_cast<double>(static_cast<int64_t>(s.f));
+  }
+
+  static char* at(void* pointer, int64_t offset, const Operand& o) {
+    return static_cast<char*>(pointer) + offset * o.size;
+  }
+
+  static void fill_broadcast(State& state, int k, T value) {
+    for (T& lane : state.broadcast[k]) lane = value;
+    state.in[k] = reinterpret_cast<const char*>(state.broadcast[k]);
+  }
+
+  void add(const OpRequest& request, uint32_t group, Operand& o, const int64_t** strides,
+           int& views) {
+    const xhal_tensor_desc& t = *request.operand(group);
+    o.position = request.first_operand(group);
+    o.type = dtype_of(t);
+    o.size = static_cast<uint8_t>(size_of(o.type));
+    strides[views] = t.strides;
+    o.view = views++;
+  }
+
+  void classify(Operand& o, bool is_output) {
+    if (o.view < 0) return;
+    o.stride = plan_.inner_stride(o.view);
+    const bool dense = o.stride == 1;
+    o.direct = dense && o.type == native(T{});
+    if (is_output) {
+      o.store = storer<T>(o.type, dense);
+    } else {
+      o.load = loader<T>(o.type, dense);
+    }
+  }
+
+  void run_range(const State& state, int64_t begin, int64_t end) const {
+    if (flat_) return run_flat(state, begin, end);
+    if (gathers_rows_) return run_gathered(state, begin, end);
+    run_rows(state, begin, end);
+  }
+
+  void run_flat(const State& state, int64_t begin, int64_t end) const {
+    const T* in[kMaxInputs];
+    size_t inc[kMaxInputs];
+    T* out[kMaxOutputs];
+    for (int k = 0; k < inputs_; ++k) {
+      inc[k] = in_[k].direct && in_[k].stride != 0;
+      in[k] = reinterpret_cast<const T*>(state.in[k]) + (inc[k] != 0 ? begin : 0);
+    }
+    for (int o = 0; o < outputs_; ++o) out[o] = reinterpret_cast<T*>(state.out[o]) + begin;
+    state.kernel(in, inc, out, static_cast<size_t>(end - begin), state.params);
+  }
+
+  // Along the innermost dimension, in runs of at most a block.
+  void run_rows(const State& state, int64_t begin, int64_t end) const {
+    alignas(64) T in_block[kMaxInputs][Lane<T>::kBlock];
+    alignas(64) T out_block[kMaxOutputs][Lane<T>::kBlock];
+    const T* in[kMaxInputs];
+    size_t inc[kMaxInputs];
+    T* out[kMaxOutputs];
+    const void* broadcast_of[kMaxInputs] = {};
+    IterPosition position(plan_, begin);
+    while (begin < end) {
+      const int64_t n =
+          std::min({end - begin, position.left(), static_cast<int64_t>(Lane<T>::kBlock)});
+      for (int k = 0; k < inputs_; ++k) {
+        const Operand& o = in_[k];
+        inc[k] = 0;
+        if (o.view < 0) {
+          in[k] = state.broadcast[k];
+          continue;
+        }
+        const char* from = state.in[k] + (position.offset(o.view) - plan_.offsets[o.view]) * o.size;
+        if (o.stride == 0) {
+          in[k] = in_block[k];
+          if (broadcast_of[k] == from) continue;
+          broadcast_of[k] = from;
+          T value;
+          o.load(from, 0, 1, &value);
+          std::fill_n(in_block[k], Lane<T>::kBroadcast, value);
+          continue;
+        }
+        inc[k] = 1;
+        if (o.direct) {
+          in[k] = reinterpret_cast<const T*>(from);
+          continue;
+        }
+        in[k] = in_block[k];
+        o.load(from, o.stride, static_cast<size_t>(n), in_block[k]);
+      }
+      char* to[kMaxOutputs];
+      for (int q = 0; q < outputs_; ++q) {
+        const Operand& o = out_[q];
+        to[q] = state.out[q] + (position.offset(o.view) - plan_.offsets[o.view]) * o.size;
+        out[q] = o.direct ? reinterpret_cast<T*>(to[q]) : out_block[q];
+      }
+      state.kernel(in, inc, out, static_cast<size_t>(n), state.params);
+      for (int q = 0; q < outputs_; ++q)
+        if (!out_[q].direct)
+          out_[q].store(out_block[q], static_cast<size_t>(n), to[q], out_[q].stride);
+      position.advance(n);
+      begin += n;
+    }
+  }
+
+  // For short rows: gathers a block's worth of them, so that the kernel runs on whole blocks.
+  void run_gathered(const State& state, int64_t begin, int64_t end) const {
+    alignas(64) T in_block[kMaxInputs][Lane<T>::kBlock];
+    alignas(64) T out_block[kMaxOutputs][Lane<T>::kBlock];
+    const T* in[kMaxInputs];
+    size_t inc[kMaxInputs];
+    T* out[kMaxOutputs];
+    for (int k = 0; k < inputs_; ++k) {
+      in[k] = in_[k].view < 0 ? state.broadcast[k] : in_block[k];
+      inc[k] = in_[k].view < 0 ? 0 : 1;
+    }
+    for (int q = 0; q < outputs_; ++q) out[q] = out_block[q];
+    IterPosition reading(plan_, begin), writing(plan_, begin);
+    while (begin < end) {
+      const int64_t count = std::min(end - begin, static_cast<int64_t>(Lane<T>::kBlock));
+      for (int64_t done = 0; done < count;) {
+        const int64_t n = std::min(count - done, reading.left());
+        for (int k = 0; k < inputs_; ++k) {
+          const Operand& o = in_[k];
+          if (o.view < 0) continue;
+          o.load(state.in[k] + (reading.offset(o.view) - plan_.offsets[o.view]) * o.size, o.stride,
+                 static_cast<size_t>(n), in_block[k] + done);
+        }
+        reading.advance(n);
+        done += n;
+      }
+      state.kernel(in, inc, out, static_cast<size_t>(count), state.params);
+      for (int64_t done = 0; done < count;) {
+        const int64_t n = std::min(count - done, writing.left());
+        for (int q = 0; q < outputs_; ++q) {
+          const Operand& o = out_[q];
+          o.store(out_block[q] + done, static_cast<size_t>(n),
+                  state.out[q] + (writing.offset(o.view) - plan_.offsets[o.view]) * o.size,
+                  o.stride);
+        }
+        writing.advance(n);
+        done += n;
+      }
+      begin += count;
+    }
+  }
+
+  PointwiseFn<T> kernel_;
+  int inputs_, outputs_;
+  bool flat_ = false;  // one dimension, no conversion: a single kernel call
+  bool gathers_rows_ = false;
+  int64_t grain_;
+  Operand in_[kMaxInputs], out_[kMaxOutputs];
+  int param_scalar_[kMaxParams];
+  T param_constant_[kMaxParams];
+  IterPlan plan_;
+};
+
+template <class T>
+PointwiseFn<T> kernel_for(Kernel kernel) {
+  if constexpr (std::is_same_v<T, float>) {
+    return float_kernel(kernel);
+  } else {
+    return int_kernel(kernel);
+  }
+}
+
+template <class T>
+PointwiseFn<T> choose_power(double exponent, PointwiseFn<T> otherwise) {
+  Kernel k;
+  if (exponent == 2) {
+    k = Kernel::square;
+  } else if (exponent == 3) {
+    k = Kernel::cube;
+  } else if (exponent == 1) {
+    k = Kernel::copy;
+  } else if (exponent == 0.5) {
+    k = Kernel::pow_half;
+  } else if (exponent == -1) {
+    k = Kernel::reciprocal;
+  } else {
+    return otherwise;
+  }
+  const PointwiseFn<T> chosen = kernel_for<T>(k);
+  return chosen != nullptr ? chosen : otherwise;
+}
+
+template <class T>
+Prepared make(const Spec& spec, const OpRequest& request, Refusal& refusal) {
+  const PointwiseFn<T> kernel = kernel_for<T>(spec.kernel);
+  if (kernel == nullptr)
+    return refuse(refusal, XHAL_ERR_UNSUPPORTED, 1 + request.first_operand(spec.first_output),
+                  text("`", op_name(request.id()), "` does not compute with ",
+                       std::is_same_v<T, float> ? "floats" : "integers alone"));
+  auto op = std::make_unique<PointwiseOp<T>>(spec, request, kernel);
+  if (spec.kernel == Kernel::pow) op->choose = choose_power<T>;
+  if constexpr (std::is_same_v<T, int64_t>) {
+    if (spec.compares) op->when_fractional = make<float>(spec, request, refusal);
+  }
+  return op;
+}
+
+bool check_shapes(const OpRequest& request, uint32_t first_output, Refusal& refusal) {
+  const xhal_tensor_desc& out = *request.operand(first_output);
+  for (uint32_t i = 0; i < request.info().operand_count; ++i) {
+    if (same_sizes(request.info().operands[i], out)) continue;
+    refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 1 + i,
+           text("operands of `", op_name(request.id()),
+                "` must all have the output's sizes; expand with stride 0"));
+    return false;
+  }
+  return true;
+}
+
+Prepared build(const Spec& spec, const OpRequest& request, Refusal& refusal) {
+  if (!check_shapes(request, spec.first_output, refusal)) return nullptr;
+  bool floats = false;
+  for (uint32_t i = 0; i < request.info().operand_count; ++i)
+    floats |= is_float(dtype_of(request.info().operands[i]));
+  return floats ? make<float>(spec, request, refusal) : make<int64_t>(spec, request, refusal);
+}
+
+constexpr Input group(int index) { return {index, -1, 0}; }
+
+Spec one(Kernel kernel) { return {kernel, 1, {group(0)}, 1}; }
+Spec two(Kernel kernel) { return {kernel, 2, {group(0), group(1)}, 2}; }
+Spec three(Kernel kernel) { return {kernel, 3, {group(0), group(1), group(2)}, 3}; }
+Spec binary(Kernel kernel) {  // absent operands are scalars 0 and 1
+  return {kernel, 2, {Input{0, 0, 0}, Input{1, 1, 0}}, 2};
+}
+
+template <Kernel kKernel>
+Prepared prepare_one(const OpRequest& request, Refusal& refusal) {
+  return build(one(kKernel), request, refusal);
+}
+template <Kernel kKernel>
+Prepared prepare_two(const OpRequest& request, Refusal& refusal) {
+  return build(two(kKernel), request, refusal);
+}
+template <Kernel kKernel>
+Prepared prepare_binary(const OpRequest& request, Refusal& refusal) {
+  return build(binary(kKernel), request, refusal);
+}
+template <Kernel kKernel>
+Prepared prepare_comparison(const OpRequest& request, Refusal& refusal) {
+  Spec spec = binary(kKernel);
+  spec.compares = true;
+  return build(spec, request, refusal);
+}
+
+template <Kernel kByErf, Kernel kByTanh, int kInputs>
+Prepared prepare_gelu(const OpRequest& request, Refusal& refusal) {
+  const Kernel kernel = request.attribute_int(0, 0) != 0 ? kByTanh : kByErf;
+  return build(kInputs == 1 ? one(kernel) : two(kernel), request, refusal);
+}
+
+Prepared prepare_bitwise_not(const OpRequest& request, Refusal& refusal) {
+  Spec spec = one(Kernel::bitwise_not);
+  spec.param[0].constant = dtype_of(*request.operand(0)) == DType::boolean;
+  return build(spec, request, refusal);
+}
+
+Prepared prepare_is_inf(const OpRequest& request, Refusal& refusal) {
+  Spec spec = one(Kernel::is_inf);
+  spec.param[0].constant = static_cast<double>(request.attribute_int(0, 0));
+  return build(spec, request, refusal);
+}
+
+Prepared prepare_clamp(const OpRequest& request, Refusal& refusal) {
+  Spec spec = three(Kernel::clamp);
+  constexpr double kInfinity = std::numeric_limits<double>::infinity();
+  spec.input[1] = {1, request.attribute_int(0, 0) != 0 ? 0 : -1, -kInfinity};
+  spec.input[2] = {2, request.attribute_int(1, 0) != 0 ? 1 : -1, kInfinity};
+  return build(spec, request, refusal);
+}
+
+template <Kernel kKernel>
+Prepared prepare_add(const OpRequest& request, Refusal& refusal) {
+  Spec spec = binary(kKernel);
+  spec.param[0].scalar = 2;
+  return build(spec, request, refusal);
+}
+
+Prepared prepare_div(const OpRequest& request, Refusal& refusal) {
+  constexpr Kernel kKernels[] = {Kernel::div, Kernel::div_trunc, Kernel::div_floor};
+  const int64_t rounding = request.attribute_int(0, 0);
+  if (rounding < 0 || rounding > 2)
+    return refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 0,
+                  "attribute `rounding` of `div` is 0, 1 or 2");
+  return build(binary(kKernels[rounding]), request, refusal);
+}
+
+Prepared prepare_remainder(const OpRequest& request, Refusal& refusal) {
+  return build(binary(request.attribute_int(0, 0) != 0 ? Kernel::fmod : Kernel::remainder), request,
+               refusal);
+}
+
+template <Kernel kKernel>
+Prepared prepare_shift(const OpRequest& request, Refusal& refusal) {
+  Spec spec = binary(kKernel);
+  spec.param[0].constant = 8.0 * static_cast<double>(size_of(dtype_of(*request.operand(2))));
+  return build(spec, request, refusal);
+}
+
+Prepared prepare_where(const OpRequest& request, Refusal& refusal) {
+  Spec spec = three(Kernel::where);
+  spec.input[1].scalar = 0;
+  spec.input[2].scalar = 1;
+  return build(spec, request, refusal);
+}
+
+Prepared prepare_masked_fill(const OpRequest& request, Refusal& refusal) {
+  const Spec spec{Kernel::where, 3, {group(1), Input{-1, 0, 0}, group(0)}, 2};
+  return build(spec, request, refusal);
+}
+
+template <Kernel kKernel>
+Prepared prepare_three_with_value(const OpRequest& request, Refusal& refusal) {
+  Spec spec = three(kKernel);
+  spec.param[0].scalar = 0;
+  return build(spec, request, refusal);
+}
+
+Prepared prepare_lerp(const OpRequest& request, Refusal& refusal) {
+  Spec spec = three(Kernel::lerp);
+  spec.input[2].scalar = 0;
+  return build(spec, request, refusal);
+}
+
+Prepared prepare_axpby(const OpRequest& request, Refusal& refusal) {
+  const bool has_y = request.operand(1) != nullptr;
+  Spec spec = has_y ? two(Kernel::axpby) : one(Kernel::scale_shift);
+  spec.first_output = 2;
+  spec.param[0].scalar = 0;
+  spec.param[1].scalar = 1;
+  return build(spec, request, refusal);
+}
+
+template <Kernel kKernel>
+Prepared prepare_with_scalar(const OpRequest& request, Refusal& refusal) {
+  Spec spec = two(kKernel);
+  spec.param[0].scalar = 0;
+  return build(spec, request, refusal);
+}
+
+Prepared prepare_swiglu_grad(const OpRequest& request, Refusal& refusal) {
+  Spec spec = three(Kernel::swiglu_grad);
+  spec.outputs = 2;
+  return build(spec, request, refusal);
+}
+
+constexpr OpEntry kOps[] = {
+    {XHAL_OP_axpby, prepare_axpby},
+    {XHAL_OP_neg, prepare_one<Kernel::neg>},
+    {XHAL_OP_abs, prepare_one<Kernel::abs>},
+    {XHAL_OP_sign, prepare_one<Kernel::sign>},
+    {XHAL_OP_exp, prepare_one<Kernel::exp>},
+    {XHAL_OP_expm1, prepare_one<Kernel::expm1>},
+    {XHAL_OP_log, prepare_one<Kernel::log>},
+    {XHAL_OP_log1p, prepare_one<Kernel::log1p>},
+    {XHAL_OP_log2, prepare_one<Kernel::log2>},
+    {XHAL_OP_sqrt, prepare_one<Kernel::sqrt>},
+    {XHAL_OP_rsqrt, prepare_one<Kernel::rsqrt>},
+    {XHAL_OP_reciprocal, prepare_one<Kernel::reciprocal>},
+    {XHAL_OP_sin, prepare_one<Kernel::sin>},
+    {XHAL_OP_cos, prepare_one<Kernel::cos>},
+    {XHAL_OP_tanh, prepare_one<Kernel::tanh>},
+    {XHAL_OP_sigmoid, prepare_one<Kernel::sigmoid>},
+    {XHAL_OP_erf, prepare_one<Kernel::erf>},
+    {XHAL_OP_relu, prepare_one<Kernel::relu>},
+    {XHAL_OP_gelu, prepare_gelu<Kernel::gelu, Kernel::gelu_tanh, 1>},
+    {XHAL_OP_silu, prepare_one<Kernel::silu>},
+    {XHAL_OP_floor, prepare_one<Kernel::floor>},
+    {XHAL_OP_ceil, prepare_one<Kernel::ceil>},
+    {XHAL_OP_trunc, prepare_one<Kernel::trunc>},
+    {XHAL_OP_round, prepare_one<Kernel::round>},
+    {XHAL_OP_logical_not, prepare_one<Kernel::logical_not>},
+    {XHAL_OP_bitwise_not, prepare_bitwise_not},
+    {XHAL_OP_is_nan, prepare_one<Kernel::is_nan>},
+    {XHAL_OP_is_inf, prepare_is_inf},
+    {XHAL_OP_is_finite, prepare_one<Kernel::is_finite>},
+    {XHAL_OP_clamp, prepare_clamp},
+    {XHAL_OP_add, prepare_add<Kernel::add>},
+    {XHAL_OP_sub, prepare_add<Kernel::sub>},
+    {XHAL_OP_mul, prepare_binary<Kernel::mul>},
+    {XHAL_OP_div, prepare_div},
+    {XHAL_OP_remainder, prepare_remainder},
+    {XHAL_OP_pow, prepare_binary<Kernel::pow>},
+    {XHAL_OP_minimum, prepare_binary<Kernel::minimum>},
+    {XHAL_OP_maximum, prepare_binary<Kernel::maximum>},
+    {XHAL_OP_eq, prepare_comparison<Kernel::eq>},
+    {XHAL_OP_ne, prepare_comparison<Kernel::ne>},
+    {XHAL_OP_lt, prepare_comparison<Kernel::lt>},
+    {XHAL_OP_le, prepare_comparison<Kernel::le>},
+    {XHAL_OP_gt, prepare_comparison<Kernel::gt>},
+    {XHAL_OP_ge, prepare_comparison<Kernel::ge>},
+    {XHAL_OP_logical_and, prepare_comparison<Kernel::logical_and>},
+    {XHAL_OP_logical_or, prepare_comparison<Kernel::logical_or>},
+    {XHAL_OP_logical_xor, prepare_comparison<Kernel::logical_xor>},
+    {XHAL_OP_bitwise_and, prepare_binary<Kernel::bitwise_and>},
+    {XHAL_OP_bitwise_or, prepare_binary<Kernel::bitwise_or>},
+    {XHAL_OP_bitwise_xor, prepare_binary<Kernel::bitwise_xor>},
+    {XHAL_OP_shift_left, prepare_shift<Kernel::shift_left>},
+    {XHAL_OP_shift_right, prepare_shift<Kernel::shift_right>},
+    {XHAL_OP_where, prepare_where},
+    {XHAL_OP_masked_fill, prepare_masked_fill},
+    {XHAL_OP_addcmul, prepare_three_with_value<Kernel::addcmul>},
+    {XHAL_OP_addcdiv, prepare_three_with_value<Kernel::addcdiv>},
+    {XHAL_OP_lerp, prepare_lerp},
+    {XHAL_OP_tanh_grad, prepare_two<Kernel::tanh_grad>},
+    {XHAL_OP_sigmoid_grad, prepare_two<Kernel::sigmoid_grad>},
+    {XHAL_OP_threshold_grad, prepare_with_scalar<Kernel::threshold_grad>},
+    {XHAL_OP_gelu_grad, prepare_gelu<Kernel::gelu_grad, Kernel::gelu_tanh_grad, 2>},
+    {XHAL_OP_silu_grad, prepare_two<Kernel::silu_grad>},
+    {XHAL_OP_swiglu, prepare_two<Kernel::swiglu>},
+    {XHAL_OP_swiglu_grad, prepare_swiglu_grad},
+    {XHAL_OP_dropout_grad, prepare_with_scalar<Kernel::dropout_grad>},
+};
+
+}  // namespace
+
+Prepared prepare_kernel(const OpRequest& request, Kernel kernel, int inputs, int first_output,
+                        double param, Refusal& refusal) {
+  Spec spec = inputs == 2 ? two(kernel) : three(kernel);
+  spec.first_output = first_output;
+  spec.param[0].constant = param;
+  return build(spec, request, refusal);
+}
+
+Prepared prepare_scaled_product(const xhal_tensor_desc& x, const xhal_tensor_desc* y,
+                                const xhal_tensor_desc* factor, const xhal_tensor_desc& out,
+                                Refusal& refusal) {
+  xhal_tensor_desc operands[4] = {x};
+  uint32_t sizes[4] = {1, 0, 0, 1}, count = 1;
+  if (y != nullptr) operands[count++] = *y, sizes[1] = 1;
+  if (factor != nullptr) {
+    xhal_tensor_desc& expanded = operands[count++] = out;
+    expanded.code = factor->code;
+    expanded.bits = factor->bits;
+    for (int64_t& stride : expanded.strides) stride = 0;
+    sizes[2] = 1;
+  }
+  operands[count++] = out;
+  xhal_op_info info{};
+  info.struct_size = sizeof info;
+  info.id = XHAL_OP_multi_mul;
+  info.group_count = 4;
+  info.group_sizes = sizes;
+  info.operands = operands;
+  info.operand_count = count;
+  const Spec spec{Kernel::mul3, 3, {group(0), Input{1, -1, 1}, Input{2, 0, 0}}, 3};
+  return build(spec, OpRequest(info), refusal);
+}
+
+std::span<const OpEntry> pointwise_ops() { return kOps; }
+
+}  // namespace xhal::cpu

@@ -1,0 +1,115 @@
+// softmax.cpp: softmax, log_softmax and their gradients along any dimension.
+#include <atomic>
+
+#include "row_kernels.hpp"
+#include "rows.hpp"
+
+namespace xhal::cpu {
+namespace {
+
+enum class Kind { softmax, log_softmax, softmax_grad, log_softmax_grad };
+
+class SoftmaxOp final : public Op {
+ public:
+  SoftmaxOp(Kind kind, const OpRequest& request, uint32_t dim)
+      : kind_(kind), kernels_(row_kernels()) {
+    const uint32_t operands = request.info().operand_count;
+    for (uint32_t i = 0; i < operands; ++i)
+      views_[i] = RowView(request.info().operands[i], i, dim, 1);
+    inputs_ = operands - 1;
+    buffers_ = 0;
+    for (uint32_t i = 0; i < operands; ++i) buffers_ += views_[i].direct() ? 0 : 1;
+  }
+
+  xhal_status run(const Launch& launch) const override {
+    const RowView& out = views_[inputs_];
+    const int64_t length = out.length();
+    if (length == 0) return XHAL_OK;
+    std::atomic<bool> failed{false};
+    launch.pool.parallel_for(out.rows(), row_grain(length), [&](int64_t begin, int64_t end) {
+      const auto n = static_cast<size_t>(length);
+      const size_t padded = (n + 15) / 16 * 16;
+      float* memory = buffers_ == 0 ? nullptr : thread_scratch(3 * padded);
+      if (buffers_ != 0 && memory == nullptr) {
+        failed.store(true, std::memory_order_relaxed);
+        return;
+      }
+      RowView::Cursor first(views_[0], launch.pointers, begin);
+      RowView::Cursor second(views_[inputs_ == 2 ? 1 : 0], launch.pointers, begin);
+      RowView::Cursor to(out, launch.pointers, begin);
+      for (int64_t row = begin; row < end; ++row) {
+        const float* x = first.read(memory);
+        float* y = to.target(memory + 2 * padded);
+        switch (kind_) {
+          case Kind::softmax:
+            kernels_.softmax(x, y, n);
+            break;
+          case Kind::log_softmax:
+            kernels_.log_softmax(x, y, n);
+            break;
+          case Kind::softmax_grad:
+            kernels_.softmax_grad(x, second.read(memory + padded), y, n);
+            break;
+          case Kind::log_softmax_grad:
+            kernels_.log_softmax_grad(x, second.read(memory + padded), y, n);
+            break;
+        }
+        to.commit(y);
+        first.next();
+        if (inputs_ == 2) second.next();
+        to.next();
+      }
+    });
+    if (!failed) return XHAL_OK;
+    *launch.error = text("no memory for a row of ", length, " elements");
+    return XHAL_ERR_OUT_OF_MEMORY;
+  }
+
+ private:
+  Kind kind_;
+  const RowKernels& kernels_;
+  RowView views_[3];
+  uint32_t inputs_;
+  int buffers_;
+};
+
+template <Kind kKind>
+Prepared prepare(const OpRequest& request, Refusal& refusal) {
+  const std::span all(request.info().operands, request.info().operand_count);
+  const xhal_tensor_desc& out = all.back();
+  for (uint32_t i = 0; i + 1 < all.size(); ++i)
+    if (!same_sizes(all[i], out))
+      return refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 1 + i,
+                    text("operands of `", op_name(request.id()), "` must have the output's sizes"));
+  int64_t dim = request.attribute_int(0, -1);
+  if (dim < 0) dim += out.ndim;
+  if (out.ndim == 0 && (dim == 0 || dim == -1)) {  // a single value is a row of one
+    xhal_op_info info = request.info();
+    xhal_tensor_desc rows[3];
+    for (uint32_t i = 0; i < all.size(); ++i) {
+      rows[i] = all[i];
+      rows[i].ndim = 1;
+      rows[i].sizes[0] = rows[i].strides[0] = 1;
+    }
+    info.operands = rows;
+    return std::make_unique<SoftmaxOp>(kKind, OpRequest(info), 0);
+  }
+  if (dim < 0 || dim >= out.ndim)
+    return refuse(
+        refusal, XHAL_ERR_INVALID_ARGUMENT, 0,
+        text("`", op_name(request.id()), "` has no dimension ", request.attribute_int(0, -1)));
+  return std::make_unique<SoftmaxOp>(kKind, request, static_cast<uint32_t>(dim));
+}
+
+constexpr OpEntry kOps[] = {
+    {XHAL_OP_softmax, prepare<Kind::softmax>},
+    {XHAL_OP_softmax_grad, prepare<Kind::softmax_grad>},
+    {XHAL_OP_log_softmax, prepare<Kind::log_softmax>},
+    {XHAL_OP_log_softmax_grad, prepare<Kind::log_softmax_grad>},
+};
+
+}  // namespace
+
+std::span<const OpEntry> softmax_ops() { return kOps; }
+
+}  // namespace xhal::cpu
