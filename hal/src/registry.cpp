@@ -13,6 +13,7 @@
 #include "loader.hpp"
 #include "log.hpp"
 #include "object.hpp"
+#include "shared_cells.hpp"
 #include "state.hpp"
 #include "tables.hpp"
 #include "timeline.hpp"
@@ -28,6 +29,7 @@ namespace {
 void after_fork_in_child() {
   auto& r = registry();
   new (&r.mutex) std::recursive_mutex;
+  cells_after_fork();
   if (r.devices.empty()) return;
   timelines_after_fork();
   for (auto* d : r.devices) {

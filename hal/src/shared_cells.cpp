@@ -84,6 +84,11 @@ bool find_cells(const void* cell, int32_t* fd, uint64_t* offset, uint64_t* size_
   return false;
 }
 
+void cells_after_fork() noexcept {
+  new (&cells().mutex) std::mutex;
+  for (auto& slab : cells().slabs) slab.used = slab.size;
+}
+
 void* map_foreign_cell(int32_t fd, uint64_t offset) noexcept {
   struct stat info {};
   if (fstat(fd, &info) != 0 || offset % kCell != 0 ||
