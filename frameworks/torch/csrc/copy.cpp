@@ -1,0 +1,208 @@
+#include "copy.h"
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/empty_strided.h>
+#include <torch/library.h>
+
+#include "allocator.h"
+#include "fallback.h"
+#include "op_call.h"
+#include "views.h"
+
+namespace xhal_torch {
+namespace {
+
+// Same bytes in the same order: one plain copy does.
+bool same_layout(const at::Tensor& a, const at::Tensor& b) {
+  return a.scalar_type() == b.scalar_type() && a.sizes().equals(b.sizes()) &&
+         ((a.is_contiguous() && b.is_contiguous()) ||
+          (a.is_non_overlapping_and_dense() && a.strides().equals(b.strides())));
+}
+
+void copy_bytes(xhal_stream* stream, const at::Tensor& dst, const at::Tensor& src) {
+  check(xhal_stream_copy(stream, address_of(dst), address_of(src), src.nbytes()), "copying a tensor");
+}
+
+// Views as a type of the same width that the device can move, or of half the width with one more dimension.
+at::Tensor as_movable(const at::Tensor& tensor) {
+  const auto width = same_width(tensor.scalar_type());
+  if (width == tensor.scalar_type()) return tensor;
+  if (width != c10::ScalarType::Undefined) return reinterpret_as(tensor, width);
+  return reinterpret_as_pairs(tensor, at::kLong);
+}
+
+at::Tensor contiguous_as(const at::Tensor& tensor, c10::ScalarType type) {
+  if (tensor.is_contiguous() && tensor.scalar_type() == type) return tensor;
+  at::Tensor made = at::empty(tensor.sizes(), tensor.options().dtype(type).memory_format(at::MemoryFormat::Contiguous));
+  if (tensor.is_cpu()) {
+    made.copy_(tensor);
+  } else {
+    copy_on_device(tensor, made);
+  }
+  return made;
+}
+
+// Whether the device converts: only between types it computes with, and when that makes less to move.
+bool converts_on_device(const at::Tensor& src, const at::Tensor& dst) {
+  if (!is_native(src.scalar_type()) || !is_native(dst.scalar_type())) return false;
+  return src.is_cpu() ? src.element_size() < dst.element_size() : src.element_size() > dst.element_size();
+}
+
+void host_to_device(const at::Tensor& src, const at::Tensor& dst, bool non_blocking) {
+  const DeviceIndex index = dst.device().index();
+  xhal_stream* stream = current_stream(index);
+  if (!same_layout(src, dst)) {
+    const at::Tensor host = contiguous_as(src, converts_on_device(src, dst) ? src.scalar_type() : dst.scalar_type());
+    if (same_layout(host, dst)) return host_to_device(host, dst, false);
+    at::Tensor staged = at::empty(host.sizes(), host.options().device(dst.device()));
+    host_to_device(host, staged, host.is_same(src) && non_blocking);
+    return copy_on_device(staged, dst);
+  }
+  copy_bytes(stream, dst, src);
+  if (non_blocking && is_pinned(src.const_data_ptr())) {
+    record_pinned_use(src.storage().data_ptr(), stream);
+    return;
+  }
+  check(xhal_stream_synchronize(stream, XHAL_FOREVER), "copying a tensor to the device");
+}
+
+void device_to_host(const at::Tensor& src, const at::Tensor& dst, bool non_blocking) {
+  xhal_stream* stream = current_stream(src.device().index());
+  if (!same_layout(src, dst)) {
+    const at::Tensor packed = contiguous_as(src, converts_on_device(src, dst) ? dst.scalar_type() : src.scalar_type());
+    if (same_layout(packed, dst)) return device_to_host(packed, dst, non_blocking);
+    at::Tensor host = at::empty(packed.sizes(), packed.options().device(c10::kCPU));
+    device_to_host(packed, host, false);
+    dst.copy_(host);
+    return;
+  }
+  copy_bytes(stream, dst, src);
+  if (non_blocking && is_pinned(dst.const_data_ptr())) {
+    record_pinned_use(dst.storage().data_ptr(), stream);
+    return;
+  }
+  check(xhal_stream_synchronize(stream, XHAL_FOREVER), "copying a tensor to the host");
+}
+
+// The copy runs on the destination's stream, after what was queued on both.
+void between_devices(const at::Tensor& src, const at::Tensor& dst) {
+  const at::Tensor packed = same_layout(src, dst) ? src : contiguous_as(src, dst.scalar_type());
+  at::Tensor landing = same_layout(packed, dst) ? dst : at::empty(packed.sizes(), packed.options().device(dst.device()));
+  const DeviceIndex from = src.device().index(), to = dst.device().index();
+  xhal_stream* source = current_stream(from);
+  xhal_stream* target = current_stream(to);
+  xhal_event ready{}, done{};
+  check(xhal_event_record(source, 0, &ready), "copying between devices");
+  check(xhal_stream_wait_event(target, &ready), "copying between devices");
+  copy_bytes(target, landing, packed);
+  check(xhal_event_record(target, 0, &done), "copying between devices");
+  check(xhal_stream_wait_event(source, &done), "copying between devices");
+  if (!landing.is_same(dst)) copy_on_device(landing, dst);
+}
+
+}  // namespace
+
+void copy_on_device(const at::Tensor& src, const at::Tensor& dst) {
+  if (dst.numel() == 0 || src.is_same(dst)) return;
+  if (same_layout(src, dst)) {
+    if (address_of(src) != address_of(dst)) copy_bytes(current_stream(dst.device().index()), dst, src);
+    return;
+  }
+  const bool same_type = src.scalar_type() == dst.scalar_type();
+  const at::Tensor from = same_type ? as_movable(src) : src;
+  const at::Tensor to = same_type ? as_movable(dst) : dst;
+  OpCall call(XHAL_OP_strided_copy, dst);
+  if (call.in(from).out(to).run()) return;
+  if (dst.dim() > XHAL_MAX_DIMENSIONS) {
+    for (int64_t i = 0; i < dst.size(0); ++i) copy_on_device(src.select(0, i), dst.select(0, i));
+    return;
+  }
+  TORCH_CHECK(!same_type, "the device cannot copy ", src.scalar_type(), ": ", call.refusal());
+  note_fallback("aten::_copy_from", call.refusal());
+  const at::Tensor host = to_host(src).to(dst.scalar_type());
+  if (dst.is_contiguous()) return copy_tensor(host.contiguous(), dst, false);
+  const at::Tensor packed = to_device(host.contiguous(), dst.device());
+  copy_on_device(packed, dst);
+}
+
+void copy_tensor(const at::Tensor& given, const at::Tensor& dst, bool non_blocking) {
+  if (given.is_same(dst) || dst.numel() == 0) return;
+  const at::Tensor src = given.sizes().equals(dst.sizes()) ? given : given.expand(dst.sizes());
+  if (src.is_cpu()) return host_to_device(src, dst, non_blocking);
+  if (dst.is_cpu()) return device_to_host(src, dst, non_blocking);
+  TORCH_CHECK(src.device().type() == kXhal && dst.device().type() == kXhal, "copying from ", src.device(), " to ",
+              dst.device(), " goes through the host: use .cpu() first");
+  if (src.device() == dst.device()) return copy_on_device(src, dst);
+  between_devices(src, dst);
+}
+
+at::Tensor to_host(const at::Tensor& tensor) {
+  at::Tensor host = tensor.is_non_overlapping_and_dense()
+                        ? at::empty_strided(tensor.sizes(), tensor.strides(), tensor.options().device(c10::kCPU))
+                        : at::empty(tensor.sizes(), tensor.options().device(c10::kCPU));
+  if (tensor.numel()) device_to_host(tensor, host, false);
+  return host;
+}
+
+at::Tensor to_device(const at::Tensor& host, c10::Device device) {
+  at::Tensor made = host.is_non_overlapping_and_dense()
+                        ? at::empty_strided(host.sizes(), host.strides(), host.options().device(device))
+                        : at::empty(host.sizes(), host.options().device(device));
+  if (host.numel()) host_to_device(host, made, false);
+  return made;
+}
+
+namespace {
+
+// Lazily conjugated and negated views are copied as they lie; the result is put right where the two differ.
+at::Tensor copy_from(const at::Tensor& self, const at::Tensor& dst, bool non_blocking) {
+  at::Tensor from = self, to = dst;
+  if (from.is_conj()) from = from._conj();
+  if (from.is_neg()) from = from._neg_view();
+  if (to.is_conj()) to = to._conj();
+  if (to.is_neg()) to = to._neg_view();
+  copy_tensor(from, to, non_blocking);
+  if (self.is_conj() != dst.is_conj()) to.conj_physical_();
+  if (self.is_neg() != dst.is_neg()) to.neg_();
+  return dst;
+}
+
+at::Tensor copy_from_and_resize(const at::Tensor& self, const at::Tensor& dst) {
+  if (!dst.sizes().equals(self.sizes())) dst.resize_(self.sizes());
+  return copy_from(self, dst, false);
+}
+
+// The value of one element.
+at::Scalar local_scalar(const at::Tensor& self) {
+  TORCH_CHECK(self.numel() == 1, "a Tensor with ", self.numel(), " elements cannot be converted to Scalar");
+  alignas(16) char word[16] = {};
+  xhal_stream* stream = current_stream(self.device().index());
+  check(xhal_stream_copy(stream, reinterpret_cast<uint64_t>(word), address_of(self), self.element_size()),
+        "reading one element");
+  check(xhal_stream_synchronize(stream, XHAL_FOREVER), "reading one element");
+  switch (self.scalar_type()) {
+#define XHAL_CASE(type, name) \
+  case at::ScalarType::name: return at::Scalar(*reinterpret_cast<const type*>(word));
+    AT_FORALL_SCALAR_TYPES_WITH_COMPLEX_EXCEPT_COMPLEX_HALF_F8NZ(XHAL_CASE)
+    XHAL_CASE(uint16_t, UInt16)
+    XHAL_CASE(uint32_t, UInt32)
+    XHAL_CASE(uint64_t, UInt64)
+#undef XHAL_CASE
+    default: TORCH_CHECK_NOT_IMPLEMENTED(false, "no Python number for ", self.scalar_type());
+  }
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
+  m.impl("_copy_from", TORCH_FN(copy_from));
+  m.impl("_copy_from_and_resize", TORCH_FN(copy_from_and_resize));
+  m.impl("_local_scalar_dense", TORCH_FN(local_scalar));
+}
+
+// torch's core lets only copy_ through for lazily conjugated and negated views; without these .cpu() of one recurses.
+TORCH_LIBRARY_IMPL(aten, Conjugate, m) { m.impl("_copy_from", torch::CppFunction::makeFallthrough()); }
+TORCH_LIBRARY_IMPL(aten, Negative, m) { m.impl("_copy_from", torch::CppFunction::makeFallthrough()); }
+
+}  // namespace xhal_torch

@@ -1,0 +1,34 @@
+// fallback.h: operators that run on the host because the device lacks them: named once, counted, switchable.
+//
+// XHAL_FALLBACK=warn (default: each operator named once on stderr) | error (raises) | silent. Counted in every mode.
+// A fallback drains the stream by copying its operands over it; device memory is never touched by the host.
+#pragma once
+
+#include <ATen/native/CPUFallback.h>
+
+#include <map>
+#include <string>
+#include <string_view>
+#include <utility>
+
+namespace xhal_torch {
+
+void host_fallback(const c10::OperatorHandle& op, torch::jit::Stack* stack);
+
+// Counts a fallback that does not come through the dispatcher, and warns or raises as set.
+void note_fallback(const char* name, std::string_view why);
+
+std::map<std::string, uint64_t> fallback_counts();
+void reset_fallback_counts();
+
+// Remembers, for this thread's next fallback, why the device refused.
+void set_refusal(std::string_view why);
+std::string take_refusal();
+
+// Runs a native kernel's operator on the host instead, after the device has refused it.
+template <class Op, class... Args>
+decltype(auto) on_host(Args&&... args) {
+  return at::native::call_fallback_fn<&host_fallback, Op>::call(std::forward<Args>(args)...);
+}
+
+}  // namespace xhal_torch

@@ -1,0 +1,90 @@
+#include "generator.h"
+
+#include <ATen/EmptyTensor.h>
+#include <ATen/Utils.h>
+#include <ATen/core/Tensor.h>
+
+#include <cstring>
+
+namespace xhal_torch {
+
+XhalGenerator::XhalGenerator(DeviceIndex index, uint64_t seed)
+    : c10::GeneratorImpl({kXhal, index}, c10::DispatchKeySet(c10::DispatchKey::PrivateUse1)), seed_(seed) {}
+
+void XhalGenerator::set_current_seed(uint64_t seed) {
+  seed_ = seed;
+  offset_ = 0;
+}
+
+uint64_t XhalGenerator::seed() {
+  set_current_seed(c10::detail::getNonDeterministicRandom());
+  return seed_;
+}
+
+void XhalGenerator::set_offset(uint64_t offset) {
+  TORCH_CHECK(offset % 4 == 0, "the offset of a random generator of xhal is a multiple of 4, not ", offset);
+  offset_ = offset;
+}
+
+void XhalGenerator::set_state(const c10::TensorImpl& state) {
+  TORCH_CHECK(state.device().is_cpu() && state.dtype() == caffe2::TypeMeta::Make<uint8_t>() && state.numel() == 16 &&
+                  state.is_contiguous(),
+              "the state of a random generator of xhal is 16 bytes on the CPU: seed and offset; this is something else");
+  uint64_t words[2];
+  std::memcpy(words, state.data(), sizeof words);
+  seed_ = words[0];
+  set_offset(words[1]);
+}
+
+c10::intrusive_ptr<c10::TensorImpl> XhalGenerator::get_state() const {
+  at::TensorBase state = at::detail::empty_cpu({16}, at::kByte);
+  const uint64_t words[2] = {seed_, offset_};
+  std::memcpy(state.mutable_data_ptr(), words, sizeof words);
+  return state.getIntrusivePtr();
+}
+
+void XhalGenerator::graphsafe_set_state(const c10::intrusive_ptr<c10::GeneratorImpl>& state) {
+  const auto* other = dynamic_cast<const XhalGenerator*>(state.get());
+  TORCH_CHECK(other, "the state is not that of a generator of xhal");
+  seed_ = other->seed_;
+  offset_ = other->offset_;
+}
+
+Philox XhalGenerator::take(int64_t outputs) {
+  const Philox taken{seed_, offset_ / 4};
+  offset_ += (static_cast<uint64_t>(outputs) + 3) / 4 * 4;
+  return taken;
+}
+
+XhalGenerator* XhalGenerator::clone_impl() const {
+  auto* copy = new XhalGenerator(device().index(), seed_);
+  copy->offset_ = offset_;
+  return copy;
+}
+
+at::Generator new_generator(DeviceIndex index) {
+  return at::make_generator<XhalGenerator>(index < 0 ? current_device() : index);
+}
+
+const at::Generator& default_generator(DeviceIndex index) {
+  static auto* const generators = [] {
+    auto* made = new std::vector<at::Generator>;
+    for (DeviceIndex i = 0; i < device_count(); ++i) made->push_back(new_generator(i));
+    return made;
+  }();
+  if (index < 0) index = current_device();
+  TORCH_CHECK(static_cast<size_t>(index) < generators->size(), "there is no device xhal:", static_cast<int>(index));
+  return (*generators)[index];
+}
+
+Philox take_random(const std::optional<at::Generator>& generator, DeviceIndex index, int64_t outputs) {
+  auto* chosen = generator && generator->defined() ? dynamic_cast<XhalGenerator*>(generator->unsafeGetGeneratorImpl())
+                                                   : nullptr;
+  TORCH_CHECK(chosen || !generator || !generator->defined(), "Expected a 'xhal' device type for generator but found '",
+              generator->device().type(), "'");
+  if (!chosen) chosen = static_cast<XhalGenerator*>(default_generator(index).unsafeGetGeneratorImpl());
+  std::lock_guard lock(chosen->mutex_);
+  return chosen->take(outputs);
+}
+
+}  // namespace xhal_torch

@@ -1,0 +1,51 @@
+// generator.h: random numbers of a device: a seed and an offset, nothing else.
+//
+// The offset counts 32-bit random outputs; element i of a tensor takes output offset + i, whatever the sharding. The
+// catalogue's operators count in philox counters of four outputs, so launches pass offset / 4 and every use advances by
+// a multiple of 4. The state is 16 bytes (seed, offset), the form that DTensor expects.
+#pragma once
+
+#include <ATen/core/Generator.h>
+#include <c10/core/GeneratorImpl.h>
+
+#include <optional>
+
+#include "runtime.h"
+
+namespace xhal_torch {
+
+struct Philox {
+  uint64_t seed;
+  uint64_t offset;  // in counters of four outputs, as the catalogue counts
+};
+
+class XhalGenerator final : public c10::GeneratorImpl {
+ public:
+  explicit XhalGenerator(DeviceIndex index, uint64_t seed = c10::default_rng_seed_val);
+
+  void set_current_seed(uint64_t seed) override;
+  uint64_t current_seed() const override { return seed_; }
+  uint64_t seed() override;
+  void set_offset(uint64_t offset) override;
+  uint64_t get_offset() const override { return offset_; }
+  void set_state(const c10::TensorImpl& state) override;
+  c10::intrusive_ptr<c10::TensorImpl> get_state() const override;
+  void graphsafe_set_state(const c10::intrusive_ptr<c10::GeneratorImpl>& state) override;
+  c10::intrusive_ptr<c10::GeneratorImpl> graphsafe_get_state() const override { return clone(); }
+
+  // Takes `outputs` random outputs.
+  Philox take(int64_t outputs);
+
+ private:
+  XhalGenerator* clone_impl() const override;
+  uint64_t seed_;
+  uint64_t offset_ = 0;
+};
+
+const at::Generator& default_generator(DeviceIndex index);
+at::Generator new_generator(DeviceIndex index);
+
+// The generator a call names, or the device's own; takes `outputs` from it under its lock.
+Philox take_random(const std::optional<at::Generator>& generator, DeviceIndex index, int64_t outputs);
+
+}  // namespace xhal_torch

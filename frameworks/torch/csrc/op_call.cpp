@@ -1,0 +1,240 @@
+#include "op_call.h"
+
+#include <ATen/Context.h>
+#include <ATen/ops/empty_like.h>
+
+#include <cstring>
+
+#include "allocator.h"
+#include "copy.h"
+#include "fallback.h"
+
+namespace xhal_torch {
+namespace {
+
+c10::ScalarType scalar_type_of(uint8_t code, uint8_t bits) {
+  for (auto type : {at::kFloat, at::kBFloat16, at::kHalf, at::kLong, at::kInt, at::kShort, at::kChar, at::kByte,
+                    at::kBool, at::kDouble}) {
+    const Dtype dtype = dtype_of(type);
+    if (dtype.code == code && dtype.bits == bits) return type;
+  }
+  return c10::ScalarType::Undefined;
+}
+
+}  // namespace
+
+OpCall::OpCall(uint32_t id, DeviceIndex index) : index_(index) {
+  words_.push_back(key::header(id, index, at::globalContext().deterministicAlgorithms()));
+}
+
+OpCall& OpCall::attr(uint32_t index, int64_t value) {
+  words_.push_back(key::attribute(index, XHAL_ATTR_INT, 1));
+  words_.push_back(static_cast<uint64_t>(value));
+  return *this;
+}
+
+OpCall& OpCall::attr(uint32_t index, double value) {
+  uint64_t word;
+  std::memcpy(&word, &value, sizeof word);
+  words_.push_back(key::attribute(index, XHAL_ATTR_FLOAT, 1));
+  words_.push_back(word);
+  return *this;
+}
+
+OpCall& OpCall::attr(uint32_t index, c10::IntArrayRef values) {
+  words_.push_back(key::attribute(index, XHAL_ATTR_INTS, static_cast<uint32_t>(values.size())));
+  for (int64_t value : values) words_.push_back(static_cast<uint64_t>(value));
+  return *this;
+}
+
+void OpCall::push(const at::TensorBase& tensor, bool output) {
+  const auto* impl = tensor.unsafeGetTensorImpl();
+  const Dtype dtype = dtype_of(tensor.scalar_type());
+  const auto sizes = impl->sizes();
+  const auto strides = impl->strides();
+  words_.push_back(key::operand(dtype.code, dtype.bits, 0, static_cast<uint32_t>(sizes.size())));
+  for (int64_t size : sizes) words_.push_back(static_cast<uint64_t>(size));
+  for (int64_t stride : strides) words_.push_back(static_cast<uint64_t>(stride));
+  operands_.push_back({&tensor, address_of(tensor), output});
+  if (output) {
+    any_output_ = true;
+    all_outputs_empty_ = all_outputs_empty_ && impl->numel() == 0;
+  }
+}
+
+OpCall& OpCall::in(const at::TensorBase& tensor) {
+  if (!tensor.defined()) return absent();
+  words_.push_back(key::group(1));
+  push(tensor, false);
+  return *this;
+}
+
+OpCall& OpCall::in(at::TensorList tensors) {
+  words_.push_back(key::group(static_cast<uint32_t>(tensors.size())));
+  for (const auto& tensor : tensors) push(tensor, false);
+  return *this;
+}
+
+OpCall& OpCall::out(const at::TensorBase& tensor) {
+  if (!tensor.defined()) return absent();
+  words_.push_back(key::group(1));
+  push(tensor, true);
+  return *this;
+}
+
+OpCall& OpCall::out(at::TensorList tensors) {
+  words_.push_back(key::group(static_cast<uint32_t>(tensors.size())));
+  for (const auto& tensor : tensors) push(tensor, true);
+  return *this;
+}
+
+OpCall& OpCall::absent() {
+  words_.push_back(key::group(0));
+  return *this;
+}
+
+OpCall& OpCall::raw(const void* data, c10::ScalarType type, c10::IntArrayRef sizes, c10::IntArrayRef strides,
+                    bool output) {
+  const Dtype dtype = dtype_of(type);
+  words_.push_back(key::group(1));
+  words_.push_back(key::operand(dtype.code, dtype.bits, 0, static_cast<uint32_t>(sizes.size())));
+  int64_t elements = 1;
+  for (int64_t size : sizes) {
+    words_.push_back(static_cast<uint64_t>(size));
+    elements *= size;
+  }
+  for (int64_t stride : strides) words_.push_back(static_cast<uint64_t>(stride));
+  operands_.push_back({nullptr, reinterpret_cast<uint64_t>(data), output});
+  if (output) {
+    any_output_ = true;
+    all_outputs_empty_ = all_outputs_empty_ && elements == 0;
+  }
+  return *this;
+}
+
+OpCall& OpCall::scalar(double value) {
+  xhal_scalar& scalar = scalars_.emplace_back();
+  scalar = {};
+  scalar.kind = XHAL_SCALAR_FLOAT;
+  scalar.value.f = value;
+  return *this;
+}
+
+OpCall& OpCall::scalar(int64_t value) {
+  xhal_scalar& scalar = scalars_.emplace_back();
+  scalar = {};
+  scalar.kind = XHAL_SCALAR_INT;
+  scalar.value.i = value;
+  return *this;
+}
+
+OpCall& OpCall::scalar(const c10::Scalar& value) {
+  if (value.isFloatingPoint()) return scalar(value.toDouble());
+  if (value.isBoolean()) return scalar(static_cast<int64_t>(value.toBool()));
+  return scalar(value.toLong());
+}
+
+OpCall& OpCall::scalar_at(const at::TensorBase& tensor) {
+  const Dtype dtype = dtype_of(tensor.scalar_type());
+  xhal_scalar& scalar = scalars_.emplace_back();
+  scalar = {};
+  scalar.kind = XHAL_SCALAR_ADDRESS;
+  scalar.code = dtype.code;
+  scalar.bits = dtype.bits;
+  scalar.value.address = address_of(tensor);
+  return *this;
+}
+
+void OpCall::submit(const OpEntry& entry) {
+  xhal_stream* stream = current_stream(index_);
+  c10::SmallVector<uint64_t, 8> addresses;
+  for (const auto& operand : operands_) addresses.push_back(operand.address);
+  uint64_t workspace = 0;
+  std::optional<Scratch> scratch;
+  if (entry.workspace_bytes) {
+    scratch.emplace(index_, stream, entry.workspace_bytes);
+    workspace = scratch->address();
+  }
+  const char* name = op_name(key::low(words_[0]));
+  check(xhal_op_launch(stream, entry.op, addresses.data(), static_cast<uint32_t>(addresses.size()), scalars_.data(),
+                       static_cast<uint32_t>(scalars_.size()), workspace),
+        name);
+  if (launch_blocking()) [[unlikely]] check(xhal_stream_synchronize(stream, XHAL_FOREVER), name);
+}
+
+bool OpCall::run() {
+  if (any_output_ && all_outputs_empty_) return true;
+  const OpEntry* entry = find_op(words_);
+  if (entry->op && (!entry->rewrite || rewritten_)) [[likely]] {
+    submit(*entry);
+    return true;
+  }
+  if (!entry->op) {
+    refusal_ = entry->refusal;
+    set_refusal(refusal_);
+  }
+  if (rewritten_ || !run_rewritten(entry)) return false;
+  set_refusal({});
+  return true;
+}
+
+// Makes every operand what the device asked for (or contiguous, when it refused) and runs again.
+bool OpCall::run_rewritten(const OpEntry* found) {
+  std::vector<xhal_operand_need> needs = found->needs;
+  const bool refused = !found->op;
+  std::vector<at::Tensor> made;
+  std::vector<std::pair<size_t, at::Tensor>> back;
+  std::vector<const c10::TensorImpl*> origin;
+  made.reserve(operands_.size());
+
+  OpCall again(key::low(words_[0]), index_);
+  again.rewritten_ = true;
+  again.scalars_ = scalars_;
+  size_t operand = 0;
+  for (size_t i = 1; i < words_.size();) {
+    const uint64_t word = words_[i];
+    if (key::tag(word) == key::kOperand) {
+      const Operand& old = operands_[operand];
+      const size_t length = 1 + 2 * size_t(key::low(word));
+      const uint32_t need = refused ? uint32_t(XHAL_NEED_CONTIGUOUS) : needs[operand].need;
+      auto wanted = old.tensor ? old.tensor->scalar_type() : c10::ScalarType::Undefined;
+      if (need & XHAL_NEED_DTYPE) wanted = scalar_type_of(needs[operand].code, needs[operand].bits);
+      const bool layout = old.tensor && (need & XHAL_NEED_CONTIGUOUS) && !old.tensor->is_contiguous();
+      const bool align = !refused && (need & XHAL_NEED_ALIGNED) && old.address % needs[operand].alignment_bytes != 0;
+      const bool change = old.tensor && (layout || align || wanted != old.tensor->scalar_type());
+      if (change) {
+        // An operator may be in place: outputs are filled too, and an operand that comes twice stays one.
+        size_t twin = 0;
+        while (twin < made.size() && origin[twin] != old.tensor->unsafeGetTensorImpl()) ++twin;
+        if (twin == made.size()) {
+          const at::Tensor tensor(*old.tensor);
+          made.push_back(at::empty_like(tensor, at::TensorOptions().dtype(wanted), at::MemoryFormat::Contiguous));
+          origin.push_back(old.tensor->unsafeGetTensorImpl());
+          copy_on_device(tensor, made.back());
+        }
+        again.push(made[twin], old.output);
+        if (old.output) back.emplace_back(operand, made[twin]);
+      } else {
+        for (size_t k = 0; k < length; ++k) again.words_.push_back(words_[i + k]);
+        again.operands_.push_back(old);
+        again.any_output_ = again.any_output_ || old.output;
+        again.all_outputs_empty_ = again.all_outputs_empty_ && !old.output;
+      }
+      i += length;
+      ++operand;
+    } else {
+      const size_t length = key::tag(word) == key::kAttribute ? 1 + size_t(key::low(word)) : 1;
+      for (size_t k = 0; k < length; ++k) again.words_.push_back(words_[i + k]);
+      i += length;
+    }
+  }
+  if (refused && made.empty()) return false;
+  if (!again.run()) {
+    refusal_ = again.refusal_;
+    return false;
+  }
+  for (const auto& [which, copy] : back) copy_on_device(copy, at::Tensor(*operands_[which].tensor));
+  return true;
+}
+
+}  // namespace xhal_torch

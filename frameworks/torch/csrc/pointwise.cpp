@@ -1,0 +1,261 @@
+#include "pointwise.h"
+
+#include <ATen/TensorIterator.h>
+#include <ATen/native/TypeProperties.h>
+#include <c10/core/DefaultDtype.h>
+
+#include "copy.h"
+#include "views.h"
+
+namespace xhal_torch {
+namespace {
+
+bool is_host_number(const at::Tensor& tensor) { return tensor.dim() == 0 && tensor.is_cpu(); }
+
+at::Tensor cast(const at::Tensor& tensor, c10::ScalarType type) {
+  if (tensor.scalar_type() == type) return tensor;
+  at::Tensor made = new_dense_like(tensor, type);
+  copy_on_device(tensor, made);
+  return made;
+}
+
+}  // namespace
+
+Pointwise& Pointwise::operand(const at::Tensor& tensor) {
+  Input& input = inputs_[count_++];
+  input.tensor = &tensor;
+  return *this;
+}
+
+Pointwise& Pointwise::optional_operand(const std::optional<at::Tensor>& tensor) {
+  return tensor && tensor->defined() ? operand(*tensor) : absent();
+}
+
+Pointwise& Pointwise::number(const at::Scalar& value) {
+  Input& input = inputs_[count_++];
+  input.number = true;
+  input.value = value;
+  return *this;
+}
+
+Pointwise& Pointwise::plain(const at::Tensor& tensor) {
+  inputs_[count_].plain = true;
+  return operand(tensor);
+}
+
+Pointwise& Pointwise::attr(uint32_t index, int64_t value) {
+  attribute_[attributes_++] = {index, false, value, 0};
+  return *this;
+}
+
+Pointwise& Pointwise::attr(uint32_t index, double value) {
+  attribute_[attributes_++] = {index, true, 0, value};
+  return *this;
+}
+
+Pointwise& Pointwise::scalar(uint32_t index, const at::Scalar& value) {
+  scalar_[index] = value;
+  if (index >= scalars_) {
+    for (uint32_t i = scalars_; i < index; ++i) scalar_[i] = 0;
+    scalars_ = static_cast<uint8_t>(index + 1);
+  }
+  return *this;
+}
+
+c10::ScalarType Pointwise::common_type() const {
+  at::native::ResultTypeState state;
+  for (int i = 0; i < count_; ++i) {
+    const Input& input = inputs_[i];
+    if (input.plain) continue;
+    if (input.tensor) state = at::native::update_result_type_state(*input.tensor, state);
+    if (input.number) state = at::native::update_result_type_state(input.value, state);
+  }
+  return at::native::result_type(state);
+}
+
+void Pointwise::begin(OpCall& call) const {
+  for (int i = 0; i < attributes_; ++i) {
+    const Attribute& attribute = attribute_[i];
+    if (attribute.floating) {
+      call.attr(attribute.index, attribute.f);
+    } else {
+      call.attr(attribute.index, attribute.i);
+    }
+  }
+}
+
+bool Pointwise::finish(OpCall& call) const {
+  for (int i = 0; i < scalars_; ++i) call.scalar(scalar_[i]);
+  return call.run();
+}
+
+// The first tensor on the device that counts for the type, or any on the device; null when there is none, or when an
+// operand is on the host and no mere number.
+const at::Tensor* Pointwise::leader() const {
+  const at::Tensor* leader = nullptr;
+  bool plain = true;
+  for (int i = 0; i < count_; ++i) {
+    const Input& input = inputs_[i];
+    if (!input.tensor) continue;
+    if (input.tensor->device().type() != kXhal) {
+      if (!is_host_number(*input.tensor)) return nullptr;
+      continue;
+    }
+    if (!leader || (plain && !input.plain)) {
+      leader = input.tensor;
+      plain = input.plain;
+    }
+  }
+  return leader;
+}
+
+// Turns 0-d CPU tensors into numbers, and numbers into the launch scalars of their positions.
+bool Pointwise::place_numbers() {
+  // The catalogue's scalars begin with the operands that may be numbers.
+  const int first = id_ == XHAL_OP_where ? 1 : id_ == XHAL_OP_lerp ? 2 : 0;
+  for (int i = 0; i < count_; ++i) {
+    Input& input = inputs_[i];
+    if (input.tensor && input.tensor->device().type() != kXhal) {
+      if (id_ < XHAL_OP_add || id_ > XHAL_OP_lerp || i < first || input.plain) return false;
+      input.value = input.tensor->item();
+      input.tensor = nullptr;
+      input.number = true;
+    }
+    if (input.number) scalar(static_cast<uint32_t>(i - first), input.value);
+  }
+  return true;
+}
+
+bool Pointwise::run(at::Tensor& out) {
+  const at::Tensor* like = leader();
+  if (!like) return false;
+
+  // Operands of one type, or floating ones with a real number: nothing to promote.
+  c10::ScalarType common = like->scalar_type();
+  bool promote = false;
+  for (int i = 0; i < count_; ++i) {
+    const Input& input = inputs_[i];
+    if (input.tensor) {
+      promote = promote || (!input.plain && input.tensor->scalar_type() != common);
+      TORCH_CHECK(input.tensor->device() == like->device() || input.tensor->is_cpu(),
+                  "Expected all tensors to be on the same device, but found at least two devices, ", like->device(),
+                  " and ", input.tensor->device(), "!");
+    } else if (input.number) {
+      promote = promote || !c10::isFloatingType(common) || input.value.isComplex();
+    }
+  }
+  if (promote) common = common_type();
+  if (types_ == Types::to_float && c10::isIntegralType(common, /*includeBool=*/true)) {
+    common = c10::get_default_dtype_as_scalartype();
+  }
+  if (!is_native(common)) return false;
+  if (!c10::isFloatingType(common)) {
+    // Torch's errors for such requests come from its own kernels.
+    for (int i = 0; i < scalars_; ++i) {
+      if (scalar_[i].isFloatingPoint()) return false;
+    }
+  }
+  if (!place_numbers()) return false;
+
+  bool alike = like->scalar_type() == common;
+  for (int i = 0; i < count_ && alike; ++i) {
+    const Input& input = inputs_[i];
+    if (!input.tensor) continue;
+    alike = input.tensor->is_contiguous() && (input.plain || input.tensor->scalar_type() == common) &&
+            input.tensor->sizes().equals(like->sizes());
+  }
+  const c10::ScalarType result = types_ == Types::boolean ? c10::ScalarType::Bool : common;
+  if (alike && (!out.defined() || (out.is_contiguous() && out.scalar_type() == result &&
+                                   out.sizes().equals(like->sizes()) && out.device() == like->device()))) {
+    return run_alike(out, *like, result);
+  }
+  return run_iterated(out, common, result);
+}
+
+bool Pointwise::run_alike(at::Tensor& out, const at::Tensor& like, c10::ScalarType result) {
+  if (!out.defined()) out = new_tensor(like.sizes(), result, like.device());
+  const int64_t size = like.numel();
+  const int64_t stride = 1;
+  OpCall call(id_, like);
+  begin(call);
+  for (int i = 0; i < count_; ++i) {
+    const at::Tensor* tensor = inputs_[i].tensor;
+    if (tensor) {
+      call.raw(reinterpret_cast<const void*>(address_of(*tensor)), tensor->scalar_type(), size, stride, false);
+    } else {
+      call.absent();
+    }
+  }
+  call.raw(reinterpret_cast<const void*>(address_of(out)), result, size, stride, true);
+  return finish(call);
+}
+
+bool Pointwise::run_iterated(at::Tensor& out, c10::ScalarType common, c10::ScalarType result) {
+  at::Tensor cast_inputs[kMost];
+  at::TensorIteratorConfig config;
+  config.set_check_mem_overlap(true).check_all_same_dtype(false);
+  const bool had_out = out.defined();
+  if (!had_out) config.declare_static_dtype(result);
+  config.add_output(out);
+  for (int i = 0; i < count_; ++i) {
+    const Input& input = inputs_[i];
+    if (!input.tensor) continue;
+    const auto type = input.tensor->scalar_type();
+    if (input.plain || type == common || (mixes_floats() && is_float(type) && is_float(common))) {
+      config.add_const_input(*input.tensor);
+    } else {
+      cast_inputs[i] = cast(*input.tensor, common);
+      config.add_const_input(cast_inputs[i]);
+    }
+  }
+  if (had_out && types_ != Types::boolean) {
+    TORCH_CHECK(c10::canCast(common, out.scalar_type()), "result type ", common,
+                " can't be cast to the desired output type ", out.scalar_type());
+  }
+  at::TensorIterator iter = config.build();
+  out = iter.output(0);
+  if (iter.numel() == 0) return true;
+
+  const auto type = out.scalar_type();
+  const bool direct = type == result || (mixes_floats() && types_ != Types::boolean && is_float(type) && is_float(result));
+  const int ndim = iter.ndim();
+  if (!direct || ndim > XHAL_MAX_DIMENSIONS) {
+    // Into a contiguous result of the operator's own type, then over.
+    at::Tensor packed[kMost];
+    Pointwise again(*this);
+    int operand = 1;
+    for (int i = 0; i < count_; ++i) {
+      if (!inputs_[i].tensor) continue;
+      packed[i] = iter.tensor(operand++).expand(out.sizes()).contiguous();
+      again.inputs_[i].tensor = &packed[i];
+    }
+    at::Tensor temporary = new_tensor(out.sizes(), result, out.device());
+    if (!again.run_alike(temporary, temporary, result)) return false;
+    copy_on_device(temporary, out);
+    return true;
+  }
+
+  OpCall call(id_, out);
+  begin(call);
+  // TensorIterator counts dimensions from the fastest and strides in bytes.
+  c10::SmallVector<int64_t, XHAL_MAX_DIMENSIONS> sizes(iter.shape().rbegin(), iter.shape().rend());
+  c10::SmallVector<int64_t, XHAL_MAX_DIMENSIONS> strides(ndim);
+  const auto add = [&](int arg, bool output) {
+    const auto bytes = iter.strides(arg);
+    const int64_t width = iter.element_size(arg);
+    for (int d = 0; d < ndim; ++d) strides[ndim - 1 - d] = bytes[d] / width;
+    call.raw(iter.data_ptr(arg), iter.dtype(arg), sizes, strides, output);
+  };
+  int operand = 1;
+  for (int i = 0; i < count_; ++i) {
+    if (inputs_[i].tensor) {
+      add(operand++, false);
+    } else {
+      call.absent();
+    }
+  }
+  add(0, true);
+  return finish(call);
+}
+
+}  // namespace xhal_torch

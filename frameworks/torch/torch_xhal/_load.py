@@ -1,0 +1,117 @@
+"""Makes torch know the device: versions, names, generators, distributed, and what happens at exit."""
+
+import atexit
+import importlib
+import json
+import os
+import sys
+
+import torch
+
+FLOOR = (2, 6)
+
+
+class StandDown(Exception):
+    """Not an error of torch: the device cannot be had here, and the text says why and what to do."""
+
+
+def _version(text: str) -> tuple:
+    return tuple(int(part) for part in text.split("+")[0].split(".")[:2])
+
+
+def _check_versions() -> None:
+    here = torch.__version__
+    if _version(here) < FLOOR:
+        raise StandDown(f"torch {here} is older than {FLOOR[0]}.{FLOOR[1]}, the oldest it works with")
+    try:
+        from ._build import BUILT_FOR_TORCH
+    except ImportError:
+        raise StandDown("the package is incomplete (no _build.py); install it anew: pip install ./frameworks/torch")
+    if _version(here) != _version(BUILT_FOR_TORCH):
+        raise StandDown(
+            f"it was built for torch {BUILT_FOR_TORCH}, this is torch {here}, and torch keeps no binary interface. "
+            "Build it for this torch: pip install --no-build-isolation ./frameworks/torch"
+        )
+
+
+def _import_extension():
+    try:
+        return importlib.import_module("torch_xhal._C")
+    except ImportError as error:
+        text = str(error)
+        if "libxhal" in text or "libxcoll" in text:
+            raise StandDown(
+                f"{text}. Install xHAL (cmake --install) or add its lib folder to LD_LIBRARY_PATH"
+            ) from None
+        raise StandDown(f"its extension does not load: {text}") from None
+
+
+def _only_the_host(extension) -> bool:
+    """Whether all xHAL can offer here are host cores."""
+    return all(extension.describe(i)["plugin"] == "cpu" for i in range(extension.device_count()))
+
+
+def _other_accelerator() -> str:
+    """Name of an accelerator torch has without us, or "". Looks before it asks: asking starts drivers."""
+    if (os.path.exists("/dev/nvidiactl") or os.path.exists("/dev/kfd")) and torch.cuda.is_available():
+        return "cuda"
+    if hasattr(torch, "xpu") and os.path.exists("/dev/dri") and torch.xpu.is_available():
+        return "xpu"
+    return ""
+
+
+def load() -> str:
+    _check_versions()
+    extension = _import_extension()
+    other = _other_accelerator()
+    if other and not os.environ.get("XHAL_VISIBLE_DEVICES") and _only_the_host(extension):
+        # A process has one accelerator. Host cores do not take the place of a real one unasked.
+        return f"stood down: torch has {other}; set XHAL_VISIBLE_DEVICES to use xhal instead"
+
+    from . import device
+
+    torch.utils.rename_privateuse1_backend("xhal")
+    torch._register_device_module("xhal", device)
+    torch.utils.generate_methods_for_privateuse1_backend(for_storage=True)
+    _register_distributed()
+    _register_compiler()
+    atexit.register(_at_exit, extension)
+    return "loaded"
+
+
+def _register_distributed() -> None:
+    if not torch.distributed.is_available():
+        return
+    try:
+        from . import distributed
+    except ImportError:
+        return
+    distributed.register()
+
+
+def _register_compiler() -> None:
+    """Tells dynamo about the device when dynamo is imported, not before: importing it here costs a second."""
+    from . import compiler
+
+    compiler.register_when_needed()
+
+
+def write_fallback_report(extension, path: str) -> None:
+    path = path.replace("%p", str(os.getpid()))
+    report = {"pid": os.getpid(), "fallbacks": extension.fallbacks()}
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(report, file, indent=1, sort_keys=True)
+        file.write("\n")
+
+
+def _at_exit(extension) -> None:
+    """Report, then process groups, then the library: what still runs may need what is closed later."""
+    if extension.is_in_bad_fork():
+        return
+    path = os.environ.get("XHAL_FALLBACK_REPORT")
+    if path:
+        try:
+            write_fallback_report(extension, path)
+        except OSError as error:
+            print(f"xhal: cannot write XHAL_FALLBACK_REPORT={path}: {error.strerror}", file=sys.stderr)
+    extension.shutdown()
