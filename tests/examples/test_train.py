@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN = ROOT / "examples" / "train.py"
-DEADLINE_SECONDS = 80
+DEADLINE_SECONDS = 150
 SMALL = ["--device", "cpu", "--batch_size", "4", "--seq_len", "16", "--eval_interval", "1000"]
 
 
@@ -60,11 +60,8 @@ def checkpoints(log_dir: Path) -> list[str]:
     return sorted(path.name for path in log_dir.glob("checkpoint-*"))
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_resumed_run_repeats_the_losses_of_an_uninterrupted_one_bit_for_bit(
-    tmp_path, text, precision
-):
-    options = [*SMALL, "--data", text, "--max_steps", 8, "--precision", precision]
+def test_a_resumed_run_repeats_the_losses_of_an_uninterrupted_one_bit_for_bit(tmp_path, text):
+    options = [*SMALL, "--data", text, "--max_steps", 8, "--precision", "bf16"]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     finished(*options, "--save_interval", 5, "--log_dir", whole)
     parts.mkdir()
@@ -91,7 +88,7 @@ def test_a_resumed_run_drops_the_records_of_steps_that_it_runs_again(tmp_path, t
 
 def test_ctrl_c_saves_a_checkpoint_that_resumes_to_the_same_losses(tmp_path, text):
     stopped, whole = tmp_path / "stopped", tmp_path / "whole"
-    options = [*SMALL, "--data", text, "--max_steps", 400]
+    options = [*SMALL, "--data", text, "--max_steps", 200]
     process = subprocess.Popen(
         [sys.executable, str(TRAIN), *map(str, options), "--log_dir", str(stopped)],
         env=environment(),
@@ -113,7 +110,7 @@ def test_ctrl_c_saves_a_checkpoint_that_resumes_to_the_same_losses(tmp_path, tex
     assert "go on with --resume" in output
     assert len(checkpoints(stopped)) == 1
     reached = len(rows(stopped))
-    assert 0 < reached < 400
+    assert 0 < reached < 200
 
     finished(*options, "--log_dir", stopped, "--resume", "latest")
     finished(*options, "--log_dir", whole)
@@ -127,10 +124,12 @@ def test_only_the_last_two_checkpoints_are_kept_and_nothing_unfinished(tmp_path,
 
 
 @pytest.fixture(scope="session")
-def single(tmp_path_factory, text) -> list[float]:
+def single(tmp_path_factory, text) -> Path:
+    """A run of 10 steps in one process, which saved at 5."""
     log_dir = tmp_path_factory.mktemp("single")
-    finished(*SMALL, "--data", text, "--max_steps", 10, "--log_dir", log_dir)
-    return losses(log_dir)
+    options = [*SMALL, "--data", text, "--max_steps", 10, "--save_interval", 5]
+    finished(*options, "--log_dir", log_dir)
+    return log_dir
 
 
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp2"])
@@ -141,21 +140,15 @@ def test_two_ranks_with_accumulation_repeat_the_losses_of_one_process(
         *SMALL, "--data", text, "--max_steps", 10, "--log_dir", tmp_path,
         "--parallel", parallel, "--gradient_accumulation", 2, ranks=2,
     )  # fmt: skip
-    assert losses(tmp_path) == pytest.approx(single, rel=1e-4)
+    assert losses(tmp_path) == pytest.approx(losses(single), rel=1e-4)
 
 
 def test_a_checkpoint_of_one_process_resumes_sharded_over_two(tmp_path, text, single):
-    whole = tmp_path / "whole"
-    options = [*SMALL, "--data", text, "--max_steps", 10]
-    finished(*options, "--log_dir", whole, "--save_interval", 5)
-    resumed = tmp_path / "resumed"
-
     finished(
-        *options, "--log_dir", resumed, "--parallel", "fsdp2",
-        "--resume", whole / "checkpoint-00000005.pt", ranks=2,
+        *SMALL, "--data", text, "--max_steps", 10, "--log_dir", tmp_path, "--parallel", "fsdp2",
+        "--resume", single / "checkpoint-00000005.pt", ranks=2,
     )  # fmt: skip
-
-    assert losses(resumed) == pytest.approx(single[5:], rel=1e-4)
+    assert losses(tmp_path) == pytest.approx(losses(single)[5:], rel=1e-4)
 
 
 def test_the_large_model_is_refused_with_its_memory_plan_before_anything_is_allocated(tmp_path):
