@@ -189,7 +189,8 @@ void lose_device(DeviceRecord& record, ErrorRecord error) {
     const std::lock_guard lock(registry().mutex);
     ++record.plugin->generations[record.info.ordinal];
   }
-  record.post_event(XHAL_DEVICE_EVENT_LOST, XHAL_LOG_ERROR, error.text);  // whoever is woken next may read it
+  record.post_event(XHAL_DEVICE_EVENT_LOST, XHAL_LOG_ERROR,
+                    error.text);  // whoever is woken next may read it
   fail_all_timelines(error, &record);
 }
 

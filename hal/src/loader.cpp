@@ -9,9 +9,9 @@
 #include <fstream>
 #include <mutex>
 #define BOOST_DLL_USE_STD_FS
-#include <boost/dll/library_info.hpp>
 #include <boost/dll/shared_library.hpp>
 
+#include "elf_symbols.hpp"
 #include "environment.hpp"
 #include "error.hpp"
 #include "host_services.hpp"
@@ -232,20 +232,13 @@ Problem inspect_library(const fs::path& library) {
                                                                   : "a 32-bit machine",
                            arch_name(kMachine)));
   }
-  std::error_code error;
-  const auto size = fs::file_size(library, error);
-  if (error || header.e_shoff + static_cast<uint64_t>(header.e_shnum) * header.e_shentsize > size) {
-    return bad(XHAL_ERR_CORRUPT, "is truncated: its section table lies beyond the end of the file");
-  }
-  try {
-    boost::dll::library_info info(library);
-    const auto symbols = info.symbols();
-    if (std::find(symbols.begin(), symbols.end(), kEntry) == symbols.end()) {
-      return bad(XHAL_ERR_PLUGIN,
-                 fmt::format("does not export {}: it is not an xHAL plugin", kEntry));
-    }
-  } catch (const std::exception& e) {
-    return bad(XHAL_ERR_CORRUPT, fmt::format("cannot be read as a library: {}", e.what()));
+  const auto symbols = exported_symbols(library);
+  if (!symbols)
+    return bad(XHAL_ERR_CORRUPT,
+               "is truncated or damaged: its tables lie beyond the end of the file");
+  if (std::find(symbols->begin(), symbols->end(), kEntry) == symbols->end()) {
+    return bad(XHAL_ERR_PLUGIN,
+               fmt::format("does not export {}: it is not an xHAL plugin", kEntry));
   }
   return {};
 }

@@ -1,0 +1,16 @@
+// elf_symbols.hpp: the exported symbols of a library, read without loading it.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace xhal {
+
+// Names defined in .dynsym, what the dynamic linker sees; nullopt when the file is not a whole
+// 64-bit ELF library. (boost::dll::library_info reads .symtab, which a stripped library does not
+// have, with the string table that comes last in the file, which need not be its own.)
+std::optional<std::vector<std::string>> exported_symbols(const std::filesystem::path& library);
+
+}  // namespace xhal
