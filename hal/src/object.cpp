@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "error.hpp"
+#include "state.hpp"
 
 namespace xhal {
 namespace {
@@ -135,6 +136,7 @@ xhal_status bad_handle(const void* object, uint32_t expected_kind, const char* o
                 kind_name(expected_kind));
   }
   const uint32_t kind = head_of(object)->kind;
+  if (kind == XHAL_KIND_DEAD && !is_running()) return fail_state(operation);
   if (kind == XHAL_KIND_DEAD) {
     return fail(XHAL_ERR_INVALID_HANDLE, operation,
                 "{}: this {} has been destroyed ({}).\n  Run with XHAL_LAYERS=validate to find "

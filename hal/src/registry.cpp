@@ -30,7 +30,7 @@ void after_fork_in_child() {
   auto& r = registry();
   new (&r.mutex) std::recursive_mutex;
   cells_after_fork();
-  if (r.devices.empty()) return;
+  if (std::all_of(r.devices.begin(), r.devices.end(), [](auto* d) { return d->closed; })) return;
   timelines_after_fork();
   for (auto* d : r.devices) {
     switch_to_stopped(d->table);
