@@ -24,49 +24,12 @@ constexpr int64_t kOnStack = 64;    // results and parts that need no workspace
 constexpr DType native(float) { return DType::f32; }
 constexpr DType native(int64_t) { return DType::i64; }
 
-struct Dims {
-  std::array<int64_t, XHAL_MAX_DIMENSIONS> kept_sizes{}, kept_in{}, kept_out{}, kept_second{},
-      reduced_sizes{}, reduced_in{};
-  uint32_t kept = 0, reduced = 0;
-};
-
-// Which dimensions of `in` are reduced and which one of `out` (and of `second`, of the same sizes)
-// each kept one is; false when the sizes do not fit.
-bool match_dims(const xhal_tensor_desc& in, const xhal_tensor_desc& out,
-                const xhal_tensor_desc& second, std::span<const int64_t> list, Dims& dims) {
-  if (!same_sizes(out, second)) return false;
-  std::array<bool, XHAL_MAX_DIMENSIONS> reduce{};
-  for (uint32_t d = 0; d < in.ndim; ++d) reduce[d] = list.empty();
-  for (int64_t dim : list) {
-    if (dim < 0) dim += in.ndim;
-    if (in.ndim == 0 && (dim == 0 || dim == -1)) continue;
-    if (dim < 0 || dim >= in.ndim) return false;
-    reduce[dim] = true;
-  }
-  const bool keeps = out.ndim == in.ndim;
-  uint32_t at = 0;
-  for (uint32_t d = 0; d < in.ndim; ++d) {
-    if (reduce[d]) {
-      dims.reduced_sizes[dims.reduced] = in.sizes[d];
-      dims.reduced_in[dims.reduced++] = in.strides[d];
-      if (keeps && out.sizes[at++] != 1) return false;
-      continue;
-    }
-    if (at >= out.ndim || out.sizes[at] != in.sizes[d]) return false;
-    dims.kept_sizes[dims.kept] = in.sizes[d];
-    dims.kept_in[dims.kept] = in.strides[d];
-    dims.kept_out[dims.kept] = out.strides[at];
-    dims.kept_second[dims.kept++] = second.strides[at++];
-  }
-  return at == out.ndim;
-}
-
 template <class T>
 class Reduction {
  public:
   using A = AccumulatorOf<T>;
 
-  Reduction(const Dims& dims, DType type, Fold fold)
+  Reduction(const ReducedDims& dims, DType type, Fold fold)
       : fold_(fold), type_(type), size_(size_of(type)) {
     if constexpr (std::is_same_v<T, float>) {
       fns_ = float_fold(fold);
@@ -240,7 +203,7 @@ class ReduceOp final : public Op {
  public:
   using A = AccumulatorOf<T>;
 
-  ReduceOp(const Dims& dims, DType in, DType out, Fold fold, Finish finish)
+  ReduceOp(const ReducedDims& dims, DType in, DType out, Fold fold, Finish finish)
       : reduction_(dims, in, fold), finish_(finish) {
     out_size_ = static_cast<int64_t>(size_of(out));
     store_ = storer<A>(out, reduction_.kept().inner_stride(1) == 1);
@@ -302,7 +265,7 @@ bool is_extreme(Fold fold) {
 Prepared prepare_fold(const OpRequest& request, Fold fold, Finish finish, Refusal& refusal,
                       double p = 0) {
   const xhal_tensor_desc &in = *request.operand(0), &out = *request.operand(1);
-  Dims dims;
+  ReducedDims dims;
   if (!match_dims(in, out, out, request.attribute_ints(0), dims)) return bad_dims(request, refusal);
   if (element_count(in) == 0 && element_count(out) != 0 && is_extreme(fold) &&
       request.id() != XHAL_OP_norm)
@@ -334,7 +297,7 @@ Prepared prepare_norm(const OpRequest& request, Refusal& refusal) {
 
 class VarianceOp final : public Op {
  public:
-  VarianceOp(const Dims& dims, DType in, DType out, double correction, bool root)
+  VarianceOp(const ReducedDims& dims, DType in, DType out, double correction, bool root)
       : sum_(dims, in, Fold::sum),
         squares_(dims, in, Fold::sum_centered_squares),
         correction_(correction),
@@ -382,7 +345,7 @@ class VarianceOp final : public Op {
 Prepared prepare_var(const OpRequest& request, Refusal& refusal) {
   const xhal_tensor_desc &in = *request.operand(0), &out = *request.operand(1);
   const xhal_tensor_desc* mean = request.operand(2);
-  Dims dims;
+  ReducedDims dims;
   if (!match_dims(in, out, mean != nullptr ? *mean : out, request.attribute_ints(0), dims))
     return bad_dims(request, refusal);
   if (mean != nullptr && dtype_of(*mean) != dtype_of(out))
@@ -397,6 +360,35 @@ Prepared prepare_var(const OpRequest& request, Refusal& refusal) {
 
 }  // namespace
 
+bool match_dims(const xhal_tensor_desc& in, const xhal_tensor_desc& out,
+                const xhal_tensor_desc& second, std::span<const int64_t> list, ReducedDims& dims) {
+  if (!same_sizes(out, second)) return false;
+  std::array<bool, XHAL_MAX_DIMENSIONS> reduce{};
+  for (uint32_t d = 0; d < in.ndim; ++d) reduce[d] = list.empty();
+  for (int64_t dim : list) {
+    if (dim < 0) dim += in.ndim;
+    if (in.ndim == 0 && (dim == 0 || dim == -1)) continue;
+    if (dim < 0 || dim >= in.ndim) return false;
+    reduce[dim] = true;
+  }
+  const bool keeps = out.ndim == in.ndim;
+  uint32_t at = 0;
+  for (uint32_t d = 0; d < in.ndim; ++d) {
+    if (reduce[d]) {
+      dims.reduced_sizes[dims.reduced] = in.sizes[d];
+      dims.reduced_in[dims.reduced++] = in.strides[d];
+      if (keeps && out.sizes[at++] != 1) return false;
+      continue;
+    }
+    if (at >= out.ndim || out.sizes[at] != in.sizes[d]) return false;
+    dims.kept_sizes[dims.kept] = in.sizes[d];
+    dims.kept_in[dims.kept] = in.strides[d];
+    dims.kept_out[dims.kept] = out.strides[at];
+    dims.kept_second[dims.kept++] = second.strides[at++];
+  }
+  return at == out.ndim;
+}
+
 std::span<const OpEntry> reduce_ops() {
   static constexpr OpEntry kOps[] = {
       {XHAL_OP_sum, prepare_reduce<Fold::sum>},
@@ -408,6 +400,9 @@ std::span<const OpEntry> reduce_ops() {
       {XHAL_OP_all, prepare_reduce<Fold::all>},
       {XHAL_OP_norm, prepare_norm},
       {XHAL_OP_var, prepare_var},
+      {XHAL_OP_argmax, prepare_argmax},
+      {XHAL_OP_argmin, prepare_argmin},
+      {XHAL_OP_cumsum, prepare_cumsum},
   };
   return kOps;
 }

@@ -2,8 +2,12 @@
 // row of accumulators.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
+#include <span>
+
+#include "op.hpp"
 
 namespace xhal::cpu {
 
@@ -59,6 +63,24 @@ FoldFns<int64_t> int_fold(Fold fold);
 // wider type.
 constexpr size_t kFoldRun = 2048;
 constexpr size_t kFoldRows = 64;
+
+// The dimensions of an input as two nests: the kept ones, with the strides of the outputs, and the
+// reduced ones.
+struct ReducedDims {
+  std::array<int64_t, XHAL_MAX_DIMENSIONS> kept_sizes{}, kept_in{}, kept_out{}, kept_second{},
+      reduced_sizes{}, reduced_in{};
+  uint32_t kept = 0, reduced = 0;
+};
+
+// Which dimensions of `in` are reduced and which one of `out` (and of `second`, of the same sizes)
+// each kept one is; false when the sizes do not fit.
+bool match_dims(const xhal_tensor_desc& in, const xhal_tensor_desc& out,
+                const xhal_tensor_desc& second, std::span<const int64_t> list, ReducedDims& dims);
+
+// reduce_scan.cpp
+Prepared prepare_argmax(const OpRequest& request, Refusal& refusal);
+Prepared prepare_argmin(const OpRequest& request, Refusal& refusal);
+Prepared prepare_cumsum(const OpRequest& request, Refusal& refusal);
 
 template <class A>
 A fold_start(Fold fold);
