@@ -1,8 +1,9 @@
 // dnnl.cpp: primitives of oneDNN 2.6 and 3.x behind one interface.
 #include "dnnl.hpp"
 
-#include <oneapi/dnnl/dnnl.hpp>
 #include <utility>
+
+#include "dnnl_internal.hpp"
 
 // Declared here because omp.h belongs to a compiler and comes only with some.
 extern "C" {
@@ -15,26 +16,9 @@ namespace {
 
 using dnnl::memory;
 
-// Never destroyed: kernels run until the process exits.
-const dnnl::engine& engine() {
-  static const auto* const e = new dnnl::engine(dnnl::engine::kind::cpu, 0);
-  return *e;
-}
-
-memory::data_type data_type(DType type) {
-  switch (type) {
-    case DType::f32:
-      return memory::data_type::f32;
-    case DType::bf16:
-      return memory::data_type::bf16;
-    default:
-      return memory::data_type::undef;
-  }
-}
-
 memory::desc matrix(int64_t rows, int64_t columns, DType type, bool transposed, int64_t stride) {
   const auto strides = transposed ? memory::dims{1, stride} : memory::dims{stride, 1};
-  return {{rows, columns}, data_type(type), strides};
+  return {{rows, columns}, dnnl_type(type), strides};
 }
 
 void append_activation(dnnl::post_ops& ops, Activation activation) {
@@ -49,29 +33,34 @@ void append_activation(dnnl::post_ops& ops, Activation activation) {
 #endif
 }
 
-dnnl::matmul::primitive_desc make_matmul(const memory::desc& src, const memory::desc& weights,
-                                         const memory::desc& bias, const memory::desc& dst,
-                                         const dnnl::primitive_attr& attr) {
-#if DNNL_VERSION_MAJOR >= 3
-  return {engine(), src, weights, bias, dst, attr};
-#else
-  return {dnnl::matmul::desc(src, weights, bias, dst), attr, engine()};
-#endif
-}
-
 bool has_isa(dnnl::cpu_isa wanted) {
   const auto isa = static_cast<unsigned>(dnnl::get_effective_cpu_isa());
   const auto bits = static_cast<unsigned>(wanted);
   return (isa & bits) == bits;
 }
 
-// One stream a thread: streams of the CPU engine hold no state worth sharing.
-const dnnl::stream& stream() {
-  thread_local const dnnl::stream s(engine());
+}  // namespace
+
+const dnnl::engine& dnnl_engine() {
+  static const auto* const e = new dnnl::engine(dnnl::engine::kind::cpu, 0);
+  return *e;
+}
+
+const dnnl::stream& dnnl_stream() {
+  thread_local const dnnl::stream s(dnnl_engine());
   return s;
 }
 
-}  // namespace
+memory::data_type dnnl_type(DType type) {
+  switch (type) {
+    case DType::f32:
+      return memory::data_type::f32;
+    case DType::bf16:
+      return memory::data_type::bf16;
+    default:
+      return memory::data_type::undef;
+  }
+}
 
 struct DnnlKernel::Impl {
   dnnl::primitive primitive;
@@ -109,7 +98,7 @@ std::shared_ptr<const DnnlKernel> DnnlKernel::matmul(const MatmulSpec& s, std::s
   attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);
   attr.set_post_ops(ops);
 
-  const auto pd = make_matmul(src_desc, weights_desc, bias_desc, dst_desc, attr);
+  const auto pd = dnnl_describe<dnnl::matmul>(attr, src_desc, weights_desc, bias_desc, dst_desc);
   auto impl = std::make_unique<Impl>();
   impl->primitive = dnnl::matmul(pd);
   impl->add(src, DNNL_ARG_SRC, src_desc);
@@ -136,7 +125,7 @@ DnnlKernel::Session::Session(const DnnlKernel& kernel) : state_(std::make_unique
   s.impl = kernel.impl_.get();
   for (int slot = 0; slot < slot_count; ++slot) {
     if (s.impl->arguments[slot] == 0) continue;
-    s.memories[slot] = memory(s.impl->descs[slot], engine(), nullptr);
+    s.memories[slot] = memory(s.impl->descs[slot], dnnl_engine(), nullptr);
     s.arguments[s.count++] = {s.impl->arguments[slot], s.memories[slot].get()};
   }
 }
@@ -150,8 +139,8 @@ void DnnlKernel::Session::set(Slot slot, const void* address) {
 
 bool DnnlKernel::Session::run() {
   const State& s = *state_;
-  return dnnl_primitive_execute(s.impl->primitive.get(), stream().get(), s.count, s.arguments) ==
-         dnnl_success;
+  return dnnl_primitive_execute(s.impl->primitive.get(), dnnl_stream().get(), s.count,
+                                s.arguments) == dnnl_success;
 }
 
 SingleThread::SingleThread() : before_(omp_get_max_threads()) {
