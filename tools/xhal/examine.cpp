@@ -18,7 +18,7 @@
 #include "common/process.hpp"
 #include "xhal/command.hpp"
 #include "xhal/doctor.hpp"
-#include "xhal/elf_file.hpp"
+#include "common/elf_file.hpp"
 
 namespace xhal::tools {
 namespace {

@@ -1,4 +1,4 @@
-#include "xhal/elf_file.hpp"
+#include "common/elf_file.hpp"
 
 #include <elf.h>
 #include <fcntl.h>

@@ -1,0 +1,179 @@
+// xhal-cts: judges a plugin by its behaviour through the public ABI.
+#include <fmt/format.h>
+#include <fnmatch.h>
+#include <gtest/gtest.h>
+
+#include <CLI/CLI.hpp>
+#include <fstream>
+#include <iostream>
+#include <sstream>
+
+#include "arrange.hpp"
+#include "common/library.hpp"
+#include "common/process.hpp"
+#include "common/table.hpp"
+#include "listener.hpp"
+#include "training.hpp"
+
+namespace xhal::cts {
+namespace {
+
+struct Options {
+  std::string plugin, profile = "core", json, filter;
+  std::vector<std::string> waivers;
+  uint32_t device = 0;
+  bool list = false;
+};
+
+constexpr const char* kFooter =
+    "profiles\n"
+    "  core       negotiation, devices, memory, pools, streams, timelines, events, errors, fork, "
+    "shutdown,\n"
+    "             and the operators fill, strided_copy and axpby: what every plugin must pass\n"
+    "  training   every operator of the catalogue x dtype x layout against a float64 reference\n"
+    "\n"
+    "A waiver file holds {\"waivers\": [{\"test\": \"sort/*\", \"kind\": \"unsupported\", "
+    "\"reason\": \"...\"}]}; kind is unsupported\n"
+    "(refused by design) or xfail (fails, for now). A waived test that passes fails, and so does a "
+    "waiver that matches\n"
+    "nothing. In the training profile a refusal without a waiver is a failure.\n"
+    "\n"
+    "  xhal-cts --plugin cpu --profile core\n"
+    "  xhal-cts --plugin ./build/libxhal_acme.so --filter 'Timeline.*'\n"
+    "  xhal-cts --plugin acme --profile training --waivers acme.json --json report.json\n"
+    "\n"
+    "Exit status: 0 pass, 1 fail, 2 wrong usage, 3 the plugin has no device here.";
+
+std::vector<std::string> split(const std::string& text) {
+  std::vector<std::string> parts;
+  std::istringstream in(text);
+  for (std::string part; std::getline(in, part, ',');) parts.push_back(part);
+  return parts;
+}
+
+// A word without * and ? is a whole name or a part of one.
+bool matches(const std::string& pattern, const std::string& name) {
+  if (pattern.find_first_of("*?") != pattern.npos)
+    return fnmatch(pattern.c_str(), name.c_str(), 0) == 0;
+  return pattern == name || name.find(pattern) != name.npos;
+}
+
+std::vector<const testing::TestInfo*> selected_tests(const Options& options) {
+  const auto patterns = split(options.filter);
+  const auto& all = *testing::UnitTest::GetInstance();
+  std::vector<const testing::TestInfo*> selected;
+  for (int s = 0; s < all.total_test_suite_count(); ++s) {
+    const auto& suite = *all.GetTestSuite(s);
+    const bool training = std::string_view(suite.name()) == "training";
+    for (int t = 0; t < suite.total_test_count() && training == (options.profile == "training");
+         ++t) {
+      const auto* test = suite.GetTestInfo(t);
+      const auto name = display_name(*test);
+      const bool exact = std::find(patterns.begin(), patterns.end(), name) != patterns.end();
+      const bool wanted = patterns.empty() || exact ||
+                          std::any_of(patterns.begin(), patterns.end(),
+                                      [&](const auto& p) { return matches(p, name); });
+      if (wanted) selected.push_back(test);
+    }
+  }
+  return selected;
+}
+
+int write_report(const Report& report, const Options& options) {
+  if (!options.json.empty()) {
+    std::ofstream file(options.json);
+    file << tools::json_text(report.json());
+    if (!file.flush())
+      throw tools::Failure(tools::kUsage, fmt::format("cannot write {}", options.json));
+  }
+  std::cout << report.text(tools::colours_wanted());
+  return report.good() ? tools::kFine : tools::kFinding;
+}
+
+// The run of one test for its parent: the words that in_own_process() reads.
+int child_verdict(const Report& report) {
+  for (const auto& t : report.tests) {
+    if (t.status == Status::skipped) std::cout << "SKIPPED:" << t.reason << "\n";
+    if (t.status == Status::failed) return tools::kFinding;
+  }
+  return report.tests.empty() ? tools::kUsage : tools::kFine;
+}
+
+int run(const Options& options) {
+  if (options.profile == "training") register_training_tests();
+  const auto selected = selected_tests(options);
+  if (options.list) {
+    for (const auto* test : selected) std::cout << display_name(*test) << "\n";
+    return tools::kFine;
+  }
+  std::string filter = "-";
+  for (const auto* test : selected) {
+    filter +=
+        (filter == "-" ? "" : ":") + std::string(test->test_suite_name()) + "." + test->name();
+  }
+  testing::GTEST_FLAG(filter) = selected.empty() ? "-*" : filter.substr(1);
+  if (options.plugin.empty())
+    throw tools::Failure(tools::kUsage, "--plugin is needed; those there are:  xhal plugins list");
+  Waivers waivers;
+  for (const auto& file : options.waivers) waivers.add_file(file);
+  const Arrangement arrangement(options.plugin);
+  const tools::Library library;
+  auto found = arrangement.find(options.device);
+  found.command = {tools::own_executable().string(), "--plugin", options.plugin, "--device",
+                   std::to_string(options.device)};
+  set_target(found);
+
+  Report report;
+  report.plugin = found.plugin;
+  report.device = found.info.id;
+  report.profile = options.profile;
+  for (const auto& p : library.plugins()) {
+    if (tools::text_of(p.name) == found.plugin) report.build = tools::text_of(p.build_id);
+  }
+  const bool is_child = std::getenv("XHAL_CTS_CHILD") != nullptr;
+  auto& listeners = testing::UnitTest::GetInstance()->listeners();
+  delete listeners.Release(listeners.default_result_printer());
+  listeners.Append(new Listener(report, waivers, tools::colours_wanted()));
+  name_the_test_on_death();
+  (void)!RUN_ALL_TESTS();
+  release_arena();
+  close_device();
+  if (is_child) return child_verdict(report);
+  if (options.filter.empty()) report.stale_waivers = waivers.unused();
+  return write_report(report, options);
+}
+
+int parse_and_run(int argc, char** argv) {
+  Options options;
+  CLI::App app("xhal-cts: the conformance suite of xHAL plugins", "xhal-cts");
+  app.footer(kFooter);
+  app.add_option("--plugin", options.plugin, "a plugin's name, its manifest, or its library");
+  app.add_option("--profile", options.profile, "core or training")
+      ->check(CLI::IsMember({"core", "training"}));
+  app.add_option("--waivers", options.waivers, "file of waivers; may be given several times");
+  app.add_option("--json", options.json, "write the report to this file");
+  app.add_option(
+      "--filter", options.filter,
+      "only tests whose name matches: patterns with * and ?, or parts of names, commas between");
+  app.add_option("--device", options.device, "ordinal of the device to use (default 0)");
+  app.add_flag("--list", options.list, "print the names of the tests and stop");
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    if (e.get_exit_code() == 0) return app.exit(e);
+    throw tools::Failure(tools::kUsage, fmt::format("{}; see: xhal-cts --help", e.what()));
+  }
+  return run(options);
+}
+
+}  // namespace
+}  // namespace xhal::cts
+
+int main(int argc, char** argv) try {
+  int one = 1;
+  testing::InitGoogleTest(&one, argv);
+  return xhal::cts::parse_and_run(argc, argv);
+} catch (const xhal::tools::Failure& failure) {
+  std::cerr << "xhal-cts: " << failure.what() << "\n";
+  return failure.status;
+}

@@ -1,0 +1,42 @@
+// report.hpp: what became of each test, and the verdict.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "common/envelope.hpp"
+#include "waivers.hpp"
+
+namespace xhal::cts {
+
+enum class Status { passed, failed, waived, skipped };
+const char* name_of(Status status);
+
+struct TestResult {
+  std::string name;
+  Status status = Status::passed;
+  std::string reason;  // failures, why it was skipped or waived
+  double seconds = 0;
+};
+
+struct Report {
+  std::string plugin, device, build, profile;
+  std::vector<TestResult> tests;
+  std::vector<std::string> stale_waivers;  // match no test that ran
+
+  size_t count(Status status) const;
+  // Something passed, nothing failed, and no waiver is stale.
+  bool good() const;
+  tools::Json json() const;
+  std::string text(bool colours) const;
+};
+
+// How a test ended, before waivers.
+enum class End { passed, failed, skipped, refused };
+
+// Applies the waiver, if there is one: an unexpected pass and a refusal without a waiver are
+// failures.
+TestResult judge(std::string name, End end, std::string reason, Waivers& waivers);
+
+}  // namespace xhal::cts
