@@ -22,12 +22,16 @@ namespace {
 
 using namespace std::chrono_literals;
 
+constexpr auto kPatience = 50ms;      // without a waiter
+constexpr uint64_t kLongQueue = 512;  // submissions since the last release
+
 struct Chaos {
   std::mutex mutex;
   std::condition_variable work;
   std::map<StreamSide*, uint64_t> streams;  // -> when it was last given something
   uint64_t clock = 0;
   uint64_t woken = 0;
+  uint64_t waiters = 0;  // threads that wait for a result
   bool stop = false;
   StreamSide* busy = nullptr;  // being drained, outside the lock
   std::condition_variable idle;
@@ -40,14 +44,15 @@ Chaos& chaos() {
 }
 std::atomic<bool> enabled{false};
 
-// Release order of one round: newest first, and one time in eight at random.
-std::vector<StreamSide*> order(Chaos& c) {
+// Release order of one round: newest first; after the first round also, one time in eight, at
+// random.
+std::vector<StreamSide*> order(Chaos& c, bool first) {
   std::vector<std::pair<uint64_t, StreamSide*>> list;
   for (auto& [side, when] : c.streams) list.emplace_back(when, side);
   std::sort(list.rbegin(), list.rend());
   std::vector<StreamSide*> sides;
   for (auto& [when, side] : list) sides.push_back(side);
-  if (c.random() % 8 == 0) std::shuffle(sides.begin(), sides.end(), c.random);
+  if (!first && c.random() % 8 == 0) std::shuffle(sides.begin(), sides.end(), c.random);
   return sides;
 }
 
@@ -57,15 +62,13 @@ void run() {
   uint64_t seen = 0;
   while (!c.stop) {
     c.work.wait(lock, [&] { return c.stop || c.woken != seen; });
-    // Let the host run ahead, so that there is an order to disturb.
-    const auto pause = std::chrono::microseconds(20 + c.random() % 100);
-    lock.unlock();
-    std::this_thread::sleep_for(pause);
-    lock.lock();
+    c.work.wait_for(lock, kPatience,
+                    [&] { return c.stop || c.waiters > 0 || c.woken - seen > kLongQueue; });
     seen = c.woken;
-    for (bool progress = true; progress && !c.stop;) {
+    bool first = true;
+    for (bool progress = true; progress && !c.stop; first = false) {
       progress = false;
-      for (auto* side : order(c)) {
+      for (auto* side : order(c, first)) {
         if (!c.streams.contains(side)) continue;
         const uint64_t burst = 1 + c.random() % 32;
         c.busy = side;
@@ -83,6 +86,14 @@ void run() {
 }
 
 }  // namespace
+
+void chaos_host_waits(bool begins) noexcept {
+  if (!chaos_enabled()) return;
+  auto& c = chaos();
+  const std::lock_guard lock(c.mutex);
+  begins ? ++c.waiters : --c.waiters;
+  c.work.notify_all();
+}
 
 bool chaos_enabled() noexcept { return enabled.load(std::memory_order_relaxed); }
 

@@ -50,6 +50,11 @@ void AddressMap::remove_device(const xhal_device* device) {
   std::erase_if(ranges_, [&](const auto& entry) { return entry.second.device == device; });
 }
 
+void AddressMap::remove_context(const xhal_context* context) {
+  const std::unique_lock lock(mutex_);
+  std::erase_if(ranges_, [&](const auto& entry) { return entry.second.context == context; });
+}
+
 AddressMap& address_map() {
   static auto* map = new AddressMap;  // lives until process exit: queries stay legal after shutdown
   return *map;

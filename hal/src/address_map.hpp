@@ -27,6 +27,7 @@ class AddressMap {
   void set_pool(uint64_t base, xhal_pool* pool);
   std::optional<AddressRange> find(uint64_t address) const;
   void remove_device(const xhal_device* device);
+  void remove_context(const xhal_context* context);
 
  private:
   mutable std::shared_mutex mutex_;

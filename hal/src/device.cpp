@@ -350,6 +350,7 @@ xhal_status xhal_context_destroy(xhal_context* context) {
       record.contexts.erase(context);
     }
     const xhal_status status = xhal::head_of(context)->dispatch->context_destroy(context);
+    xhal::address_map().remove_context(context);  // what it owned and had not freed
     delete side;
     return status >= 0 ? status : xhal::annotate(status, context, op);
   });

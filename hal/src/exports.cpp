@@ -1,5 +1,6 @@
 // exports.cpp: every exported function that is nothing but a slot: check the handles, adapt
 // structures, call.
+#include "error.hpp"
 #include "object.hpp"
 #include "tables.hpp"
 #include "xhal/struct_check.hpp"
@@ -19,6 +20,24 @@ namespace {
 [[gnu::noinline, gnu::cold]] xhal_status failed(xhal_status status, const void* object,
                                                 const char* operation) {
   return xhal::annotate(status, object, operation);
+}
+
+[[gnu::noinline, gnu::cold]] xhal_status input_missing(const char* operation) {
+  return xhal::fail(XHAL_ERR_INVALID_ARGUMENT, operation, "{}: the info structure is NULL", operation);
+}
+
+// No slot has an input structure with defaults: those that have are hosted.
+template <class A>
+constexpr bool is_missing(const A& argument) {
+  if constexpr (std::is_pointer_v<A>) {
+    using T = std::remove_pointer_t<A>;
+    if constexpr (std::is_const_v<T> && xhal::structs::Versioned<T>) return argument == nullptr;
+  }
+  return false;
+}
+template <class... Args>
+constexpr bool any_missing(const Args&... arguments) {
+  return (is_missing(arguments) || ...);
 }
 
 }  // namespace
@@ -44,6 +63,7 @@ namespace {
     constexpr uint32_t kind = xhal::kKindOf<std::remove_pointer_t<decltype(object)>>;         \
     if (__builtin_expect(!xhal::is_live(object, kind), 0))                                    \
       return bad_first(object, kind, "xhal_" #name);                                          \
+    if (any_missing(XHAL_UNPACK args)) return input_missing("xhal_" #name);                   \
     XHAL_SECOND_##SECOND(object, second, "xhal_" #name) const auto slot =                     \
         __atomic_load_n(&xhal::head_of(object)->dispatch->name, __ATOMIC_RELAXED);            \
     const xhal_status status = xhal::structs::call(slot, XHAL_UNPACK args);                   \

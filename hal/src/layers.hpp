@@ -19,5 +19,6 @@ bool chaos_enabled() noexcept;
 void chaos_adopt(StreamSide& side);             // a new stream: hold from the start
 void chaos_release(StreamSide& side) noexcept;  // the stream ends
 void chaos_wake(StreamSide& side) noexcept;     // something was held
+void chaos_host_waits(bool begins) noexcept;    // a thread waits for a timeline, or stops
 
 }  // namespace xhal

@@ -16,6 +16,7 @@
 
 #include "deferral.hpp"
 #include "device_record.hpp"
+#include "layers.hpp"
 #include "shared_cells.hpp"
 #include "state.hpp"
 
@@ -173,6 +174,10 @@ xhal_status Timeline::wait(uint64_t value, uint64_t timeout_ns, const char* oper
   if (status != XHAL_NOT_READY) return answer(status);
   if (is_forked()) return fail_state(operation);
   if (timeout_ns != 0) {
+    struct HostWaits {
+      HostWaits() { chaos_host_waits(true); }
+      ~HostWaits() { chaos_host_waits(false); }
+    } host_waits;
     const uint64_t deadline = deadline_after(timeout_ns);
     if (more_than_one_cpu()) {
       for (const uint64_t stop = std::min(now_ns() + kSpinNs, deadline); now_ns() < stop;) {

@@ -1,6 +1,7 @@
 // What a framework relies on, for two devices of different plugins in one process.
 #include <signal.h>
 
+#include <future>
 #include <thread>
 
 #include "hal_test.hpp"
@@ -81,15 +82,18 @@ TEST_P(ContractTest, AFailedTimelineFailsTheStreamThatWaitsAndNamesTheCause) {
   ASSERT_OK(xhal_event_wait(&before, kSoon));
   ASSERT_OK(xhal_stream_wait(sb.get(), t, 1));
   ASSERT_OK(xhal_event_record(sb.get(), 0, &after));
-  int called_with = 1;
+  std::promise<xhal_status> called_with;
   ASSERT_OK(xhal_stream_host_call(
-      sb.get(), [](void* user, xhal_status status) { *static_cast<int*>(user) = status; },
+      sb.get(),
+      [](void* user, xhal_status status) {
+        static_cast<std::promise<xhal_status>*>(user)->set_value(status);
+      },
       &called_with, 0));
   ASSERT_OK(xhal_timeline_destroy(t));  // abandoned: nobody will ever signal
 
   EXPECT_EQ(xhal_event_wait(&after, kSoon), XHAL_ERR_DEPENDENCY);
   EXPECT_THAT(error_text(), HasSubstr("destroyed"));
-  EXPECT_LT(called_with, 0) << "a dropped host call is called with the failure";
+  EXPECT_LT(called_with.get_future().get(), 0) << "a dropped host call is called with the failure";
   EXPECT_OK(xhal_event_query(&before)) << "what was reached stays reached";
   EXPECT_EQ(xhal_event_record(sb.get(), 0, &after), XHAL_ERR_DEPENDENCY)
       << "a failed stream takes no work";
