@@ -53,21 +53,31 @@ HWY_INLINE V exp(V x) {
   return scale_by_power(hn::Add(hn::Add(r, exp_tail(r)), set(1.0f)), n);
 }
 
-// The same for arguments <= 0 (or NaN); results below 2^-126 may be 0.
-HWY_INLINE V exp_nonpositive(V x) {
+// e^(x + lost) for x <= 0 (or NaN) and a tiny `lost`; results below 2^-126 may be 0.
+HWY_INLINE V exp_nonpositive(V x, V lost) {
 #if HWY_TARGET == HWY_AVX3
-  x = at_least(x, -104.0f);
   V n;
-  const V r = reduce_by_ln2(x, n);
+  const V r = hn::Add(reduce_by_ln2(at_least(x, -104.0f), n), lost);
   return scale_by_power(hn::Add(hn::Add(r, exp_tail(r)), set(1.0f)), n);
 #else
   V n;
-  const V r = reduce_by_ln2(at_least(x, -87.0f), n);
+  const V r = hn::Add(reduce_by_ln2(at_least(x, -87.0f), n), lost);
   const V e = hn::Add(hn::Add(r, exp_tail(r)), set(1.0f));
   const VI bits = hn::Add(hn::BitCast(DI(), e), hn::ShiftLeft<23>(hn::NearestInt(n)));
   const V result = hn::IfThenElse(hn::IsNaN(x), x, hn::BitCast(D(), bits));
   return hn::IfThenZeroElse(hn::Lt(x, set(-87.0f)), result);
 #endif
+}
+HWY_INLINE V exp_nonpositive(V x) { return exp_nonpositive(x, hn::Zero(D())); }
+
+// e^(x - top) for x <= top, as if the difference were not rounded (exactly so where |x| <= |top|):
+// 1 ulp.
+HWY_INLINE V exp_below(V x, V top) {
+  const V difference = hn::Sub(x, top);
+  const V lost = hn::Sub(x, hn::Add(difference, top));
+  // Not of -infinity, which would give NaN; NaN itself stays in the difference.
+  const auto matters = hn::Gt(difference, set(-104.0f));
+  return exp_nonpositive(difference, hn::IfThenElseZero(matters, lost));
 }
 
 // 2 ulp.

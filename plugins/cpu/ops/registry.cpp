@@ -25,6 +25,7 @@ struct Group {
   std::string_view name;
   TypeMask types;
   Arity arity;
+  bool output;
 };
 
 struct Attribute {
@@ -37,6 +38,7 @@ struct Entry {
   uint32_t id = 0, version = 0;
   std::vector<Group> groups;
   std::vector<Attribute> attributes;
+  std::string_view flops;
   uint32_t scalar_count = 0;
   std::array<Scalar, kMaxScalars> scalars{};
   PrepareFn prepare = nullptr;
@@ -45,13 +47,13 @@ struct Entry {
 struct Raw {
   std::string_view name;
   uint32_t id, version;
-  std::string_view inputs, outputs, attributes, scalars;
+  std::string_view inputs, outputs, attributes, scalars, flops;
 };
 
 constexpr Raw kRaw[] = {
 #define XHAL_OP(name, id, version, inputs, outputs, attributes, scalars, shape, alias, \
                 determinism, tolerance, flops, bytes, prose)                           \
-  {#name, id, version, inputs, outputs, attributes, scalars},
+  {#name, id, version, inputs, outputs, attributes, scalars, flops},
 #include "xhal/ops.inc"
 #undef XHAL_OP
 };
@@ -103,13 +105,13 @@ std::pair<std::string_view, std::string_view> split(std::string_view word, char 
   return {word.substr(0, pos), word.substr(pos + 1)};
 }
 
-Group parse_group(std::string_view word, TypeMask extra) {
+Group parse_group(std::string_view word, TypeMask extra, bool output) {
   Arity arity = Arity::one;
   if (word.back() == '?') arity = Arity::optional;
   if (word.back() == '*') arity = Arity::any;
   if (arity != Arity::one) word.remove_suffix(1);
   const auto [name, letters] = split(word, ':');
-  return {name, types_of(letters) | extra, arity};
+  return {name, types_of(letters) | extra, arity, output};
 }
 
 Scalar parse_scalar(std::string_view text) {
@@ -125,9 +127,12 @@ Entry parse(const Raw& raw) {
   entry.name = raw.name;
   entry.id = raw.id;
   entry.version = raw.version;
+  entry.flops = raw.flops;
   const TypeMask extra = extra_types(raw.id);
-  for (std::string_view list : {raw.inputs, raw.outputs})
-    for_each_word(list, [&](std::string_view w) { entry.groups.push_back(parse_group(w, extra)); });
+  for_each_word(raw.inputs,
+                [&](std::string_view w) { entry.groups.push_back(parse_group(w, extra, false)); });
+  for_each_word(raw.outputs,
+                [&](std::string_view w) { entry.groups.push_back(parse_group(w, extra, true)); });
   for_each_word(raw.attributes, [&](std::string_view word) {
     const auto [name, rest] = split(word, ':');
     const auto kind = split(rest, '=').first;
@@ -263,6 +268,39 @@ bool check_groups(const Entry& entry, const xhal_op_info& info, Refusal& refusal
   return true;
 }
 
+// The catalogue's cost of one run: a number, `in` or `out` (elements of the first list), or
+// products of them. A kernel that has already stated its cost (k, the length contracted, is only
+// known to it) keeps it.
+void state_cost(const Entry& entry, const OpRequest& request, Op& op) {
+  for (const xhal_tensor_desc& t : std::span(request.info().operands, request.info().operand_count))
+    if ((t.flags & XHAL_TENSOR_ABSENT) == 0)
+      op.bytes += static_cast<double>(element_count(t)) * static_cast<double>(t.bits / 8);
+  if (op.flops != 0) return;
+  const auto elements = [&](bool output) {
+    for (uint32_t g = 0; g < entry.groups.size(); ++g) {
+      const auto tensors = request.group(g);
+      if (entry.groups[g].output != output || tensors.empty()) continue;
+      double count = 0;
+      for (const xhal_tensor_desc& t : tensors) count += static_cast<double>(element_count(t));
+      return count;
+    }
+    return 0.0;
+  };
+  double product = 1;
+  for (std::string_view rest = entry.flops; !rest.empty();) {
+    const auto [factor, next] = split(rest, '*');
+    rest = next;
+    double number = 1;
+    if (factor == "in" || factor == "out") {
+      number = elements(factor == "out");
+    } else if (factor != "k") {
+      std::from_chars(factor.data(), factor.data() + factor.size(), number);
+    }
+    product *= number;
+  }
+  op.flops = product;
+}
+
 template <class T>
 T read(uint64_t address) {
   T value;
@@ -372,7 +410,10 @@ Prepared prepare_op(const xhal_op_info& info, Refusal& refusal) {
   if (entry->prepare == nullptr)
     return refuse(refusal, XHAL_ERR_UNSUPPORTED, 0,
                   text("`", entry->name, "` has no kernel in this plugin"));
-  return entry->prepare(OpRequest(info), refusal);
+  const OpRequest request(info);
+  Prepared op = entry->prepare(request, refusal);
+  if (op != nullptr && op->bytes == 0) state_cost(*entry, request, *op);
+  return op;
 }
 
 bool fill_scalars(uint32_t id, std::span<const xhal_scalar> given, Scalar (&out)[kMaxScalars]) {

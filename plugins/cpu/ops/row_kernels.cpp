@@ -16,7 +16,7 @@ namespace xhal::cpu {
 namespace HWY_NAMESPACE {
 namespace {
 
-constexpr size_t kBlock = 2048;
+constexpr size_t kBlock = 128 * hn::MaxLanes(D());  // 32 additions a partial sum
 
 // Sum over i of f(i, lanes taken), block by block; f gives zero in lanes that are not taken.
 template <class F>
@@ -75,7 +75,7 @@ float largest(const float* x, size_t n) {
 void softmax(const float* x, float* y, size_t n) {
   const V top = set(largest(x, n));
   const double sum = sum_blocks(n, [&](size_t i, size_t k) HWY_ATTR {
-    const V e = exp_nonpositive(hn::Sub(get(x, i, k), top));
+    const V e = exp_below(get(x, i, k), top);
     put(e, y, i, k);
     return first(e, k);
   });
