@@ -56,8 +56,12 @@ function(xhal_target_defaults target)
   endif()
 endfunction()
 
-# Puts a plugin (a MODULE library) and its manifest into the plugin folder, in the build tree and when installed.
+# Puts a plugin (a MODULE library) and its manifest into the plugin folder, in the build tree and when installed. Of its
+# symbols only the entry is visible: templates of the standard library ignore -fvisibility=hidden.
 function(xhal_plugin_output target manifest)
+  set(symbols ${CMAKE_BINARY_DIR}/plugin_symbols.map)
+  file(CONFIGURE OUTPUT ${symbols} CONTENT "{ global: xhal_plugin_negotiate; local: *; };\n")
+  target_link_options(${target} PRIVATE -Wl,--version-script=${symbols})
   set_target_properties(${target} PROPERTIES
     LIBRARY_OUTPUT_DIRECTORY ${XHAL_PLUGIN_OUTPUT_DIRECTORY})
   get_filename_component(name ${manifest} NAME)

@@ -23,7 +23,8 @@ namespace {
 }
 
 [[gnu::noinline, gnu::cold]] xhal_status input_missing(const char* operation) {
-  return xhal::fail(XHAL_ERR_INVALID_ARGUMENT, operation, "{}: the info structure is NULL", operation);
+  return xhal::fail(XHAL_ERR_INVALID_ARGUMENT, operation, "{}: the info structure is NULL",
+                    operation);
 }
 
 // No slot has an input structure with defaults: those that have are hosted.

@@ -61,10 +61,14 @@ TEST(Stream, ACopyOfNothingIsLegal) {
 }
 
 TEST(Stream, ACopyThatLeavesItsAllocationIsRefused) {
-  const Buffer a(4096), b(4096);
+  const Buffer buffer(4096);
+  std::vector<uint8_t> host(8192);
   const Stream stream;
-  EXPECT_TRUE(fails_with(XHAL_ERR_INVALID_ARGUMENT,
-                         xhal_stream_copy(stream, b.address(), a.address(), uint64_t{1} << 40)));
+  EXPECT_TRUE(
+      fails_with(XHAL_ERR_INVALID_ARGUMENT,
+                 xhal_stream_copy(stream, pointer(host.data()), buffer.address() + 100, 4096)));
+  EXPECT_TRUE(fails_with(XHAL_ERR_INVALID_ARGUMENT, xhal_stream_copy(stream, buffer.address() + 1,
+                                                                     pointer(host.data()), 4096)));
   EXPECT_TRUE(stream.finishes());
 }
 
