@@ -1,8 +1,280 @@
-// recurrent.cpp
-#include "op.hpp"
+// recurrent.cpp: one step of LSTM and GRU cells, after the matrix products, and its gradient.
+#include <algorithm>
+
+#include "convert.hpp"
+#include "pointwise.hpp"
+#include "scratch.hpp"
 
 namespace xhal::cpu {
+namespace {
 
-std::span<const OpEntry> recurrent_ops() { return {}; }
+// A [n, columns] tensor, or a bias [columns]: every row is the same.
+struct Rows {
+  bool present = false;
+  uint32_t operand = 0;
+  DType type = DType::f32;
+  int64_t row_stride = 0, column_stride = 1;
+
+  Rows() = default;
+  Rows(const xhal_tensor_desc& t, uint32_t position)
+      : present(true),
+        operand(position),
+        type(dtype_of(t)),
+        row_stride(t.ndim == 2 ? t.strides[0] : 0),
+        column_stride(t.strides[t.ndim - 1]) {}
+
+  char* at(const Launch& launch, int64_t row, int64_t column) const {
+    return static_cast<char*>(launch.pointers[operand]) +
+           (row * row_stride + column * column_stride) * static_cast<int64_t>(size_of(type));
+  }
+  void load(const Launch& launch, int64_t row, int64_t column, int64_t n, float* to) const {
+    loader<float>(type, column_stride == 1)(at(launch, row, column), column_stride,
+                                            static_cast<size_t>(n), to);
+  }
+  void store(const Launch& launch, int64_t row, int64_t column, int64_t n,
+             const float* from) const {
+    storer<float>(type, column_stride == 1)(from, static_cast<size_t>(n), at(launch, row, column),
+                                            column_stride);
+  }
+};
+
+void apply(Kernel kernel, float* x, int64_t n) {
+  const float* in[] = {x};
+  const size_t inc[] = {1};
+  float_kernel(kernel)(in, inc, &x, static_cast<size_t>(n), nullptr);
+}
+
+// What the four operators share: rows of `h` elements, some of them several gates long.
+class CellOp : public Op {
+ public:
+  int64_t n = 0, h = 0;
+
+  xhal_status run(const Launch& launch) const override {
+    ScratchAreas scratch(launch.workspace, area_bytes(), areas());
+    launch.pool.parallel_for(n, grain(), [&](int64_t begin, int64_t end) {
+      const ScratchAreas::Loan area(scratch);
+      for (int64_t row = begin; row < end; ++row)
+        run_row(launch, row, reinterpret_cast<float*>(area.data()));
+    });
+    return XHAL_OK;
+  }
+
+ protected:
+  static constexpr int64_t kRowsOfScratch = 16;
+  // `memory` has kRowsOfScratch * h floats.
+  virtual void run_row(const Launch& launch, int64_t row, float* memory) const = 0;
+
+  // Reads a group: [n, gates * h], or [gates * h] for a bias. Absent is fine where the catalogue
+  // allows it.
+  bool read(const OpRequest& request, uint32_t group, int64_t gates, bool is_bias,
+            std::string_view name, Rows& rows, Refusal& refusal) {
+    const auto* t = request.operand(group);
+    if (t == nullptr) return true;
+    const uint32_t ndim = is_bias ? 1 : 2;
+    const bool fits =
+        t->ndim == ndim && (is_bias || t->sizes[0] == n) && t->sizes[ndim - 1] == gates * h;
+    if (!fits) {
+      refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 1 + request.first_operand(group),
+             text(name, ": operand ", request.first_operand(group), " must be [",
+                  is_bias ? "" : text(n, ", "), gates * h, "]"));
+      return false;
+    }
+    rows = Rows(*t, request.first_operand(group));
+    return true;
+  }
+  // n and h from the operand that has them.
+  bool size(const OpRequest& request, uint32_t group, std::string_view name, Refusal& refusal) {
+    const auto& t = *request.operand(group);
+    if (t.ndim != 2) {
+      refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 1 + request.first_operand(group),
+             text(name, ": operands must be [n, columns]"));
+      return false;
+    }
+    n = t.sizes[0], h = t.sizes[1];
+    workspace_bytes = static_cast<uint64_t>(areas()) * area_bytes();
+    flops = 30.0 * static_cast<double>(n * h);
+    bytes = 14.0 * static_cast<double>(n * h) * static_cast<double>(size_of(dtype_of(t)));
+    return true;
+  }
+  // to = sum of the present rows
+  static void sum(const Launch& launch, int64_t row, int64_t column, int64_t count,
+                  std::initializer_list<const Rows*> parts, float* to, float* buffer) {
+    std::fill_n(to, count, 0.0f);
+    for (const Rows* part : parts) {
+      if (!part->present) continue;
+      part->load(launch, row, column, count, buffer);
+      for (int64_t i = 0; i < count; ++i) to[i] += buffer[i];
+    }
+  }
+
+ private:
+  int64_t grain() const { return std::max<int64_t>(1, 1024 / std::max<int64_t>(1, h)); }
+  uint64_t area_bytes() const {
+    return align64(static_cast<uint64_t>(kRowsOfScratch * h) * sizeof(float));
+  }
+  int areas() const { return ScratchAreas::count_for((n + grain() - 1) / grain()); }
+};
+
+class LstmCell final : public CellOp {
+ public:
+  bool prepare(const OpRequest& r, Refusal& refusal) {
+    constexpr std::string_view kName = "lstm_cell";
+    return size(r, 2, kName, refusal) && read(r, 0, 4, false, kName, input_, refusal) &&
+           read(r, 1, 4, false, kName, hidden_, refusal) &&
+           read(r, 2, 1, false, kName, cx_, refusal) &&
+           read(r, 3, 4, true, kName, input_bias_, refusal) &&
+           read(r, 4, 4, true, kName, hidden_bias_, refusal) &&
+           read(r, 5, 1, false, kName, hy_, refusal) && read(r, 6, 1, false, kName, cy_, refusal) &&
+           read(r, 7, 4, false, kName, workspace_, refusal);
+  }
+
+ private:
+  void run_row(const Launch& launch, int64_t row, float* m) const override {
+    float *gates = m, *c = m + 4 * h, *buffer = m + 5 * h;
+    sum(launch, row, 0, 4 * h, {&input_, &hidden_, &input_bias_, &hidden_bias_}, gates, buffer);
+    float *i = gates, *f = gates + h, *g = gates + 2 * h, *o = gates + 3 * h;
+    apply(Kernel::sigmoid, i, 2 * h);
+    apply(Kernel::tanh, g, h);
+    apply(Kernel::sigmoid, o, h);
+    workspace_.store(launch, row, 0, 4 * h, gates);
+    cx_.load(launch, row, 0, h, c);
+    for (int64_t e = 0; e < h; ++e) c[e] = f[e] * c[e] + i[e] * g[e];
+    cy_.store(launch, row, 0, h, c);
+    apply(Kernel::tanh, c, h);
+    for (int64_t e = 0; e < h; ++e) c[e] *= o[e];
+    hy_.store(launch, row, 0, h, c);
+  }
+
+  Rows input_, hidden_, cx_, input_bias_, hidden_bias_, hy_, cy_, workspace_;
+};
+
+class LstmCellGrad final : public CellOp {
+ public:
+  bool prepare(const OpRequest& r, Refusal& refusal) {
+    constexpr std::string_view kName = "lstm_cell_grad";
+    return size(r, 2, kName, refusal) && read(r, 0, 1, false, kName, dhy_, refusal) &&
+           read(r, 1, 1, false, kName, dcy_, refusal) &&
+           read(r, 2, 1, false, kName, cx_, refusal) && read(r, 3, 1, false, kName, cy_, refusal) &&
+           read(r, 4, 4, false, kName, workspace_, refusal) &&
+           read(r, 5, 4, false, kName, dgates_, refusal) &&
+           read(r, 6, 1, false, kName, dcx_, refusal);
+  }
+
+ private:
+  void run_row(const Launch& launch, int64_t row, float* m) const override {
+    float *gates = m, *dhy = m + 4 * h, *dc = m + 5 * h, *cx = m + 6 * h, *tanh_c = m + 7 * h,
+          *buffer = m + 8 * h;
+    workspace_.load(launch, row, 0, 4 * h, gates);
+    sum(launch, row, 0, h, {&dhy_}, dhy, buffer);
+    sum(launch, row, 0, h, {&dcy_}, dc, buffer);
+    cx_.load(launch, row, 0, h, cx);
+    cy_.load(launch, row, 0, h, tanh_c);
+    apply(Kernel::tanh, tanh_c, h);
+    for (int64_t e = 0; e < h; ++e) {
+      const float i = gates[e], f = gates[h + e], g = gates[2 * h + e], o = gates[3 * h + e],
+                  t = tanh_c[e];
+      const float d = dc[e] + dhy[e] * o * (1 - t * t);
+      gates[e] = d * g * i * (1 - i);
+      gates[h + e] = d * cx[e] * f * (1 - f);
+      gates[2 * h + e] = d * i * (1 - g * g);
+      gates[3 * h + e] = dhy[e] * t * o * (1 - o);
+      dc[e] = d * f;
+    }
+    dgates_.store(launch, row, 0, 4 * h, gates);
+    dcx_.store(launch, row, 0, h, dc);
+  }
+
+  Rows dhy_, dcy_, cx_, cy_, workspace_, dgates_, dcx_;
+};
+
+class GruCell final : public CellOp {
+ public:
+  bool prepare(const OpRequest& r, Refusal& refusal) {
+    constexpr std::string_view kName = "gru_cell";
+    return size(r, 2, kName, refusal) && read(r, 0, 3, false, kName, input_, refusal) &&
+           read(r, 1, 3, false, kName, hidden_, refusal) &&
+           read(r, 2, 1, false, kName, hx_, refusal) &&
+           read(r, 3, 3, true, kName, input_bias_, refusal) &&
+           read(r, 4, 3, true, kName, hidden_bias_, refusal) &&
+           read(r, 5, 1, false, kName, hy_, refusal) &&
+           read(r, 6, 5, false, kName, workspace_, refusal);
+  }
+
+ private:
+  void run_row(const Launch& launch, int64_t row, float* m) const override {
+    float *r = m, *z = m + h, *n_gate = m + 2 * h, *hx = m + 3 * h, *hidden_n = m + 4 * h,
+          *buffer = m + 5 * h;
+    sum(launch, row, 0, 2 * h, {&input_, &hidden_, &input_bias_, &hidden_bias_}, r, buffer);
+    apply(Kernel::sigmoid, r, 2 * h);
+    sum(launch, row, 2 * h, h, {&hidden_, &hidden_bias_}, hidden_n, buffer);
+    sum(launch, row, 2 * h, h, {&input_, &input_bias_}, n_gate, buffer);
+    for (int64_t e = 0; e < h; ++e) n_gate[e] += r[e] * hidden_n[e];
+    apply(Kernel::tanh, n_gate, h);
+    hx_.load(launch, row, 0, h, hx);
+    workspace_.store(launch, row, 0, 5 * h, m);
+    for (int64_t e = 0; e < h; ++e) hx[e] = n_gate[e] + z[e] * (hx[e] - n_gate[e]);
+    hy_.store(launch, row, 0, h, hx);
+  }
+
+  Rows input_, hidden_, hx_, input_bias_, hidden_bias_, hy_, workspace_;
+};
+
+class GruCellGrad final : public CellOp {
+ public:
+  bool prepare(const OpRequest& r, Refusal& refusal) {
+    constexpr std::string_view kName = "gru_cell_grad";
+    return size(r, 4, kName, refusal) && read(r, 0, 1, false, kName, dhy_, refusal) &&
+           read(r, 1, 5, false, kName, workspace_, refusal) &&
+           read(r, 2, 3, false, kName, dinput_, refusal) &&
+           read(r, 3, 3, false, kName, dhidden_, refusal) &&
+           read(r, 4, 1, false, kName, dhx_, refusal);
+  }
+
+ private:
+  void run_row(const Launch& launch, int64_t row, float* m) const override {
+    float *saved = m, *dhy = m + 5 * h, *gates = m + 6 * h, *dhidden_n = m + 9 * h,
+          *dhx = m + 10 * h, *buffer = m + 11 * h;
+    workspace_.load(launch, row, 0, 5 * h, saved);
+    sum(launch, row, 0, h, {&dhy_}, dhy, buffer);
+    for (int64_t e = 0; e < h; ++e) {
+      const float r = saved[e], z = saved[h + e], n_gate = saved[2 * h + e], hx = saved[3 * h + e];
+      const float hidden_n = saved[4 * h + e];
+      const float dn = dhy[e] * (1 - z) * (1 - n_gate * n_gate);
+      gates[e] = dn * hidden_n * r * (1 - r);
+      gates[h + e] = dhy[e] * (hx - n_gate) * z * (1 - z);
+      gates[2 * h + e] = dn;
+      dhidden_n[e] = dn * r;
+      dhx[e] = dhy[e] * z;
+    }
+    dinput_.store(launch, row, 0, 3 * h, gates);
+    dhidden_.store(launch, row, 0, 2 * h, gates);
+    dhidden_.store(launch, row, 2 * h, h, dhidden_n);
+    dhx_.store(launch, row, 0, h, dhx);
+  }
+
+  Rows dhy_, workspace_, dinput_, dhidden_, dhx_;
+};
+
+template <class Cell>
+Prepared make(const OpRequest& request, Refusal& refusal) {
+  for (uint32_t i = 1; i < request.info().operand_count; ++i)
+    if (dtype_of(request.info().operands[i]) != dtype_of(request.info().operands[0]))
+      return refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 1 + i,
+                    text(op_name(request.id()), ": all operands must have one dtype"));
+  auto op = std::make_unique<Cell>();
+  if (!op->prepare(request, refusal)) return nullptr;
+  return op;
+}
+
+constexpr OpEntry kOps[] = {
+    {XHAL_OP_lstm_cell, make<LstmCell>},
+    {XHAL_OP_lstm_cell_grad, make<LstmCellGrad>},
+    {XHAL_OP_gru_cell, make<GruCell>},
+    {XHAL_OP_gru_cell_grad, make<GruCellGrad>},
+};
+
+}  // namespace
+
+std::span<const OpEntry> recurrent_ops() { return kOps; }
 
 }  // namespace xhal::cpu
