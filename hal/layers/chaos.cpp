@@ -22,7 +22,7 @@ namespace {
 
 using namespace std::chrono_literals;
 
-constexpr auto kPatience = 50ms;      // without a waiter
+constexpr auto kPatience = 250ms;     // without a waiter
 constexpr uint64_t kLongQueue = 512;  // submissions since the last release
 
 struct Chaos {
@@ -66,7 +66,9 @@ void run() {
                     [&] { return c.stop || c.waiters > 0 || c.woken - seen > kLongQueue; });
     seen = c.woken;
     bool first = true;
-    for (bool progress = true; progress && !c.stop; first = false) {
+    // What is submitted meanwhile by a host that waits for nothing is for the next turn.
+    const auto go_on = [&] { return !c.stop && (c.waiters > 0 || c.woken == seen); };
+    for (bool progress = true; progress && go_on(); first = false) {
       progress = false;
       for (auto* side : order(c, first)) {
         if (!c.streams.contains(side)) continue;
