@@ -1,0 +1,78 @@
+// executors.hpp: the threads of a device that run what is queued: streams that are ready, and calls into the host.
+//
+// A task is ready or it is not: nothing waits on an executor. What may block all the same (a host call, a vendor's kernel)
+// says so, and then another executor takes its place, so that one slow callback stops nobody else. Threads start with the
+// first task; one of them at most spins for the next.
+#pragma once
+
+#include <atomic>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "thread.hpp"
+#include "wait.hpp"
+
+namespace xhal::cpu {
+
+struct Task {
+  Task* next = nullptr;
+  void* owner = nullptr;
+  int32_t priority = 0;  // lower is more urgent
+  void (*run)(Task*) = nullptr;
+};
+
+class Executors {
+ public:
+  // As many tasks run at once as the site has cores, but at least two: a long one never keeps a short one waiting.
+  Executors(const Site& site, std::string name);
+  ~Executors();
+  Executors(const Executors&) = delete;
+  Executors& operator=(const Executors&) = delete;
+
+  void push(Task* task) noexcept;  // any thread; runs it here only when no thread can be made
+  void stop();                     // runs what is there, then joins
+
+  // Whether a task pushed now starts without waking a thread.
+  bool hot() const { return spinning_.load(std::memory_order_relaxed); }
+  // Whether a task as urgent as `priority` waits for a thread.
+  bool wanted(int32_t priority) const { return best_waiting_.load(std::memory_order_relaxed) <= priority; }
+
+  // Around a call that may block.
+  class Blocking {
+   public:
+    explicit Blocking(Executors& executors);
+    ~Blocking();
+    Blocking(const Blocking&) = delete;
+    Blocking& operator=(const Blocking&) = delete;
+
+   private:
+    Executors& executors_;
+  };
+
+ private:
+  void serve();
+  Task* take();            // the most urgent task, or nullptr; call with the lock held
+  bool make_thread();      // call with the lock held; false when there are enough or none can be had
+  void wake_or_make(std::unique_lock<std::mutex>& lock);
+
+  static constexpr int32_t kNothing = INT32_MAX;
+
+  const Site& site_;
+  const std::string name_;
+  const uint32_t target_;
+  const uint64_t spin_ns_;
+
+  std::mutex mutex_;  // of the list and the counts
+  Task* head_ = nullptr;
+  std::vector<std::thread> threads_;
+  uint32_t sleeping_ = 0, blocked_ = 0;
+  bool stopping_ = false;
+
+  alignas(64) std::atomic<uint32_t> ready_{0};  // tasks in the list
+  std::atomic<int32_t> best_waiting_{kNothing};
+  std::atomic<bool> spinning_{false};
+  alignas(64) std::atomic<uint32_t> doze_{0};
+};
+
+}  // namespace xhal::cpu

@@ -1,0 +1,124 @@
+#include "topology.hpp"
+
+#include <algorithm>
+#include <charconv>
+#include <cstdlib>
+#include <stdexcept>
+#include <string_view>
+
+namespace xhal::cpu {
+namespace {
+
+constexpr uint32_t kMostDevices = 1024;
+
+// XHAL_CPU_DEVICES: 0 when it is not set or not a number.
+uint32_t devices_asked_for() {
+  const char* text = std::getenv("XHAL_CPU_DEVICES");
+  if (text == nullptr) return 0;
+  uint32_t count = 0;
+  const std::string_view view(text);
+  const auto [end, error] = std::from_chars(view.data(), view.data() + view.size(), count);
+  if (error != std::errc{} || end != view.data() + view.size()) return 0;
+  return std::min(count, kMostDevices);
+}
+
+}  // namespace
+
+const Topology& Topology::get() {
+  static const auto* const topology = new Topology;
+  return *topology;
+}
+
+Topology::Topology() {
+  if (hwloc_topology_init(&topology_) != 0) throw std::runtime_error("hwloc cannot be initialised");
+  hwloc_topology_set_all_types_filter(topology_, HWLOC_TYPE_FILTER_KEEP_NONE);
+  hwloc_topology_set_type_filter(topology_, HWLOC_OBJ_CORE, HWLOC_TYPE_FILTER_KEEP_ALL);
+  hwloc_topology_set_type_filter(topology_, HWLOC_OBJ_PACKAGE, HWLOC_TYPE_FILTER_KEEP_ALL);
+  if (hwloc_topology_load(topology_) != 0) throw std::runtime_error("hwloc cannot read the topology");
+
+  hwloc_bitmap_t allowed = hwloc_bitmap_alloc();
+  if (hwloc_get_cpubind(topology_, allowed, HWLOC_CPUBIND_THREAD) != 0) {
+    hwloc_bitmap_copy(allowed, hwloc_topology_get_allowed_cpuset(topology_));
+  }
+  hwloc_bitmap_and(allowed, allowed, hwloc_topology_get_allowed_cpuset(topology_));
+  several_nodes_ = hwloc_get_nbobjs_by_type(topology_, HWLOC_OBJ_NUMANODE) > 1;
+
+  for (hwloc_obj_t o : {hwloc_get_obj_by_type(topology_, HWLOC_OBJ_PACKAGE, 0), hwloc_get_root_obj(topology_)}) {
+    const char* model = o == nullptr ? nullptr : hwloc_obj_get_info_by_name(o, "CPUModel");
+    if (processor_name_.empty() && model != nullptr) processor_name_ = model;
+  }
+  if (processor_name_.empty()) processor_name_ = "Processor";
+
+  const uint32_t asked = devices_asked_for();
+  if (asked == 0) {
+    one_a_node(allowed);
+  } else {
+    split(allowed, asked);
+  }
+  for (auto& site : sites_) finish(site);
+  hwloc_bitmap_free(allowed);
+}
+
+void Topology::one_a_node(hwloc_const_bitmap_t allowed) {
+  for (hwloc_obj_t node = nullptr;
+       (node = hwloc_get_next_obj_by_type(topology_, HWLOC_OBJ_NUMANODE, node)) != nullptr;) {
+    if (!hwloc_bitmap_intersects(node->cpuset, allowed)) continue;
+    Site site;
+    site.cpus = hwloc_bitmap_alloc();
+    hwloc_bitmap_and(site.cpus, node->cpuset, allowed);
+    site.memory_bytes = node->attr->numanode.local_memory;
+    sites_.push_back(std::move(site));
+  }
+}
+
+// Consecutive cores for each device; with more devices than cores, several devices share one.
+void Topology::split(hwloc_const_bitmap_t allowed, uint32_t count) {
+  std::vector<hwloc_obj_t> cores;
+  for (hwloc_obj_t core = nullptr; (core = hwloc_get_next_obj_by_type(topology_, HWLOC_OBJ_CORE, core)) != nullptr;) {
+    if (hwloc_bitmap_intersects(core->cpuset, allowed)) cores.push_back(core);
+  }
+  if (cores.empty()) return one_a_node(allowed);
+  uint64_t memory = 0;
+  for (hwloc_obj_t node = nullptr;
+       (node = hwloc_get_next_obj_by_type(topology_, HWLOC_OBJ_NUMANODE, node)) != nullptr;) {
+    memory += node->attr->numanode.local_memory;
+  }
+  for (uint32_t i = 0; i < count; ++i) {
+    Site site;
+    site.cpus = hwloc_bitmap_alloc();
+    const size_t begin = count <= cores.size() ? i * cores.size() / count : i % cores.size();
+    const size_t end = count <= cores.size() ? (i + 1) * cores.size() / count : begin + 1;
+    for (size_t c = begin; c < end; ++c) hwloc_bitmap_or(site.cpus, site.cpus, cores[c]->cpuset);
+    hwloc_bitmap_and(site.cpus, site.cpus, allowed);
+    site.memory_bytes = memory / count;
+    sites_.push_back(std::move(site));
+  }
+}
+
+void Topology::finish(Site& site) {
+  site.nodes = hwloc_bitmap_alloc();
+  hwloc_cpuset_to_nodeset(topology_, site.cpus, site.nodes);
+  site.numa_node = hwloc_bitmap_first(site.nodes);
+  // Also a core of which only some hardware threads are allowed computes like one.
+  for (hwloc_obj_t core = nullptr; (core = hwloc_get_next_obj_by_type(topology_, HWLOC_OBJ_CORE, core)) != nullptr;) {
+    if (hwloc_bitmap_intersects(core->cpuset, site.cpus)) ++site.cores;
+  }
+  site.cores = std::max(site.cores, 1u);
+  int processor = -1;
+  while ((processor = hwloc_bitmap_next(site.cpus, processor)) >= 0) {
+    site.processors.push_back(static_cast<uint32_t>(processor));
+  }
+}
+
+void Topology::bind_this_thread(const Site& site) const {
+  // A refusal (a container without the right, say) leaves the thread unbound: slower, not wrong.
+  (void)hwloc_set_cpubind(topology_, site.cpus, HWLOC_CPUBIND_THREAD);
+}
+
+void Topology::bind_memory(const Site& site, void* address, uint64_t size_bytes) const {
+  if (!several_nodes_) return;
+  (void)hwloc_set_area_membind(topology_, address, size_bytes, site.nodes, HWLOC_MEMBIND_BIND,
+                               HWLOC_MEMBIND_BYNODESET);
+}
+
+}  // namespace xhal::cpu
