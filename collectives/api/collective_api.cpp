@@ -16,23 +16,22 @@ namespace {
 
 xcoll_status submit(Comm& comm, std::vector<Operation> operations, xhal_stream* stream,
                     xcoll_request** request) {
-  if (stream) {
-    throw Failure(XCOLL_ERR_UNSUPPORTED, "this build of libxcoll has no streams: pass NULL");
-  }
-  if (!operations.empty()) {
-    const xcoll_status verdict = comm.engine().verdict();
-    if (verdict != XCOLL_OK) return verdict;
-  }
-  auto batch = std::make_shared<Batch>(std::move(operations));
-  std::unique_ptr<xcoll_request> made(request ? new xcoll_request{batch} : nullptr);
-  if (batch->tasks.empty()) {
+  if (request) *request = nullptr;
+  std::unique_ptr<xcoll_request> made(request ? new xcoll_request : nullptr);
+  std::shared_ptr<Batch> batch;
+  if (operations.empty()) {
+    batch = std::make_shared<Batch>(std::move(operations));
     batch->complete();
-  } else if (!request) {
-    return comm.engine().run(batch);
+  } else if (const xcoll_status verdict = comm.engine().verdict(); verdict != XCOLL_OK) {
+    return verdict;
+  } else if (!stream && !request) {
+    return comm.engine().run(std::make_shared<Batch>(std::move(operations)));
   } else {
-    comm.engine().start(batch);
+    batch = comm.submit(std::move(operations), stream);
   }
-  if (request) *request = made.release();
+  if (!request) return XCOLL_OK;
+  made->batch = std::move(batch);
+  *request = made.release();
   return XCOLL_OK;
 }
 

@@ -42,9 +42,6 @@ class Batch {
     }
   }
 
-  // Runs in the thread that drives the engine, when all tasks are done; must not block.
-  std::function<void(const Batch&)> on_complete;
-
   // Until this is true the tasks keep their places in the order but do not start.
   std::atomic<bool> ready{true};
   // Set before `ready` when the tasks cannot run; the text says why.
@@ -53,11 +50,28 @@ class Batch {
   std::vector<Task> tasks;
   size_t remaining;  // by the driver only
 
+  // By the driver, when all tasks are done.
   void complete() {
-    if (on_complete) on_complete(*this);
-    const std::lock_guard lock(mutex_);
-    done_ = true;
-    changed_.notify_all();
+    std::function<void()> then;
+    {
+      const std::lock_guard lock(mutex_);
+      done_ = true;
+      then = std::move(then_);
+      changed_.notify_all();
+    }
+    if (then) then();
+  }
+  // Calls `then` once: on completion, in the driver's thread, or now when that is over. It must not
+  // block.
+  void when_complete(std::function<void()> then) {
+    {
+      const std::lock_guard lock(mutex_);
+      if (!done_) {
+        then_ = std::move(then);
+        return;
+      }
+    }
+    then();
   }
   bool done() const { return done_.load(); }
   // False when it took longer than `timeout_ns`.
@@ -71,6 +85,7 @@ class Batch {
   mutable std::mutex mutex_;
   mutable std::condition_variable changed_;
   std::atomic<bool> done_{false};
+  std::function<void()> then_;
 };
 
 }  // namespace xcoll::engine

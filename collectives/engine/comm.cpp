@@ -110,7 +110,10 @@ Comm::Comm(bootstrap::Membership membership, uint32_t rank, Config config)
       engine_(membership_.segment, membership_.processes, rank, config_.recorder_entries,
               config_.timeout_ns) {
   engine_.on_verdict = [this] { dump_into_recorder_dir(); };
+  streams_ = std::make_unique<StreamOrder>(engine_);
 }
+
+Comm::~Comm() { streams_->detach(); }
 
 void Comm::set_timeout(uint64_t timeout_ns) {
   if (timeout_ns == 0) throw Failure(XCOLL_ERR_INVALID_ARGUMENT, "a deadline of 0 is not possible");
@@ -129,6 +132,24 @@ void Comm::check_process() const {
 
 Operation Comm::check(const xcoll_op& op) const {
   return Operation::check(op, membership_.segment.ranks(), rank_, tuner_);
+}
+
+std::shared_ptr<Batch> Comm::submit(std::vector<Operation> operations, xhal_stream* stream) {
+  if (!stream) {
+    auto batch = std::make_shared<Batch>(std::move(operations));
+    engine_.start(batch);
+    return batch;
+  }
+  try {
+    return streams_->submit(std::move(operations), stream);
+  } catch (const Failure& failure) {
+    // The other ranks wait for an operation that cannot come: let them know.
+    if (failure.status() == XCOLL_ERR_DEVICE) {
+      publish_verdict(membership_.segment,
+                      engine_.diagnosis().device_failed(nullptr, failure.text()));
+    }
+    throw;
+  }
 }
 
 xcoll_status Comm::abort(const char* reason) {

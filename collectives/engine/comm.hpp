@@ -8,6 +8,7 @@
 
 #include "bootstrap/rendezvous.hpp"
 #include "engine/engine.hpp"
+#include "engine/stream_order.hpp"
 #include "tuner/tuner.hpp"
 
 namespace xcoll::engine {
@@ -38,7 +39,11 @@ class Comm {
   void check_process() const;
   bool forked() const;
 
+  ~Comm();
+
   Operation check(const xcoll_op& op) const;
+  // Submits without waiting: in the order of a stream, or (null) when its turn comes.
+  std::shared_ptr<Batch> submit(std::vector<Operation> operations, xhal_stream* stream);
   xcoll_status abort(const char* reason);
   xcoll_status async_error();
   xcoll_failure failure() const;
@@ -57,6 +62,7 @@ class Comm {
   Config config_;
   uint32_t forks_;
   tuner::Tuner tuner_;
+  std::unique_ptr<StreamOrder> streams_;  // its buffers outlive the engine that uses them
   Engine engine_;
 };
 

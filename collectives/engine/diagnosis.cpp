@@ -212,10 +212,11 @@ xcoll_failure Diagnosis::aborted(const char* reason) const {
   return failure;
 }
 
-xcoll_failure Diagnosis::device_failed(const Scene& scene, const std::string& why) const {
-  xcoll_failure failure = start(XCOLL_ERR_DEVICE, static_cast<int32_t>(rank_), scene.sequence);
-  set_text(&failure, fmt::format("{} failed because the stream of {} failed: {}", describe(scene),
-                                 who(rank_), why));
+xcoll_failure Diagnosis::device_failed(const Scene* scene, const std::string& why) const {
+  xcoll_failure failure =
+      start(XCOLL_ERR_DEVICE, static_cast<int32_t>(rank_), scene ? scene->sequence : 0);
+  set_text(&failure, fmt::format("{} failed because the stream of {} failed: {}",
+                                 scene ? describe(*scene) : "a collective", who(rank_), why));
   return failure;
 }
 

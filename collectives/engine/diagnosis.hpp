@@ -31,7 +31,7 @@ class Diagnosis {
   xcoll_failure timeout(const Scene& scene, uint64_t waited_ns) const;
   xcoll_failure mismatch(const Scene& scene) const;
   xcoll_failure aborted(const char* reason) const;
-  xcoll_failure device_failed(const Scene& scene, const std::string& why) const;
+  xcoll_failure device_failed(const Scene* scene, const std::string& why) const;
 
   xcoll_rank_state state_of(uint32_t rank, uint64_t sequence) const;
   uint64_t entered(uint32_t rank) const;  // the last collective it has entered

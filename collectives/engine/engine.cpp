@@ -125,8 +125,43 @@ xcoll_status Engine::run(const std::shared_ptr<Batch>& batch) {
 void Engine::start(const std::shared_ptr<Batch>& batch) {
   const std::lock_guard lock(mutex_);
   enqueue(batch);
-  if (!thread_.joinable()) thread_ = std::thread([this] { progress(); });
+  need_progress_thread();
   changed_.notify_all();
+}
+
+void Engine::need_progress_thread() {
+  if (!thread_.joinable()) thread_ = std::thread([this] { progress(); });
+}
+
+bool Engine::run_briefly(const std::shared_ptr<Batch>& batch, uint64_t patience_ns) {
+  std::unique_lock lock(mutex_);
+  need_progress_thread();
+  if (driven_ || has_work()) {
+    enqueue(batch);
+    changed_.notify_all();
+    return false;
+  }
+  enqueue(batch);
+  driven_ = true;
+  lock.unlock();
+  drive_briefly(*batch, patience_ns);
+  const bool done = batch->done();
+  release();
+  return done;
+}
+
+void Engine::drive_briefly(const Batch& until, uint64_t patience_ns) {
+  uint64_t still_since_ns = 0;
+  for (;;) {
+    if (has_inbox_.load(std::memory_order_relaxed)) take_inbox();
+    const bool moved = advance_all(caller_patience_.polls());
+    if (has_verdict(segment_)) meet_verdict();
+    if (until.remaining == 0) return;
+    const uint64_t now = now_ns();
+    if (moved || still_since_ns == 0) still_since_ns = now;
+    if (now - still_since_ns >= patience_ns) return;
+    cpu_relax();
+  }
 }
 
 void Engine::enqueue(const std::shared_ptr<Batch>& batch) {
@@ -246,8 +281,8 @@ Advance Engine::advance(Task& task, uint32_t polls) {
   if (task.record == 0) {
     if (has_verdict(segment_)) return Advance::kBlocked;
     if (!task.batch->cancelled.empty()) {
-      publish(
-          diagnosis_.device_failed({task.operation, task.sequence, rank_}, task.batch->cancelled));
+      const Scene scene{task.operation, task.sequence, rank_};
+      publish(diagnosis_.device_failed(&scene, task.batch->cancelled));
       return Advance::kBlocked;
     }
     task.record = recorder_.begin(task.operation, task.sequence);

@@ -39,6 +39,9 @@ class Engine {
   xcoll_status run(const std::shared_ptr<Batch>& batch);
   // Hands a batch to the progress thread.
   void start(const std::shared_ptr<Batch>& batch);
+  // Runs a batch in the caller's thread while it makes progress, and hands what is left of it to
+  // the progress thread after `patience_ns` without any. True: it is done.
+  bool run_briefly(const std::shared_ptr<Batch>& batch, uint64_t patience_ns);
   // Makes the driver look at its tasks again: a batch has become ready.
   void nudge() { shm::ring_if_sleeping(segment_, rank_); }
 
@@ -58,6 +61,7 @@ class Engine {
  private:
   // Under mutex_.
   void enqueue(const std::shared_ptr<Batch>& batch);
+  void need_progress_thread();
   bool has_work() const { return !inbox_.empty() || !alive_.empty(); }
   void number(Task& task);
 
@@ -66,6 +70,7 @@ class Engine {
 
   // By the driver only.
   void drive(const Batch* until, Patience& patience);
+  void drive_briefly(const Batch& until, uint64_t patience_ns);
   void take_inbox();
   bool advance_all(uint32_t polls);
   bool advance_collectives(uint32_t polls);
