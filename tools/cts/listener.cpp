@@ -1,39 +1,27 @@
 #include "listener.hpp"
 
 #include <fmt/format.h>
-#include <signal.h>
-#include <unistd.h>
 
 #include <cstring>
-#include <iostream>
-
-#include "common/table.hpp"
+#include <string_view>
 
 namespace xhal::cts {
 namespace {
 
-constexpr unsigned kSecondsForOneTest = 300;
-char running[512];  // read by the signal handler
-
-void last_words(int signal) {
-  char text[700];
-  const char* what = signal == SIGALRM ? "did not end within 5 minutes" : strsignal(signal);
-  const int length = std::snprintf(text, sizeof text, "xhal-cts: %s: %s\n", running, what);
-  (void)!write(STDERR_FILENO, text, static_cast<size_t>(length));
-  if (signal == SIGALRM) _exit(1);
-  struct sigaction standard {};
-  standard.sa_handler = SIG_DFL;
-  sigaction(signal, &standard, nullptr);
-  raise(signal);
-}
-
-std::string indented(const std::string& text) {
-  std::string out = "  ";
-  for (const char c : text) {
-    out += c;
-    if (c == '\n') out += "  ";
+std::string reason_of(const testing::TestResult& result) {
+  std::string reason;
+  for (int i = 0; i < result.total_part_count(); ++i) {
+    const auto& part = result.GetTestPartResult(i);
+    if (part.passed()) continue;
+    if (!reason.empty()) reason += "\n";
+    if (part.file_name() != nullptr && !part.skipped()) {
+      const std::string_view file = part.file_name();
+      reason += fmt::format("{}:{}: ", file.substr(file.rfind('/') + 1), part.line_number());
+    }
+    reason += part.message();
   }
-  return out;
+  while (!reason.empty() && reason.back() == '\n') reason.pop_back();
+  return reason;
 }
 
 }  // namespace
@@ -44,46 +32,23 @@ std::string display_name(const testing::TestInfo& test) {
 }
 
 void Listener::OnTestStart(const testing::TestInfo& test) {
-  std::snprintf(running, sizeof running, "%s", display_name(test).c_str());
-  alarm(kSecondsForOneTest);
+  emit_({{"started", display_name(test)}});
 }
 
 void Listener::OnTestEnd(const testing::TestInfo& test) {
-  alarm(0);
-  const auto& outcome = *test.result();
-  std::string reason;
-  for (int i = 0; i < outcome.total_part_count(); ++i) {
-    const auto& part = outcome.GetTestPartResult(i);
-    if (part.passed()) continue;
-    if (!reason.empty()) reason += "\n";
-    if (part.file_name() != nullptr && !part.skipped()) {
-      const std::string_view file = part.file_name();
-      reason += fmt::format("{}:{}: ", file.substr(file.rfind('/') + 1), part.line_number());
-    }
-    reason += part.message();
+  const auto& result = *test.result();
+  tools::Json message = {{"ended", display_name(test)},
+                         {"how", result.Failed()    ? "failed"
+                                 : result.Skipped() ? "skipped"
+                                                    : "passed"},
+                         {"reason", reason_of(result)},
+                         {"seconds", static_cast<double>(result.elapsed_time()) / 1000}};
+  for (int i = 0; i < result.test_property_count() && message["how"] == "skipped"; ++i) {
+    if (std::strcmp(result.GetTestProperty(i).key(), "refused") != 0) continue;
+    message["how"] = "refused";
+    message["reason"] = result.GetTestProperty(i).value();
   }
-  while (!reason.empty() && reason.back() == '\n') reason.pop_back();
-  auto end = outcome.Failed() ? End::failed : outcome.Skipped() ? End::skipped : End::passed;
-  for (int i = 0; i < outcome.test_property_count() && end == End::skipped; ++i) {
-    if (std::strcmp(outcome.GetTestProperty(i).key(), "refused") != 0) continue;
-    end = End::refused;
-    reason = outcome.GetTestProperty(i).value();
-  }
-  auto result = judge(display_name(test), end, std::move(reason), waivers_);
-  result.seconds = static_cast<double>(outcome.elapsed_time()) / 1000;
-  if (result.status == Status::failed) {
-    std::cout << tools::paint("FAILED", tools::Colour::bad, colours_) << " " << result.name << "\n"
-              << indented(result.reason) << "\n"
-              << std::flush;
-  }
-  report_.tests.push_back(std::move(result));
-}
-
-void name_the_test_on_death() {
-  struct sigaction action {};
-  action.sa_handler = last_words;
-  for (const int signal : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGALRM})
-    sigaction(signal, &action, nullptr);
+  emit_(message);
 }
 
 }  // namespace xhal::cts

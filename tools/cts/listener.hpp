@@ -1,32 +1,30 @@
-// listener.hpp: turns GoogleTest's events into the report; tells what was running when the plugin
-// crashed or hung.
+// listener.hpp: turns GoogleTest's events into messages, which may go to another process.
 #pragma once
 
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <string>
 
-#include "report.hpp"
+#include "common/envelope.hpp"
 
 namespace xhal::cts {
 
-// "gelu/bf16/strided" for the training profile, "Memory.ZeroSizeIsRefused" for core.
+// "gelu/bf16/strided" for the training profile, "Memory.SizeZeroIsRefused" for core.
 std::string display_name(const testing::TestInfo& test);
+
+// {"started": name}, then {"ended": name, "how": passed|failed|skipped|refused, "reason",
+// "seconds"}.
+using Emit = std::function<void(const tools::Json& message)>;
 
 class Listener : public testing::EmptyTestEventListener {
  public:
-  Listener(Report& report, Waivers& waivers, bool colours)
-      : report_(report), waivers_(waivers), colours_(colours) {}
+  explicit Listener(Emit emit) : emit_(std::move(emit)) {}
   void OnTestStart(const testing::TestInfo& test) override;
   void OnTestEnd(const testing::TestInfo& test) override;
 
  private:
-  Report& report_;
-  Waivers& waivers_;
-  const bool colours_;
+  Emit emit_;
 };
-
-// Fatal signals and a test that runs for minutes end the process with the name of the test.
-void name_the_test_on_death();
 
 }  // namespace xhal::cts

@@ -6,13 +6,15 @@
 #include <CLI/CLI.hpp>
 #include <fstream>
 #include <iostream>
+#include <set>
 #include <sstream>
 
 #include "arrange.hpp"
 #include "common/library.hpp"
 #include "common/process.hpp"
 #include "common/table.hpp"
-#include "listener.hpp"
+#include "report.hpp"
+#include "supervisor.hpp"
 #include "training.hpp"
 
 namespace xhal::cts {
@@ -22,7 +24,7 @@ struct Options {
   std::string plugin, profile = "core", json, filter;
   std::vector<std::string> waivers;
   uint32_t device = 0;
-  bool list = false;
+  bool list = false, in_process = false;
 };
 
 constexpr const char* kFooter =
@@ -90,56 +92,84 @@ int write_report(const Report& report, const Options& options) {
   return report.good() ? tools::kFine : tools::kFinding;
 }
 
-// The run of one test for its parent: the words that in_own_process() reads.
-int child_verdict(const Report& report) {
-  for (const auto& t : report.tests) {
-    if (t.status == Status::skipped) std::cout << "SKIPPED:" << t.reason << "\n";
-    if (t.status == Status::failed) return tools::kFinding;
-  }
-  return report.tests.empty() ? tools::kUsage : tools::kFine;
-}
-
-int run(const Options& options) {
-  if (options.profile == "training") register_training_tests();
-  const auto selected = selected_tests(options);
-  if (options.list) {
-    for (const auto* test : selected) std::cout << display_name(*test) << "\n";
-    return tools::kFine;
-  }
-  std::string filter = "-";
-  for (const auto* test : selected) {
+// Arranges the plugin, runs the tests whose display names are given, and cleans up: all in this
+// process.
+int run_here(const Options& options, const Names& names, const Emit& emit) try {
+  const std::set<std::string> wanted(names.begin(), names.end());
+  std::string filter;
+  for (const auto* test : selected_tests(options)) {
+    if (wanted.count(display_name(*test)) == 0) continue;
     filter +=
-        (filter == "-" ? "" : ":") + std::string(test->test_suite_name()) + "." + test->name();
+        (filter.empty() ? "" : ":") + std::string(test->test_suite_name()) + "." + test->name();
   }
-  testing::GTEST_FLAG(filter) = selected.empty() ? "-*" : filter.substr(1);
-  if (options.plugin.empty())
-    throw tools::Failure(tools::kUsage, "--plugin is needed; those there are:  xhal plugins list");
-  Waivers waivers;
-  for (const auto& file : options.waivers) waivers.add_file(file);
+  testing::GTEST_FLAG(filter) = filter.empty() ? "-*" : filter;
+
   const Arrangement arrangement(options.plugin);
   const tools::Library library;
   auto found = arrangement.find(options.device);
   found.command = {tools::own_executable().string(), "--plugin", options.plugin, "--device",
                    std::to_string(options.device)};
   set_target(found);
-
-  Report report;
-  report.plugin = found.plugin;
-  report.device = found.info.id;
-  report.profile = options.profile;
+  tools::Json about = {{"plugin", found.plugin}, {"device", found.info.id}, {"build", ""}};
   for (const auto& p : library.plugins()) {
-    if (tools::text_of(p.name) == found.plugin) report.build = tools::text_of(p.build_id);
+    if (tools::text_of(p.name) == found.plugin) about["build"] = tools::text_of(p.build_id);
   }
-  const bool is_child = std::getenv("XHAL_CTS_CHILD") != nullptr;
+  emit({{"target", about}});
+
   auto& listeners = testing::UnitTest::GetInstance()->listeners();
   delete listeners.Release(listeners.default_result_printer());
-  listeners.Append(new Listener(report, waivers, tools::colours_wanted()));
-  name_the_test_on_death();
+  listeners.Append(new Listener(emit));
   (void)!RUN_ALL_TESTS();
   release_arena();
   close_device();
-  if (is_child) return child_verdict(report);
-  if (options.filter.empty()) report.stale_waivers = waivers.unused();
+  return tools::kFine;
+} catch (const tools::Failure& failure) {
+  std::cerr << "xhal-cts: " << failure.what() << "\n";
+  return failure.status;
+}
+
+// One test for its parent: the words that in_own_process() reads.
+int run_for_parent(const Options& options, const Names& names) {
+  int verdict = tools::kUsage;
+  const int begun = run_here(options, names, [&](const tools::Json& message) {
+    if (!message.contains("ended")) return;
+    verdict = message["how"] == "failed" ? tools::kFinding : tools::kFine;
+    const auto reason = message["reason"].get<std::string>();
+    if (message["how"] == "skipped") std::cout << "SKIPPED:" << reason << "\n";
+    if (message["how"] == "failed") std::cout << reason << "\n";
+  });
+  std::cout << std::flush;
+  return begun != 0 ? begun : verdict;
+}
+
+int run(const Options& options) {
+  if (options.profile == "training") register_training_tests();
+  Names names;
+  for (const auto* test : selected_tests(options)) names.push_back(display_name(*test));
+  if (options.list) {
+    for (const auto& name : names) std::cout << name << "\n";
+    return tools::kFine;
+  }
+  if (options.plugin.empty())
+    throw tools::Failure(tools::kUsage, "--plugin is needed; those there are:  xhal plugins list");
+  if (std::getenv("XHAL_CTS_CHILD") != nullptr) return run_for_parent(options, names);
+
+  Report report;
+  report.profile = options.profile;
+  for (const auto& file : options.waivers) report.waivers.add_file(file);
+  const bool colours = tools::colours_wanted();
+  const auto receive = [&](const tools::Json& message) {
+    const auto failure = report.take(message);
+    if (!failure.empty())
+      std::cout << tools::paint("FAILED", tools::Colour::bad, colours) << " " << failure << "\n"
+                << std::flush;
+  };
+  const auto tests = [&](const Names& some, const Emit& emit) {
+    return run_here(options, some, emit);
+  };
+  const int begun = options.in_process ? tests(names, receive) : supervise(names, tests, receive);
+  if (begun != 0) return begun;
+  if (options.filter.empty()) report.stale_waivers = report.waivers.unused();
   return write_report(report, options);
 }
 
@@ -156,6 +186,8 @@ int parse_and_run(int argc, char** argv) {
       "--filter", options.filter,
       "only tests whose name matches: patterns with * and ?, or parts of names, commas between");
   app.add_option("--device", options.device, "ordinal of the device to use (default 0)");
+  app.add_flag("--in-process", options.in_process,
+               "run without a child process, for a debugger; a crash ends the suite");
   app.add_flag("--list", options.list, "print the names of the tests and stop");
   try {
     app.parse(argc, argv);

@@ -7,6 +7,18 @@
 #include "common/table.hpp"
 
 namespace xhal::cts {
+namespace {
+
+std::string indented(const std::string& text) {
+  std::string out = "  ";
+  for (const char c : text) {
+    out += c;
+    if (c == '\n') out += "  ";
+  }
+  return out;
+}
+
+}  // namespace
 
 const char* name_of(Status status) {
   static constexpr const char* kNames[] = {"passed", "failed", "waived", "skipped"};
@@ -39,6 +51,24 @@ TestResult judge(std::string name, End end, std::string reason, Waivers& waivers
                     end == End::failed ? "failed" : "was refused or skipped", result.reason);
   }
   return result;
+}
+
+std::string Report::take(const tools::Json& message) {
+  if (message.contains("target")) {
+    plugin = message["target"]["plugin"];
+    device = message["target"]["device"];
+    build = message["target"]["build"];
+  }
+  if (!message.contains("ended")) return {};
+  const std::string how = message["how"];
+  const auto end = how == "passed"    ? End::passed
+                   : how == "skipped" ? End::skipped
+                   : how == "refused" ? End::refused
+                                      : End::failed;
+  auto result = judge(message["ended"], end, message["reason"], waivers);
+  result.seconds = message["seconds"];
+  tests.push_back(result);
+  return result.status == Status::failed ? result.name + "\n" + indented(result.reason) : "";
 }
 
 size_t Report::count(Status status) const {

@@ -22,9 +22,13 @@ struct TestResult {
 
 struct Report {
   std::string plugin, device, build, profile;
+  Waivers waivers;
   std::vector<TestResult> tests;
   std::vector<std::string> stale_waivers;  // match no test that ran
 
+  // Takes in what a listener says; when that is a failure, its name and indented reasons are
+  // returned.
+  std::string take(const tools::Json& message);
   size_t count(Status status) const;
   // Something passed, nothing failed, and no waiver is stale.
   bool good() const;
