@@ -1,13 +1,15 @@
 // trace.cpp: every call of every slot, as a file that Perfetto and chrome://tracing open.
 //
 // A call costs two reads of the time-stamp counter and one store into the thread's buffer. Full
-// buffers are written out by the thread that filled them; xhal_shutdown writes the rest. Copies
+// buffers go as they are into an unnamed spool file; xhal_shutdown makes the text from it. Copies
 // carry their bytes and their direction.
 #include <x86intrin.h>
 
 #include <unistd.h>
+#include <atomic>
+#include <cerrno>
 #include <cstdio>
-#include <memory>
+#include <cstring>
 #include <mutex>
 #include <string>
 #include <string_view>
@@ -37,10 +39,9 @@ constexpr size_t kBuffer = 4096;
 
 struct Writer {
   std::mutex mutex;
-  std::FILE* file = nullptr;
-  bool first = true;
+  std::FILE* file = nullptr;   // the JSON text
+  std::FILE* spool = nullptr;  // chunks: thread, count, calls
   uint64_t tsc0 = 0, ns0 = 0;
-  double ns_per_tick = 0;
   std::vector<struct Buffer*> buffers;
 };
 Writer& writer() {
@@ -48,45 +49,61 @@ Writer& writer() {
   return *w;
 }
 
-void write_calls(const Call* calls, size_t count, int thread) {
-  auto& w = writer();
-  const std::lock_guard lock(w.mutex);
-  if (w.file == nullptr) return;
-  const uint64_t ns = now_ns(), tsc = __rdtsc();
-  w.ns_per_tick = static_cast<double>(ns - w.ns0) / static_cast<double>(tsc - w.tsc0);
-  const int pid = getpid();
-  for (size_t i = 0; i < count; ++i) {
-    const auto& c = calls[i];
-    const double start_us = static_cast<double>(c.begin - w.tsc0) * w.ns_per_tick / 1e3;
-    const double length_us = static_cast<double>(c.end - c.begin) * w.ns_per_tick / 1e3;
-    fmt::print(
-        w.file,
-        "{}{{\"name\":\"{}\",\"ph\":\"X\",\"pid\":{},\"tid\":{},\"ts\":{:.3f},\"dur\":{:.3f}",
-        w.first ? "" : ",\n", c.name, pid, thread, start_us, length_us);
-    if (c.direction != Direction::none) {
-      fmt::print(w.file, ",\"args\":{{\"stream\":{},\"bytes\":{},\"direction\":\"{}\"}}", c.stream,
-                 c.bytes, kDirections[static_cast<int>(c.direction)]);
-    }
-    std::fputs("}", w.file);
-    w.first = false;
-  }
-}
+struct ChunkHead {
+  uint64_t thread, count;
+};
 
 struct Buffer {
   Call calls[kBuffer];
-  size_t used = 0;
-  int thread = gettid();
-  std::mutex mutex;  // only the thread and trace_finish take it
+  std::atomic<size_t> used{0};  // written by the thread alone
+  uint64_t thread = static_cast<uint64_t>(gettid());
 
   Buffer() {
     const std::lock_guard lock(writer().mutex);
     writer().buffers.push_back(this);
   }
   void flush() {
-    write_calls(calls, used, thread);
-    used = 0;
+    auto& w = writer();
+    const std::lock_guard lock(w.mutex);
+    const ChunkHead head{thread, used.load(std::memory_order_acquire)};
+    if (w.spool != nullptr && head.count > 0) {
+      std::fwrite(&head, sizeof head, 1, w.spool);
+      std::fwrite(calls, sizeof(Call), head.count, w.spool);
+    }
+    used.store(0, std::memory_order_relaxed);
   }
 };
+
+void write_call(std::FILE* file, bool first, const Call& c, uint64_t thread, double ns_per_tick,
+                uint64_t tsc0) {
+  const double start_us = static_cast<double>(c.begin - tsc0) * ns_per_tick / 1e3;
+  const double length_us = static_cast<double>(c.end - c.begin) * ns_per_tick / 1e3;
+  fmt::print(file,
+             "{}{{\"name\":\"{}\",\"ph\":\"X\",\"pid\":{},\"tid\":{},\"ts\":{:.3f},\"dur\":{:.3f}",
+             first ? "" : ",\n", c.name, getpid(), thread, start_us, length_us);
+  if (c.direction != Direction::none) {
+    fmt::print(file, ",\"args\":{{\"stream\":{},\"bytes\":{},\"direction\":\"{}\"}}", c.stream,
+               c.bytes, kDirections[static_cast<int>(c.direction)]);
+  }
+  std::fputs("}", file);
+}
+
+// The clock is only known well when the whole run is behind us.
+void write_text(Writer& w) {
+  const double ns_per_tick =
+      static_cast<double>(now_ns() - w.ns0) / static_cast<double>(__rdtsc() - w.tsc0);
+  std::rewind(w.spool);
+  ChunkHead head{};
+  bool first = true;
+  while (std::fread(&head, sizeof head, 1, w.spool) == 1) {
+    for (uint64_t i = 0; i < head.count; ++i) {
+      Call call{};
+      if (std::fread(&call, sizeof call, 1, w.spool) != 1) return;
+      write_call(w.file, first, call, head.thread, ns_per_tick, w.tsc0);
+      first = false;
+    }
+  }
+}
 
 // Buffers outlive their threads, so that nothing runs in thread-local destructors.
 Buffer& buffer() {
@@ -112,13 +129,14 @@ struct Trace {
     const xhal_status status = next(handle, rest...);
     const uint64_t end = __rdtsc();
     auto& b = buffer();
-    const std::lock_guard lock(b.mutex);
-    Call& call = b.calls[b.used];
+    const size_t at = b.used.load(std::memory_order_relaxed);
+    Call& call = b.calls[at];
     call = {kName.text, begin, end, 0, 0, Direction::none};
     if constexpr (std::string_view(kName.text) == "xhal_stream_copy") {
       copy(call, handle, rest...);
     }
-    if (++b.used == kBuffer) b.flush();
+    b.used.store(at + 1, std::memory_order_release);
+    if (at + 1 == kBuffer) b.flush();
     return status;
   }
 
@@ -142,30 +160,33 @@ void trace_start() {
   if (const auto at = path.find("%p"); at != std::string::npos)
     path.replace(at, 2, std::to_string(getpid()));
   w.file = std::fopen(path.c_str(), "we");
-  if (w.file == nullptr) {
+  w.spool = std::tmpfile();
+  if (w.file == nullptr || w.spool == nullptr) {
     log(XHAL_LOG_ERROR, "trace: {} cannot be written: {}", path, std::strerror(errno));
     return;
   }
   std::fputs("[\n", w.file);
-  w.first = true;
   w.tsc0 = __rdtsc();
   w.ns0 = now_ns();
   log(XHAL_LOG_INFO, "trace: writing {}", path);
 }
 
+// Runs when every table has been switched off: no thread is inside a traced call.
 void trace_finish() noexcept {
   std::vector<Buffer*> buffers;
   {
     const std::lock_guard lock(writer().mutex);
     buffers = writer().buffers;
   }
-  for (auto* b : buffers) {
-    const std::lock_guard lock(b->mutex);
-    b->flush();
-  }
+  for (auto* b : buffers) b->flush();
   auto& w = writer();
   const std::lock_guard lock(w.mutex);
   if (w.file == nullptr) return;
+  if (w.spool != nullptr) {
+    write_text(w);
+    std::fclose(w.spool);
+    w.spool = nullptr;
+  }
   std::fputs("\n]\n", w.file);
   std::fclose(w.file);
   w.file = nullptr;

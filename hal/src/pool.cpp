@@ -6,6 +6,7 @@
 #include <memory>
 #include <set>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "address_map.hpp"
@@ -38,7 +39,16 @@ struct Slab {
   bool small;
 };
 
-// A piece of a slab; neighbours are linked in address order, so that free ones can be joined.
+struct Block;
+struct BySize {
+  bool operator()(const Block* a, const Block* b) const;
+};
+using Bin = std::set<Block*, BySize>;
+using Used = std::unordered_map<uint64_t, Block*>;
+
+// A piece of a slab; neighbours are linked in address order, so that free ones can be joined. It
+// carries its own place in the bins and in the map of used blocks, so that an allocation from the
+// cache allocates nothing.
 struct Block {
   uint64_t address, size, requested;
   Slab* slab;
@@ -46,14 +56,13 @@ struct Block {
   uint64_t owner;  // the stream (or capture) in whose order it is free or used; 0 = nobody's
   bool used;       // also while it waits for events after its free
   std::string tag;
+  Bin::node_type bin_node = {};
+  Used::node_type used_node = {};
 };
 
-struct BySize {
-  bool operator()(const Block* a, const Block* b) const {
-    return a->size != b->size ? a->size < b->size : a->address < b->address;
-  }
-};
-using Bin = std::set<Block*, BySize>;
+bool BySize::operator()(const Block* a, const Block* b) const {
+  return a->size != b->size ? a->size < b->size : a->address < b->address;
+}
 using BinKey = std::pair<uint64_t, bool>;  // owner, small
 
 struct Pending {
@@ -78,7 +87,10 @@ struct Pool::Part {
   xhal_pool_info info;
   xhal_pool_stats stats{};
   std::map<BinKey, Bin> bins;
-  std::unordered_map<uint64_t, Block*> blocks;  // in use, by address
+  // The block freed last in each bin, not yet joined with its neighbours: the next allocation is
+  // often of the same size. For its neighbours it still counts as used.
+  std::map<BinKey, Block*> warm;
+  Used blocks;  // in use, by address
   std::list<Pending> pending;
   std::list<std::unique_ptr<Slab>> slabs;
   uint64_t capture = 0;
@@ -90,6 +102,22 @@ struct Pool::Part {
     return round_up(std::max<uint64_t>(size, 1), kAlignment);
   }
   static bool is_small(uint64_t size) { return size <= kSmallBytes; }
+
+  void put_back(Block* b) {
+    auto& place = warm[{b->owner, b->slab->small}];
+    if (place != nullptr) make_free(place);
+    place = b;
+  }
+  void cool(BinKey key) {
+    const auto it = warm.find(key);
+    if (it == warm.end() || it->second == nullptr) return;
+    make_free(std::exchange(it->second, nullptr));
+  }
+  void cool_all() {
+    for (auto& [key, b] : warm) {
+      if (b != nullptr) make_free(std::exchange(b, nullptr));
+    }
+  }
 
   void make_free(Block* b) {
     b->used = false;
@@ -113,17 +141,29 @@ struct Pool::Part {
       if (n->after != nullptr) n->after->before = b;
       delete n;
     }
-    bin(b->owner, b->slab->small).insert(b);
+    insert_free(b);
+  }
+
+  void insert_free(Block* b) {
+    auto& list = bin(b->owner, b->slab->small);
+    if (b->bin_node.empty())
+      list.insert(b);
+    else
+      list.insert(std::move(b->bin_node));
   }
 
   Block* take(uint64_t owner, uint64_t size, bool small) {
+    if (const auto w = warm.find({owner, small}); w != warm.end() && w->second != nullptr) {
+      if (w->second->size == size) return std::exchange(w->second, nullptr);
+      make_free(std::exchange(w->second, nullptr));
+    }
     const auto found = bins.find({owner, small});
     if (found == bins.end()) return nullptr;
     Block key{0, size, 0, nullptr, nullptr, nullptr, 0, false, {}};
     const auto it = found->second.lower_bound(&key);
     if (it == found->second.end()) return nullptr;
     Block* b = *it;
-    found->second.erase(it);
+    b->bin_node = found->second.extract(it);
     return b;
   }
 
@@ -188,6 +228,7 @@ struct Pool::Part {
 
   // Takes a free block of another stream and makes `stream` wait for that one's present work.
   Block* steal(xhal_stream* stream, uint64_t size, bool small) {
+    cool_all();
     for (auto& [key, ignored] : bins) {
       if (key.second != small || key.first == 0 || is_capture(key.first)) continue;
       auto* other = reinterpret_cast<xhal_stream*>(key.first);
@@ -200,7 +241,7 @@ struct Pool::Part {
                                     : xhal_event_wait(&event, XHAL_FOREVER);
       }
       if (ordered == XHAL_OK || side_of(other)->timeline->failed()) return b;
-      bin(b->owner, small).insert(b);
+      insert_free(b);
     }
     return nullptr;
   }
@@ -220,6 +261,7 @@ struct Pool::Part {
 
   void trim(uint64_t keep) {
     poll_pending();
+    cool_all();
     for (auto& [key, list] : bins) {
       if (is_capture(key.first)) continue;
       // A stream may still be using what is free in its order, so only what nobody owns, or whose
@@ -316,7 +358,10 @@ struct Pool::Part {
     b->owner = owner;
     b->requested = requested;
     b->tag.assign(tag.data == nullptr ? "" : tag.data, tag.size);
-    blocks.emplace(b->address, b);
+    if (b->used_node.empty())
+      blocks.emplace(b->address, b);
+    else
+      blocks.insert(std::move(b->used_node));
     stats.used_bytes += b->size;
     stats.used_peak_bytes = std::max(stats.used_peak_bytes, stats.used_bytes);
     stats.requested_bytes += requested;
@@ -333,7 +378,7 @@ struct Pool::Part {
                   address);
     }
     Block* b = it->second;
-    blocks.erase(it);
+    b->used_node = blocks.extract(it);
     stats.used_bytes -= b->size;
     stats.requested_bytes -= b->requested;
     ++stats.free_count;
@@ -342,7 +387,7 @@ struct Pool::Part {
       if (xhal_event_query(&events[i]) == XHAL_NOT_READY) waiting.push_back(events[i]);
     }
     if (waiting.empty()) {
-      make_free(b);
+      put_back(b);
     } else {
       stats.pending_bytes += b->size;
       pending.push_back({b, std::move(waiting)});
@@ -352,6 +397,10 @@ struct Pool::Part {
 
   // Gives the free blocks of one owner to another.
   void rename(uint64_t from, uint64_t to) {
+    cool({from, true});
+    cool({from, false});
+    cool({to, true});
+    cool({to, false});
     for (const bool small : {true, false}) {
       const auto it = bins.find({from, small});
       if (it == bins.end()) continue;
@@ -359,7 +408,7 @@ struct Pool::Part {
       moved.swap(it->second);
       bins.erase(it);
       for (auto* b : moved) b->owner = to;
-      for (auto* b : std::vector<Block*>(moved.begin(), moved.end())) bin(to, small).insert(b);
+      bin(to, small).merge(moved);
     }
     for (auto& [address, b] : blocks) {
       if (b->owner == from) b->owner = to;
@@ -370,6 +419,7 @@ struct Pool::Part {
   }
 
   void release_all() {
+    cool_all();
     while (!slabs.empty()) give_back(slabs.front().get());
     for (auto& [key, list] : bins) {
       for (auto* b : list) delete b;
@@ -568,6 +618,7 @@ xhal_status xhal_pool_query(xhal_pool* pool, xhal_pool_stats* stats) {
     auto& p = *Pool::of(pool)->part;
     const std::lock_guard lock(p.mutex);
     p.poll_pending();
+    p.cool_all();
     p.stats.largest_free_bytes = p.largest_free();
     xhal::structs::write(p.stats, stats);
     return XHAL_OK;
