@@ -168,10 +168,19 @@ std::vector<DType> binary_dtypes(const Binary& b) {
   return types;
 }
 
+// As large as a product of two that a double still holds.
+Tensor wide_integers(Maker& m, const Sizes& sizes) {
+  const int64_t high =
+      std::min<int64_t>((int64_t{1} << (ref::size_of(m.dtype) * 8 - 2)) - 1, 1 << 22);
+  return m.integers(m.dtype, sizes, ref::is_unsigned(m.dtype) ? 0 : -high, high);
+}
+
 Tensor operand(Maker& m, const Binary& b, const Sizes& sizes, bool second) {
   const bool is_real = m.real_numbers();
   switch (b.domain) {
     case Domain::any:
+      // Integers wrap: in the odd case their sums and products leave the range.
+      if (m.is(Case::odd) && !is_real && m.dtype != DType::boolean) return wide_integers(m, sizes);
       return m.any(sizes);
     case Domain::exact:
       return is_real ? m.eighths(sizes, -2, 2) : m.any(sizes);

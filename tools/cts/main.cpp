@@ -53,32 +53,35 @@ std::vector<std::string> split(const std::string& text) {
   return parts;
 }
 
-// A word without * and ? is a whole name or a part of one.
-bool matches(const std::string& pattern, const std::string& name) {
+// A word without * and ? is the name of a test, or, where there is no such test, a part of names.
+bool matches(const std::string& pattern, const std::string& name,
+             const std::set<std::string>& names) {
   if (pattern.find_first_of("*?") != pattern.npos)
     return fnmatch(pattern.c_str(), name.c_str(), 0) == 0;
-  return pattern == name || name.find(pattern) != name.npos;
+  return pattern == name || (names.count(pattern) == 0 && name.find(pattern) != name.npos);
 }
 
 std::vector<const testing::TestInfo*> selected_tests(const Options& options) {
   const auto patterns = split(options.filter);
   const auto& all = *testing::UnitTest::GetInstance();
-  std::vector<const testing::TestInfo*> selected;
+  std::vector<const testing::TestInfo*> tests;
+  std::set<std::string> names;
   for (int s = 0; s < all.total_test_suite_count(); ++s) {
     const auto& suite = *all.GetTestSuite(s);
     const bool training = std::string_view(suite.name()) == "training";
     for (int t = 0; t < suite.total_test_count() && training == (options.profile == "training");
          ++t) {
-      const auto* test = suite.GetTestInfo(t);
-      const auto name = display_name(*test);
-      const bool exact = std::find(patterns.begin(), patterns.end(), name) != patterns.end();
-      const bool wanted = patterns.empty() || exact ||
-                          std::any_of(patterns.begin(), patterns.end(),
-                                      [&](const auto& p) { return matches(p, name); });
-      if (wanted) selected.push_back(test);
+      tests.push_back(suite.GetTestInfo(t));
+      names.insert(display_name(*tests.back()));
     }
   }
-  return selected;
+  std::erase_if(tests, [&](const auto* test) {
+    const auto name = display_name(*test);
+    return !patterns.empty() && std::none_of(patterns.begin(), patterns.end(), [&](const auto& p) {
+      return matches(p, name, names);
+    });
+  });
+  return tests;
 }
 
 int write_report(const Report& report, const Options& options) {

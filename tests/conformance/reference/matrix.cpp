@@ -145,7 +145,7 @@ Results sdpa_grad(const Problem& p) {
   auto results = empty_results(p);
   auto &dq = results.outputs[0][0], &dk = results.outputs[1][0], &dv = results.outputs[2][0];
   const Attention attention(p, 1);
-  const Tensor& grad = p.in(0);
+  const Tensor &grad = p.in(0), &out = p.in(4), &log_sum = p.in(5);
   const Tensor* mask = p.maybe(6);
   for (auto* t : {&dq, &dk, &dv}) {
     t->magnitude.resize(t->values.size());
@@ -155,10 +155,18 @@ Results sdpa_grad(const Problem& p) {
   const int64_t d = attention.q.sizes[3], dim_v = grad.sizes[3], keys = attention.k.sizes[2];
   for (Position at({grad.sizes[0], grad.sizes[1], grad.sizes[2]}); !at.done(); at.next()) {
     const int64_t b = at.at()[0], h = at.at()[1], s = at.at()[2], hk = h / attention.group;
-    const auto row = attention.row(mask, b, h, s);
-    const double unsure = 1 + row.score_terms;
+    auto row = attention.row(mask, b, h, s);
+    for (auto& probability : row.probability)
+      probability *= std::exp(row.log_sum - log_sum(at.at()));
+    const double unsure = 1 + row.score_terms + std::fabs(row.log_sum);
     std::vector<double> slope(static_cast<size_t>(keys)), slope_terms(static_cast<size_t>(keys));
+    // The mean of the slopes under the probabilities is what grad and the output say of it.
     double mean = 0, mean_terms = 0;
+    for (int64_t e = 0; e < dim_v; ++e) {
+      const double product = grad({b, h, s, e}) * out({b, h, s, e});
+      mean += product;
+      mean_terms += std::fabs(product);
+    }
     for (int64_t t = 0; t < keys; ++t) {
       const auto i = static_cast<size_t>(t);
       for (int64_t e = 0; e < dim_v; ++e) {
@@ -166,7 +174,6 @@ Results sdpa_grad(const Problem& p) {
         slope[i] += product;
         slope_terms[i] += std::fabs(product);
       }
-      mean += row.probability[i] * slope[i];
       mean_terms += row.probability[i] * slope_terms[i];
     }
     const auto add = [](Tensor& to, const Sizes& where, double value, double magnitude) {

@@ -138,7 +138,8 @@ Results variance(const Problem& p) {
     // What cancels when the mean is taken out counts as a term.
     const double terms = raw_squares / below;
     out.values[i] = root ? std::sqrt(var) : var;
-    out.magnitude[i] = root && var > 0 ? terms / std::sqrt(var) : terms;
+    // A root is steep near 0: there the rounding of the variance weighs more.
+    out.magnitude[i] = root ? terms / std::sqrt(std::max(var, terms * 0x1p-23)) : terms;
     out.terms = n;
     if (mean == nullptr) continue;
     mean->values[i] = center;
