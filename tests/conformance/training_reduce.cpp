@@ -70,7 +70,8 @@ Problems reduction_problems(Maker& m, const Reduction& r) {
       if (r.id == XHAL_OP_any) {
         for (auto& v : in.values) v = m.uniform(0, 1) < 0.95 ? 0 : v;
       }
-      if (extreme && !keep) m.sprinkle_specials(in);
+      if (!keep && (extreme || r.id == XHAL_OP_any || r.id == XHAL_OP_all))
+        m.sprinkle_specials(in);  // NaN is not 0
       p.inputs = {{in}};
       p.outputs = {{output(result_dtype(m.dtype, r.result), without(sizes, dims, keep))}};
       problems.push_back(p);
