@@ -15,6 +15,7 @@ namespace {
 // Owner of one block; the context of its DataPtr.
 struct Block {
   uint64_t address;
+  xhal_pool* pool;
   DeviceIndex index;
   std::mutex mutex;
   std::vector<StreamId> users;  // other streams, by record_stream
@@ -30,9 +31,17 @@ void free_block(void* context) {
       // A stream that has failed records nothing; what it was told to do has been dropped.
       if (xhal_event_record(stream_handle(block->index, user), 0, &events[count]) == XHAL_OK) ++count;
     }
-    xhal_pool_free(device(block->index).pool, block->address, events, count);
+    xhal_pool_free(block->pool, block->address, events, count);
   }
   delete block;
+}
+
+// A stream that is being captured takes its memory from the graph's own pool.
+xhal_pool* pool_of(Device& device, xhal_stream* stream) {
+  if (device.captured_stream.load(std::memory_order_acquire) == stream) [[unlikely]] {
+    return device.capture_pool.load(std::memory_order_acquire);
+  }
+  return device.pool;
 }
 
 class DeviceAllocator final : public DeviceAllocatorBase {
@@ -43,10 +52,11 @@ class DeviceAllocator final : public DeviceAllocatorBase {
     if (!size) return {nullptr, nullptr, &free_block_or_nothing, where};
     Device& found = device(index);
     xhal_stream* stream = current_stream(index);
+    xhal_pool* pool = pool_of(found, stream);
     uint64_t address = 0;
-    const xhal_status status = xhal_pool_alloc(found.pool, stream, size, {}, &address);
+    const xhal_status status = xhal_pool_alloc(pool, stream, size, {}, &address);
     if (status < 0) [[unlikely]] out_of_memory(status, size);
-    Block* block = new Block{address, index, {}, {}, current_stream_id_unchecked(index)};
+    Block* block = new Block{address, pool, index, {}, {}, current_stream_id_unchecked(index)};
     return {reinterpret_cast<void*>(address), block, &free_block_or_nothing, where};
   }
 
@@ -166,7 +176,7 @@ std::pair<size_t, size_t> memory_info(DeviceIndex index) {
 
 Scratch::Scratch(DeviceIndex index, xhal_stream* stream, uint64_t size_bytes) {
   if (!size_bytes) return;
-  pool_ = device(index).pool;
+  pool_ = pool_of(device(index), stream);
   check(xhal_pool_alloc(pool_, stream, size_bytes, {}, &address_), "allocating workspace");
 }
 

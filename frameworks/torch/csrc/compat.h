@@ -11,6 +11,8 @@
 #define XHAL_TORCH_HAS_DEVICE_ALLOCATOR XHAL_TORCH_AT_LEAST(2, 9)
 // c10::DeviceCapability, DeviceGuardImplInterface::getStreamNativeHandle
 #define XHAL_TORCH_HAS_CAPABILITY XHAL_TORCH_AT_LEAST(2, 12)
+// torch.accelerator.Graph
+#define XHAL_TORCH_HAS_GRAPH XHAL_TORCH_AT_LEAST(2, 13)
 
 #if XHAL_TORCH_HAS_DEVICE_ALLOCATOR
 #include <c10/core/CachingDeviceAllocator.h>

@@ -6,6 +6,9 @@
 
 #include <cstring>
 
+#include "compat.h"
+#include "graph.h"
+
 namespace xhal_torch {
 
 XhalGenerator::XhalGenerator(DeviceIndex index, uint64_t seed)
@@ -84,7 +87,21 @@ Philox take_random(const std::optional<at::Generator>& generator, DeviceIndex in
               generator->device().type(), "'");
   if (!chosen) chosen = static_cast<XhalGenerator*>(default_generator(index).unsafeGetGeneratorImpl());
   std::lock_guard lock(chosen->mutex_);
+  if (GraphRandom* captured = captured_random(index)) [[unlikely]] {
+    TORCH_CHECK(!generator || !generator->defined(), "a graph draws from the device's own generator only");
+    if (captured->offsets.empty()) captured->offsets.push_back(0);
+    const auto use = captured->offsets.size() - 1;
+    TORCH_CHECK(use < static_cast<size_t>(kGraphRandomSlots), "more than ", kGraphRandomSlots,
+                " random operators in one graph");
+    captured->offsets.push_back(captured->offsets.back() + (static_cast<uint64_t>(outputs) + 3) / 4 * 4);
+    return {chosen->current_seed(), 0, captured->slots + use * sizeof(int64_t)};
+  }
   return chosen->take(outputs);
 }
+
+#if !XHAL_TORCH_HAS_GRAPH
+GraphRandom* captured_random(DeviceIndex) { return nullptr; }
+void register_graphs(const std::string&) {}
+#endif
 
 }  // namespace xhal_torch

@@ -16,7 +16,8 @@ namespace xhal_torch {
 
 struct Philox {
   uint64_t seed;
-  uint64_t offset;  // in counters of four outputs, as the catalogue counts
+  uint64_t offset;       // in counters of four outputs, as the catalogue counts
+  uint64_t address = 0;  // in a graph capture: where the offset is on the device, to be read at each replay
 };
 
 class XhalGenerator final : public c10::GeneratorImpl {

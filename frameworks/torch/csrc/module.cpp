@@ -3,11 +3,17 @@
 #include <torch/csrc/utils/device_lazy_init.h>
 #include <torch/extension.h>
 
+#include <pybind11/chrono.h>
+
 #include "allocator.h"
 #include "compat.h"
 #include "fallback.h"
 #include "generator.h"
+#include "graph.h"
 #include "runtime.h"
+#if XHAL_TORCH_COLLECTIVES
+#include "process_group.h"
+#endif
 
 namespace xhal_torch {
 namespace {
@@ -103,6 +109,13 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.def("empty_cache", &trim_pools);
   m.def("fallbacks", &fallback_counts);
   m.def("reset_fallbacks", &reset_fallback_counts);
+#if XHAL_TORCH_COLLECTIVES
+  // torch's own classes are the bases: its bindings know what to do with the result.
+  py::module_::import("torch._C._distributed_c10d");
+  m.def("make_process_group", &make_process_group, py::call_guard<py::gil_scoped_release>());
+  m.def("close_process_groups", &close_process_groups, py::call_guard<py::gil_scoped_release>());
+#endif
+  m.def("register_graphs", &register_graphs);
   guard_forks();
 }
 

@@ -145,6 +145,18 @@ OpCall& OpCall::scalar_at(const at::TensorBase& tensor) {
   return *this;
 }
 
+OpCall& OpCall::random(const Philox& state) {
+  scalar(state.seed);
+  if (!state.address) return scalar(state.offset);
+  xhal_scalar& scalar = scalars_.emplace_back();
+  scalar = {};
+  scalar.kind = XHAL_SCALAR_ADDRESS;
+  scalar.code = XHAL_CODE_INT;
+  scalar.bits = 64;
+  scalar.value.address = state.address;
+  return *this;
+}
+
 void OpCall::submit(const OpEntry& entry) {
   xhal_stream* stream = current_stream(index_);
   c10::SmallVector<uint64_t, 8> addresses;

@@ -16,6 +16,7 @@
 #include <optional>
 
 #include "dtype.h"
+#include "generator.h"
 #include "op_cache.h"
 
 namespace xhal_torch {
@@ -45,6 +46,7 @@ class OpCall {
   OpCall& scalar(uint64_t value) { return scalar(static_cast<int64_t>(value)); }
   OpCall& scalar(const c10::Scalar& value);
   OpCall& scalar_at(const at::TensorBase& tensor);  // read on the device when the operator runs
+  OpCall& random(const Philox& state);              // the scalars seed and offset
 
   bool run();
   // Why run() returned false.

@@ -45,6 +45,20 @@ Tensor heads_inside(const Tensor& like, int64_t d) {
   return new_like(like, {like.size(0), like.size(2), like.size(1), d}).transpose(1, 2);
 }
 
+// The random state travels to the gradient in torch's "philox_seed".
+Tensor saved(const Philox& random) {
+  Tensor state = at::empty({3}, at::TensorOptions().dtype(at::kLong));
+  auto* words = state.mutable_data_ptr<int64_t>();
+  words[0] = static_cast<int64_t>(random.seed);
+  words[1] = static_cast<int64_t>(random.offset);
+  words[2] = static_cast<int64_t>(random.address);
+  return state;
+}
+Philox restored(const Tensor& state) {
+  const auto* words = state.const_data_ptr<int64_t>();
+  return {static_cast<uint64_t>(words[0]), static_cast<uint64_t>(words[1]), static_cast<uint64_t>(words[2])};
+}
+
 using Forward = std::tuple<Tensor, Tensor, Tensor, Tensor, c10::SymInt, c10::SymInt, Tensor, Tensor, Tensor>;
 
 Forward attention(const Tensor& q, const Tensor& k, const Tensor& v, const OptTensor& bias, double dropout, bool causal,
@@ -58,29 +72,25 @@ Forward attention(const Tensor& q, const Tensor& k, const Tensor& v, const OptTe
   }
   OpCall call(XHAL_OP_sdpa, q);
   call.attr(0, causal).attr(1, scale.value_or(0)).attr(2, dropout);
-  call.in(q).in(k).in(v).in(mask).out(out).out(log_sum).scalar(random.seed).scalar(random.offset);
+  call.in(q).in(k).in(v).in(mask).out(out).out(log_sum).random(random);
   TORCH_CHECK_NOT_IMPLEMENTED(call.run(), "scaled_dot_product_attention: the device has no fused attention for this: ",
                               call.refusal(), "\n  Use: with torch.nn.attention.sdpa_kernel(SDPBackend.MATH)");
-  const auto host = at::TensorOptions().dtype(at::kLong);
-  const Tensor seed = at::empty({}, host), offset = at::empty({}, host);
-  *seed.mutable_data_ptr<int64_t>() = static_cast<int64_t>(random.seed);
-  *offset.mutable_data_ptr<int64_t>() = static_cast<int64_t>(random.offset);
-  return {out, log_sum, Tensor(), Tensor(), q.size(2), k.size(2), seed, offset, Tensor()};
+  return {out, log_sum, Tensor(), Tensor(), q.size(2), k.size(2), saved(random), Tensor(), Tensor()};
 }
 
 using Backward = std::tuple<Tensor, Tensor, Tensor, Tensor>;
 
 Backward attention_backward(const Tensor& grad, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& bias,
                             std::array<bool, 4> wanted, const Tensor& out, const Tensor& log_sum, const Tensor&,
-                            const Tensor&, int64_t, int64_t, double dropout, bool causal, const Tensor& seed,
-                            const Tensor& offset, std::optional<double> scale) {
+                            const Tensor&, int64_t, int64_t, double dropout, bool causal, const Tensor& state,
+                            const Tensor&, std::optional<double> scale) {
   TORCH_CHECK_NOT_IMPLEMENTED(!wanted[3] || !bias.defined(), "fused attention has no gradient for the mask");
   const Tensor dq = heads_inside(q, q.size(3)), dk = heads_inside(k, k.size(3)), dv = heads_inside(v, v.size(3));
   const OptTensor mask = scores_mask(bias.defined() ? OptTensor(bias) : std::nullopt, q, k);
   OpCall call(XHAL_OP_sdpa_grad, q);
   call.attr(0, causal).attr(1, scale.value_or(0)).attr(2, dropout);
   call.in(grad).in(q).in(k).in(v).in(out).in(log_sum).in(mask).out(dq).out(dk).out(dv);
-  call.scalar(seed.item()).scalar(offset.item());
+  call.random(restored(state));
   TORCH_CHECK_NOT_IMPLEMENTED(call.run(), "scaled_dot_product_attention backward: ", call.refusal());
   return {dq, dk, dv, Tensor()};
 }

@@ -175,7 +175,8 @@ Tensor masked_select(const Tensor& self, const Tensor& mask) {
   if (movable(self) && on_device(mask) && mask.scalar_type() == at::kBool) {
     const auto both = at::expand_outplace(self, mask);
     const Tensor flat = std::get<0>(both)->reshape({-1}), chosen = std::get<1>(both)->reshape({-1});
-    return index_select(flat, 0, find_nonzero(chosen).reshape({-1}));
+    Tensor out;
+    if (run_index_select(flat, 0, find_nonzero(chosen).reshape({-1}), out)) return out;
   }
   return on_host<at::_ops::masked_select>(self, mask);
 }

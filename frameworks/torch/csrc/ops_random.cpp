@@ -36,7 +36,7 @@ bool run_two(uint32_t id, const Tensor& out, A first, B second, const OptGenerat
   if (!is_native(out.scalar_type())) return false;
   const Philox random = take(generator, out);
   OpCall call(id, out);
-  return call.out(out).scalar(first).scalar(second).scalar(random.seed).scalar(random.offset).run();
+  return call.out(out).scalar(first).scalar(second).random(random).run();
 }
 
 Tensor& uniform(Tensor& self, double from, double to, OptGenerator generator) {
@@ -56,7 +56,7 @@ Tensor& exponential(Tensor& self, double lambda, OptGenerator generator) {
   if (is_float(self.scalar_type())) {
     const Philox random = take(generator, self);
     OpCall call(XHAL_OP_exponential, self);
-    if (call.out(self).scalar(lambda).scalar(random.seed).scalar(random.offset).run()) return self;
+    if (call.out(self).scalar(lambda).random(random).run()) return self;
   }
   return on_host<at::_ops::exponential_>(self, lambda, generator);
 }
@@ -102,7 +102,7 @@ Tensor& randperm_out(int64_t n, OptGenerator generator, Tensor& out) {
   if (is_native(out.scalar_type())) {
     const Philox random = take(generator, out);
     OpCall call(XHAL_OP_randperm, out);
-    if (call.out(out).scalar(random.seed).scalar(random.offset).run()) return out;
+    if (call.out(out).random(random).run()) return out;
   }
   return on_host<at::_ops::randperm_generator_out>(n, generator, out);
 }
@@ -114,7 +114,7 @@ Tensor& bernoulli_scalar(Tensor& self, double p, OptGenerator generator) {
   if (is_native(self.scalar_type())) {
     const Philox random = take(generator, self);
     OpCall call(XHAL_OP_bernoulli, self);
-    if (call.absent().out(self).scalar(p).scalar(random.seed).scalar(random.offset).run()) return self;
+    if (call.absent().out(self).scalar(p).random(random).run()) return self;
   }
   return on_host<at::_ops::bernoulli__float>(self, p, generator);
 }
@@ -124,7 +124,7 @@ bool run_bernoulli(const Tensor& p, const Tensor& out, const OptGenerator& gener
   const Tensor probability = p.expand(out.sizes());
   const Philox random = take(generator, out);
   OpCall call(XHAL_OP_bernoulli, out);
-  return call.in(probability).out(out).scalar(0.5).scalar(random.seed).scalar(random.offset).run();
+  return call.in(probability).out(out).scalar(0.5).random(random).run();
 }
 Tensor& bernoulli_tensor(Tensor& self, const Tensor& p, OptGenerator generator) {
   return run_bernoulli(p, self, generator) ? self : on_host<at::_ops::bernoulli__Tensor>(self, p, generator);
@@ -145,7 +145,7 @@ std::tuple<Tensor, Tensor> dropout(const Tensor& input, double p, std::optional<
     const Tensor from = input.contiguous(), out = new_like(input, input.sizes()), kept = mask();
     const Philox random = take(OptGenerator(), out);
     OpCall call(XHAL_OP_dropout, input);
-    if (call.in(from).out(out).out(kept).scalar(p).scalar(random.seed).scalar(random.offset).run()) return {out, kept};
+    if (call.in(from).out(out).out(kept).scalar(p).random(random).run()) return {out, kept};
   }
   return on_host<at::_ops::native_dropout>(input, p, train);
 }

@@ -239,12 +239,12 @@ bool Pointwise::run_iterated(at::Tensor& out, c10::ScalarType common, c10::Scala
   begin(call);
   // TensorIterator counts dimensions from the fastest and strides in bytes.
   c10::SmallVector<int64_t, XHAL_MAX_DIMENSIONS> sizes(iter.shape().rbegin(), iter.shape().rend());
-  c10::SmallVector<int64_t, XHAL_MAX_DIMENSIONS> strides(ndim);
+  int64_t strides[XHAL_MAX_DIMENSIONS];
   const auto add = [&](int arg, bool output) {
     const auto bytes = iter.strides(arg);
     const int64_t width = iter.element_size(arg);
     for (int d = 0; d < ndim; ++d) strides[ndim - 1 - d] = bytes[d] / width;
-    call.raw(iter.data_ptr(arg), iter.dtype(arg), sizes, strides, output);
+    call.raw(iter.data_ptr(arg), iter.dtype(arg), sizes, c10::IntArrayRef(strides, sizes.size()), output);
   };
   int operand = 1;
   for (int i = 0; i < count_; ++i) {

@@ -36,6 +36,9 @@ struct Device {
   xhal_device* handle = nullptr;
   xhal_context* context = nullptr;
   xhal_pool* pool = nullptr;
+  // Set while a graph is being captured (graph.cpp): one capture a device at a time.
+  std::atomic<xhal_stream*> captured_stream{nullptr};
+  std::atomic<xhal_pool*> capture_pool{nullptr};
   std::atomic<bool> open{false};
   std::mutex mutex;  // opening, and making streams
   std::atomic<xhal_stream*> streams[kMaxStreams] = {};

@@ -73,6 +73,7 @@ def load() -> str:
     torch.utils.rename_privateuse1_backend("xhal")
     torch._register_device_module("xhal", device)
     torch.utils.generate_methods_for_privateuse1_backend(for_storage=True)
+    extension.register_graphs("XHAL")
     _register_distributed()
     _register_compiler()
     atexit.register(_at_exit, extension)
@@ -82,10 +83,8 @@ def load() -> str:
 def _register_distributed() -> None:
     if not torch.distributed.is_available():
         return
-    try:
-        from . import distributed
-    except ImportError:
-        return
+    from . import distributed
+
     distributed.register()
 
 
@@ -114,4 +113,6 @@ def _at_exit(extension) -> None:
             write_fallback_report(extension, path)
         except OSError as error:
             print(f"xhal: cannot write XHAL_FALLBACK_REPORT={path}: {error.strerror}", file=sys.stderr)
+    if hasattr(extension, "close_process_groups"):
+        extension.close_process_groups()
     extension.shutdown()
