@@ -22,14 +22,11 @@ using plugin::Error;
 
 constexpr uint16_t kMachine = EM_X86_64;
 
-// The bytes as a file that the dynamic linker can open. Every one has a name of its own: the linker takes two files of one
-// name for the same library.
+// The bytes as a file that the dynamic linker can open.
 class LibraryFile {
  public:
   LibraryFile(const std::string& name, const std::vector<char>& bytes) {
-    static std::atomic<uint64_t> number{0};
-    const auto unique = fmt::format("xhal-{}-{}", name.substr(0, 200), number.fetch_add(1));
-    fd_ = memfd_create(unique.c_str(), MFD_CLOEXEC);
+    fd_ = memfd_create(("xhal-" + name.substr(0, 200)).c_str(), MFD_CLOEXEC);
     if (fd_ < 0) throw Error(XHAL_ERR_OUT_OF_MEMORY, "no descriptor left: raise `ulimit -n`");
     for (size_t done = 0; done < bytes.size();) {
       const ssize_t n = ::write(fd_, bytes.data() + done, bytes.size() - done);
@@ -43,7 +40,15 @@ class LibraryFile {
   ~LibraryFile() { ::close(fd_); }
   LibraryFile(const LibraryFile&) = delete;
   LibraryFile& operator=(const LibraryFile&) = delete;
-  std::string path() const { return fmt::format("/proc/self/fd/{}", fd_); }
+
+  // Spelled differently every time: the dynamic linker takes a path it has seen before for the library it has loaded from
+  // there, whatever the descriptor is now. The spelling is a number, written with "./" for one and "/" for zero.
+  std::string path() const {
+    static std::atomic<uint64_t> number{0};
+    std::string text = "/proc/self/fd/";
+    for (uint64_t n = number.fetch_add(1); n != 0; n >>= 1) text += (n & 1) != 0 ? "./" : "/";
+    return text + std::to_string(fd_);
+  }
 
  private:
   int fd_ = -1;
@@ -68,10 +73,11 @@ class LoadedModule {
   LoadedModule(std::string name, std::vector<char> bytes) : name_(std::move(name)), bytes_(std::move(bytes)) {
     check_header(bytes_);
     const LibraryFile file(name_, bytes_);
+    const std::string path = file.path();
     try {
-      entries_ = boost::dll::library_info(file.path()).symbols();
+      entries_ = boost::dll::library_info(path).symbols();
       // The throwing form keeps what the dynamic linker says.
-      library_ = boost::dll::shared_library(file.path(), boost::dll::load_mode::rtld_now | boost::dll::load_mode::rtld_local);
+      library_ = boost::dll::shared_library(path, boost::dll::load_mode::rtld_now | boost::dll::load_mode::rtld_local);
     } catch (const std::exception& e) {
       throw Error(XHAL_ERR_CORRUPT, fmt::format("module `{}` cannot be loaded: {}", name_, e.what()));
     }
