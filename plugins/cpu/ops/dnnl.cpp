@@ -1,6 +1,8 @@
 // dnnl.cpp: primitives of oneDNN 2.6 and 3.x behind one interface.
 #include "dnnl.hpp"
 
+#include <array>
+#include <atomic>
 #include <utility>
 
 #include "dnnl_internal.hpp"
@@ -41,6 +43,8 @@ bool has_isa(dnnl::cpu_isa wanted) {
 
 }  // namespace
 
+static std::atomic<uint64_t> next_number{1};
+
 const dnnl::engine& dnnl_engine() {
   static const auto* const e = new dnnl::engine(dnnl::engine::kind::cpu, 0);
   return *e;
@@ -63,6 +67,8 @@ memory::data_type dnnl_type(DType type) {
 }
 
 struct DnnlKernel::Impl {
+  // Never used twice, unlike an address.
+  const uint64_t number = next_number.fetch_add(1, std::memory_order_relaxed);
   dnnl::primitive primitive;
   memory::desc descs[slot_count];
   int arguments[slot_count] = {};  // DNNL_ARG_*, 0 = not used
@@ -113,34 +119,45 @@ std::shared_ptr<const DnnlKernel> DnnlKernel::matmul(const MatmulSpec& s, std::s
 }
 
 struct DnnlKernel::Session::State {
-  SingleThread guard;
-  const Impl* impl;
+  uint64_t kernel = 0;  // its number
+  const Impl* impl = nullptr;
   memory memories[slot_count];
   dnnl_exec_arg_t arguments[slot_count];
   int count = 0;
+
+  void use(const Impl& given) {
+    kernel = given.number;
+    impl = &given;
+    count = 0;
+    for (int slot = 0; slot < slot_count; ++slot) {
+      if (given.arguments[slot] == 0) continue;
+      memories[slot] = memory(given.descs[slot], dnnl_engine(), nullptr);
+      arguments[count++] = {given.arguments[slot], memories[slot].get()};
+    }
+  }
 };
 
-DnnlKernel::Session::Session(const DnnlKernel& kernel) : state_(std::make_unique<State>()) {
-  State& s = *state_;
-  s.impl = kernel.impl_.get();
-  for (int slot = 0; slot < slot_count; ++slot) {
-    if (s.impl->arguments[slot] == 0) continue;
-    s.memories[slot] = memory(s.impl->descs[slot], dnnl_engine(), nullptr);
-    s.arguments[s.count++] = {s.impl->arguments[slot], s.memories[slot].get()};
-  }
+DnnlKernel::Session::State& DnnlKernel::Session::state_for(const Impl& impl) {
+  constexpr size_t kKept = 16;
+  thread_local std::array<State, kKept> states;
+  thread_local size_t oldest = 0;
+  for (State& state : states)
+    if (state.kernel == impl.number) return state;
+  State& state = states[std::exchange(oldest, (oldest + 1) % kKept)];
+  state.use(impl);
+  return state;
 }
 
-DnnlKernel::Session::~Session() = default;
+DnnlKernel::Session::Session(const DnnlKernel& kernel) : state_(state_for(*kernel.impl_)) {}
 
 void DnnlKernel::Session::set(Slot slot, const void* address) {
-  if (state_->impl->arguments[slot] != 0)
-    state_->memories[slot].set_data_handle(const_cast<void*>(address));
+  if (state_.impl->arguments[slot] != 0)
+    dnnl_memory_set_data_handle(state_.memories[slot].get(), const_cast<void*>(address));
 }
 
 bool DnnlKernel::Session::run() {
-  const State& s = *state_;
-  return dnnl_primitive_execute(s.impl->primitive.get(), dnnl_stream().get(), s.count,
-                                s.arguments) == dnnl_success;
+  return dnnl_primitive_execute(state_.impl->primitive.get(), dnnl_stream().get(), state_.count,
+                                state_.arguments) == dnnl_success;
 }
 
 SingleThread::SingleThread() : before_(omp_get_max_threads()) {

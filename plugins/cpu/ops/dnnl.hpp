@@ -30,41 +30,6 @@ struct MatmulSpec {
   Activation activation = Activation::none;
 };
 
-// A compiled primitive and the memory it expects.
-class DnnlKernel {
- public:
-  enum Slot { src, weights, bias, dst, scratch, slot_count };
-
-  // nullptr, with oneDNN's reason in `why`, when there is no such primitive.
-  static std::shared_ptr<const DnnlKernel> matmul(const MatmulSpec& spec, std::string& why);
-
-  uint64_t scratch_bytes() const;
-
-  // The memory objects one thread needs to run the kernel; cheap to make, not shareable. Begins a
-  // SingleThread section.
-  class Session {
-   public:
-    explicit Session(const DnnlKernel& kernel);
-    ~Session();
-    Session(const Session&) = delete;
-    Session& operator=(const Session&) = delete;
-    void set(Slot slot, const void* address);
-    // False when oneDNN reports a failure, which its documentation allows only for lack of memory.
-    bool run();
-
-   private:
-    struct State;
-    std::unique_ptr<State> state_;
-  };
-
-  struct Impl;
-  explicit DnnlKernel(std::unique_ptr<Impl> impl);
-  ~DnnlKernel();
-
- private:
-  std::unique_ptr<Impl> impl_;
-};
-
 // Sets OpenMP's thread count of the calling thread to one and puts it back.
 class SingleThread {
  public:
@@ -74,7 +39,46 @@ class SingleThread {
   SingleThread& operator=(const SingleThread&) = delete;
 
  private:
-  int before_;
+  const int before_;
+};
+
+// A compiled primitive and the memory it expects.
+class DnnlKernel {
+  struct Impl;
+
+ public:
+  enum Slot { src, weights, bias, dst, scratch, slot_count };
+
+  // nullptr, with oneDNN's reason in `why`, when there is no such primitive.
+  static std::shared_ptr<const DnnlKernel> matmul(const MatmulSpec& spec, std::string& why);
+
+  uint64_t scratch_bytes() const;
+
+  // One thread's use of the kernel. A thread keeps the memory objects of its last kernels, so that
+  // the next session costs next to nothing. A thread has one session at a time.
+  class Session {
+   public:
+    explicit Session(const DnnlKernel& kernel);
+    ~Session() = default;
+    Session(const Session&) = delete;
+    Session& operator=(const Session&) = delete;
+    // Slots that the kernel does not have are ignored.
+    void set(Slot slot, const void* address);
+    // False when oneDNN reports a failure, which its documentation allows only for lack of memory.
+    bool run();
+
+   private:
+    struct State;
+    static State& state_for(const Impl& impl);
+    SingleThread guard_;
+    State& state_;
+  };
+
+  explicit DnnlKernel(std::unique_ptr<Impl> impl);
+  ~DnnlKernel();
+
+ private:
+  std::unique_ptr<Impl> impl_;
 };
 
 // What oneDNN does well on this processor (DNNL_MAX_CPU_ISA lowers it).

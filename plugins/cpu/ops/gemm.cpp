@@ -1,14 +1,14 @@
 // gemm.cpp: matrix products: cut into tiles of fixed sizes, one single-threaded primitive a tile.
 //
-// The cut depends on the shapes only, so results do not depend on the number of threads. Matrices
-// whose rows or columns are dense go to oneDNN as they are; others, and formats it does not
-// multiply, are packed to f32 first.
+// The cut depends on the shapes only, so results do not depend on the number of threads. oneDNN 2.6
+// is fast for dense matrices, transposed or not, and slow for parts of larger ones: what is not
+// dense, or not of a dtype it multiplies, is packed first.
 #include <algorithm>
-#include <cstring>
+#include <optional>
 
-#include "convert.hpp"
 #include "dnnl.hpp"
 #include "gemm_blas.hpp"
+#include "gemm_matrix.hpp"
 #include "pointwise.hpp"
 #include "scratch.hpp"
 
@@ -16,102 +16,6 @@ namespace xhal::cpu {
 namespace {
 
 enum Group : uint32_t { kA, kB, kC, kBias, kOut };
-
-int64_t round_up(int64_t value, int64_t to) { return (value + to - 1) / to * to; }
-
-// A batch of matrices inside a tensor.
-struct View {
-  DType type = DType::f32;
-  uint32_t operand = 0;
-  int64_t rows = 0, columns = 0;
-  int64_t batch_stride = 0, row_stride = 0, column_stride = 0;
-
-  bool row_major() const {
-    return (column_stride == 1 || columns == 1) && (row_stride >= columns || rows == 1);
-  }
-  bool column_major() const {
-    return (row_stride == 1 || rows == 1) && (column_stride >= rows || columns == 1);
-  }
-  int64_t leading(bool transposed) const {
-    return transposed ? std::max(columns == 1 ? rows : column_stride, rows)
-                      : std::max(rows == 1 ? columns : row_stride, columns);
-  }
-  View transposed() const {
-    View v = *this;
-    std::swap(v.rows, v.columns);
-    std::swap(v.row_stride, v.column_stride);
-    return v;
-  }
-  const char* at(const void* base, int64_t batch, int64_t row, int64_t column) const {
-    return static_cast<const char*>(base) +
-           (batch * batch_stride + row * row_stride + column * column_stride) *
-               static_cast<int64_t>(size_of(type));
-  }
-};
-
-View view_of(const xhal_tensor_desc& t, uint32_t operand) {
-  View v;
-  v.type = dtype_of(t);
-  v.operand = operand;
-  const uint32_t first = t.ndim - 2;
-  v.rows = t.sizes[first];
-  v.columns = t.sizes[first + 1];
-  v.row_stride = t.strides[first];
-  v.column_stride = t.strides[first + 1];
-  if (t.ndim == 3 && t.sizes[0] != 1) v.batch_stride = t.strides[0];
-  return v;
-}
-
-// Copies a rows x columns part into f32, dense along whichever of its two dimensions is dense at
-// the source.
-struct Packer {
-  bool transposed = false;  // the result is column-major
-  LoadFn<float> load = nullptr;
-  int64_t item_bytes = 0;
-
-  explicit Packer(const View& v)
-      : transposed(v.column_major() && !v.row_major()),
-        load(loader<float>(v.type, transposed || v.column_stride == 1)),
-        item_bytes(static_cast<int64_t>(size_of(v.type))) {}
-
-  // Lines [begin, end) of the result: rows, or columns when transposed.
-  void run(const View& v, const char* from, int64_t begin, int64_t end, int64_t length,
-           float* to) const {
-    const int64_t line_stride = transposed ? v.column_stride : v.row_stride;
-    const int64_t stride = transposed ? v.row_stride : v.column_stride;
-    for (int64_t line = begin; line < end; ++line)
-      load(from + line * line_stride * item_bytes, stride, static_cast<size_t>(length),
-           to + line * length);
-  }
-};
-
-struct Tiles {
-  int64_t rows = 0, columns = 0;  // of a full tile
-  int64_t row_count = 0, column_count = 0;
-};
-
-// Tiles of at least 2 Mflop, about eight of them, none with more than 256 rows: at 256 a
-// primitive's own repacking of the second matrix no longer costs, at 64 it is a tenth of the run.
-Tiles cut(int64_t batch, int64_t m, int64_t n, int64_t k) {
-  constexpr int64_t kWanted = 8, kLeastFlops = 2'000'000;
-  const int64_t per_matrix = std::max<int64_t>(1, kWanted / batch);
-  const double row_flops =
-      2.0 * static_cast<double>(n) * static_cast<double>(std::max<int64_t>(k, 1));
-  const auto rows_least =
-      static_cast<int64_t>(std::min(1e9, kLeastFlops / std::max(row_flops, 1.0))) + 1;
-  Tiles t;
-  if (batch == 0 || m == 0 || n == 0) return t;
-  t.rows = std::clamp(round_up((m + per_matrix - 1) / per_matrix, 16), int64_t{64}, int64_t{256});
-  t.rows = std::min(std::max(t.rows, round_up(rows_least, 16)), m);
-  t.row_count = (m + t.rows - 1) / t.rows;
-  t.columns = n;
-  const int64_t column_tiles = per_matrix / t.row_count;
-  if (column_tiles > 1 && n >= 512 && static_cast<double>(t.rows) * row_flops > 4.0 * kLeastFlops)
-    t.columns = std::max<int64_t>(256, round_up((n + column_tiles - 1) / column_tiles, 64));
-  t.columns = std::min(t.columns, n);
-  t.column_count = (n + t.columns - 1) / t.columns;
-  return t;
-}
 
 PointwiseFn<float> activation_kernel(Activation activation) {
   switch (activation) {
@@ -151,6 +55,8 @@ class GemmOp final : public Op {
   bool make_kernel(Mode mode, bool last_rows, bool last_columns, std::string& why);
   const char* prepare_bias(const Launch& launch) const;
   const char* prepare_b(const Launch& launch) const;
+  const char* weights_of(const Run& r, int64_t item, int64_t j, int64_t columns,
+                         char* packed) const;
   void run_tiles(Run& r, int64_t begin, int64_t end) const;
   void copy_c(const Run& r, int64_t item, int64_t i, int64_t rows, int64_t j, int64_t columns,
               float* row) const;
@@ -158,21 +64,20 @@ class GemmOp final : public Op {
               int64_t columns, float* row_of_c) const;
 
   DType type_ = DType::f32;  // of the elements that are multiplied
-  bool pack_a_ = false, pack_b_ = false;
   bool a_transposed_ = false, b_transposed_ = false;
-  int64_t a_stride_ = 0,
-          b_stride_ =
-              0;  // between rows, or columns of a transposed one, as the primitive sees them
+  bool pack_a_ = false;  // a tile at a time
+  enum class PackB : uint8_t { no, whole, tile } pack_b_ = PackB::no;
   bool direct_out_ = false;  // the primitive may write `out`
   bool bias_as_is_ = false;
   Tiles tiles_;
   const BlasGemm* blas_ = nullptr;
-  // The workspace: packed b, bias in f32, then areas of {packed a, tile, a row of c, the
-  // primitive's own scratch}.
-  uint64_t packed_b_bytes_ = 0, bias_bytes_ = 0, packed_a_bytes_ = 0, tile_bytes_ = 0,
-           row_bytes_ = 0, scratch_bytes_ = 0;
+  // The workspace: packed b, bias in f32, then areas of {packed a, packed part of b, tile, a row of
+  // c, the primitive's own scratch}.
+  uint64_t whole_b_bytes_ = 0, bias_bytes_ = 0;
+  uint64_t packed_a_bytes_ = 0, packed_b_bytes_ = 0, tile_bytes_ = 0, row_bytes_ = 0,
+           scratch_bytes_ = 0;
   uint64_t area_bytes() const {
-    return packed_a_bytes_ + tile_bytes_ + row_bytes_ + scratch_bytes_;
+    return packed_a_bytes_ + packed_b_bytes_ + tile_bytes_ + row_bytes_ + scratch_bytes_;
   }
   int areas_ = 1;
   std::shared_ptr<const DnnlKernel> kernels_[mode_count][2][2];
@@ -201,37 +106,38 @@ void GemmOp::plan() {
     std::swap(m, n);
     for (View* v : {&a, &b, &c, &out}) *v = v->transposed();
   }
-  tiles_ = cut(batch, m, n, k);
+  tiles_ = cut_into_tiles(batch, m, n, k);
 
-  const auto dense = [](const View& v) { return v.row_major() || v.column_major(); };
-  type_ =
-      a.type == DType::bf16 && dnnl_has_bf16() && dense(a) && dense(b) ? DType::bf16 : DType::f32;
+  type_ = a.type == DType::bf16 && dnnl_has_bf16() ? DType::bf16 : DType::f32;
   if (type_ == DType::f32 && !dnnl_has_avx512()) blas_ = BlasGemm::get();
   a_transposed_ = a.column_major() && !a.row_major();
   b_transposed_ = b.column_major() && !b.row_major();
-  pack_a_ = a.type != type_ || !dense(a);
-  pack_b_ = b.type != type_ || !dense(b);
-  // oneDNN 2.6 is slow for a part of a transposed matrix times a transposed one, unless that part
-  // is dense.
-  if (a_transposed_ && b_transposed_ && type_ == DType::f32 && blas_ == nullptr)
-    pack_a_ |= tiles_.row_count > 1;
-  a_stride_ = a.leading(a_transposed_);
-  b_stride_ = pack_b_ ? (b_transposed_ ? k : n) : b.leading(b_transposed_);
-
-  const bool finished_by_primitive =
-      blas_ == nullptr || (bias_type == DType::other && activation == Activation::none);
-  direct_out_ = out.row_major() && k > 0 && finished_by_primitive &&
-                (out.type == DType::f32 || out.type == type_);
+  const bool one_column_tile = tiles_.column_count <= 1;
+  bool a_fits = a_transposed_ ? a.leading(true) == m && tiles_.row_count <= 1
+                              : a.row_major() && a.leading(false) == k;
+  bool b_fits = b_transposed_ ? b.leading(true) == k
+                              : b.row_major() && b.leading(false) == n && one_column_tile;
+  bool out_fits = out.row_major() && out.leading(false) == n && one_column_tile;
+  if (blas_ != nullptr) {  // takes parts as they are, but only adds and stores
+    a_fits = a.row_major() || a.column_major();
+    b_fits = b.row_major() || b.column_major();
+    out_fits = out.row_major() && bias_type == DType::other && activation == Activation::none;
+  }
+  pack_a_ = a.type != type_ || !a_fits;
+  if (b.type != type_ || !b_fits) pack_b_ = one_column_tile ? PackB::whole : PackB::tile;
+  direct_out_ = out_fits && k > 0 && (out.type == DType::f32 || out.type == type_);
   bias_as_is_ = bias_type == DType::f32 && (bias_stride == 1 || n == 1);
 
-  const auto floats = [](int64_t count) {
-    return align64(static_cast<uint64_t>(count) * sizeof(float));
+  const auto bytes_of = [](int64_t count, DType type) {
+    return align64(static_cast<uint64_t>(count) * size_of(type));
   };
-  if (pack_b_) packed_b_bytes_ = floats((b.batch_stride == 0 ? 1 : batch) * k * n);
-  if (bias_type != DType::other && !bias_as_is_) bias_bytes_ = floats(n);
-  if (pack_a_) packed_a_bytes_ = floats(tiles_.rows * k);
-  tile_bytes_ = floats(tiles_.rows * tiles_.columns);
-  if (has_c) row_bytes_ = floats(tiles_.columns);
+  if (pack_b_ == PackB::whole)
+    whole_b_bytes_ = bytes_of((b.batch_stride == 0 ? 1 : batch) * k * n, type_);
+  if (pack_b_ == PackB::tile) packed_b_bytes_ = bytes_of(k * tiles_.columns, type_);
+  if (bias_type != DType::other && !bias_as_is_) bias_bytes_ = bytes_of(n, DType::f32);
+  if (pack_a_) packed_a_bytes_ = bytes_of(tiles_.rows * k, type_);
+  tile_bytes_ = bytes_of(tiles_.rows * tiles_.columns, DType::f32);
+  if (has_c) row_bytes_ = bytes_of(tiles_.columns, DType::f32);
 }
 
 bool GemmOp::make_kernel(Mode mode, bool last_rows, bool last_columns, std::string& why) {
@@ -243,9 +149,9 @@ bool GemmOp::make_kernel(Mode mode, bool last_rows, bool last_columns, std::stri
   spec.out = mode == through_f32 ? DType::f32 : out.type;
   spec.src_transposed = a_transposed_;
   spec.weights_transposed = b_transposed_;
-  spec.src_stride = !pack_a_ ? a_stride_ : a_transposed_ ? spec.m : k;
-  spec.weights_stride = b_stride_;
-  spec.dst_stride = mode == through_f32 ? tiles_.columns : out.leading(false);
+  spec.src_stride = a_transposed_ ? spec.m : k;
+  spec.weights_stride = b_transposed_ ? k : spec.n;
+  spec.dst_stride = spec.n;
   spec.accumulate = mode == direct_add;
   if (mode != through_f32) {
     if (bias_type != DType::other) spec.bias = DType::f32;
@@ -271,7 +177,7 @@ bool GemmOp::make_kernels(std::string& why) {
       }
   }
   areas_ = ScratchAreas::count_for(batch * tiles_.row_count * tiles_.column_count);
-  workspace_bytes = packed_b_bytes_ + bias_bytes_ + static_cast<uint64_t>(areas_) * area_bytes();
+  workspace_bytes = whole_b_bytes_ + bias_bytes_ + static_cast<uint64_t>(areas_) * area_bytes();
   return true;
 }
 
@@ -286,7 +192,7 @@ const char* GemmOp::prepare_bias(const Launch& launch) const {
   if (bias_type == DType::other) return nullptr;
   const auto* given = static_cast<const char*>(launch.pointers[bias_operand]);
   if (bias_as_is_) return given;
-  auto* to = static_cast<char*>(launch.workspace) + packed_b_bytes_;
+  auto* to = static_cast<char*>(launch.workspace) + whole_b_bytes_;
   loader<float>(bias_type, bias_stride == 1)(given, bias_stride, static_cast<size_t>(n),
                                              reinterpret_cast<float*>(to));
   return to;
@@ -294,28 +200,44 @@ const char* GemmOp::prepare_bias(const Launch& launch) const {
 
 const char* GemmOp::prepare_b(const Launch& launch) const {
   const auto* given = static_cast<const char*>(launch.pointers[b.operand]);
-  if (!pack_b_) return given;
-  auto* to = static_cast<float*>(launch.workspace);
-  const Packer packer(b);
-  const int64_t lines = packer.transposed ? n : k, length = packer.transposed ? k : n;
+  if (pack_b_ != PackB::whole) return given;
+  auto* to = static_cast<char*>(launch.workspace);
+  const Packer packer(b, type_);
+  const int64_t lines = packer.lines(k, n), length = k * n / lines;
+  const int64_t item_bytes = k * n * static_cast<int64_t>(size_of(type_));
   const int64_t items = b.batch_stride == 0 ? 1 : batch;
-  const int64_t grain = std::max<int64_t>(1, 32768 / std::max<int64_t>(length, 1));
+  const int64_t grain = std::max<int64_t>(1, 32768 / length);
   launch.pool.parallel_for(items * lines, grain, [&](int64_t begin, int64_t end) {
     for (int64_t at = begin; at < end;) {
       const int64_t item = at / lines, first = at % lines;
       const int64_t last = std::min(lines, first + end - at);
-      packer.run(b, b.at(given, item, 0, 0), first, last, length, to + item * k * n);
+      packer.run(b, b.at(given, item, 0, 0), first, last, length, to + item * item_bytes);
       at += last - first;
     }
   });
-  return reinterpret_cast<const char*>(to);
+  return to;
+}
+
+// Columns [j, j + columns) of matrix `item` of b, as the primitive takes them.
+const char* GemmOp::weights_of(const Run& r, int64_t item, int64_t j, int64_t columns,
+                               char* packed) const {
+  const auto size = static_cast<int64_t>(size_of(type_));
+  if (b.batch_stride == 0) item = 0;
+  if (pack_b_ == PackB::whole)
+    return r.b + item * k * n * size + (b_transposed_ ? j * k : 0) * size;
+  const char* const given = b.at(r.b, item, 0, j);
+  if (pack_b_ == PackB::no) return given;
+  const Packer packer(b, type_);
+  const int64_t lines = packer.lines(k, columns);
+  packer.run(b, given, 0, lines, k * columns / lines, packed);
+  return packed;
 }
 
 xhal_status GemmOp::run(const Launch& launch) const {
   if (batch == 0 || m == 0 || n == 0) return XHAL_OK;
   const auto alpha = static_cast<float>(launch.scalars[0].as_double());
   const auto beta = has_c ? static_cast<float>(launch.scalars[1].as_double()) : 0.0f;
-  auto* areas = static_cast<char*>(launch.workspace) + packed_b_bytes_ + bias_bytes_;
+  auto* areas = static_cast<char*>(launch.workspace) + whole_b_bytes_ + bias_bytes_;
   Run r{launch,
         mode_of(alpha, beta),
         alpha,
@@ -336,56 +258,56 @@ xhal_status GemmOp::run(const Launch& launch) const {
 
 void GemmOp::run_tiles(Run& r, int64_t begin, int64_t end) const {
   const ScratchAreas::Loan area(r.areas);
-  auto* packed_a = reinterpret_cast<float*>(area.data());
-  auto* tile = reinterpret_cast<float*>(area.data() + packed_a_bytes_);
-  auto* row_of_c = reinterpret_cast<float*>(area.data() + packed_a_bytes_ + tile_bytes_);
-  char* scratch = area.data() + packed_a_bytes_ + tile_bytes_ + row_bytes_;
-  const void* given_a = r.launch.pointers[a.operand];
-  void* given_out = r.launch.pointers[out.operand];
-  const Packer packer(a);
-
-  std::unique_ptr<DnnlKernel::Session> session;
+  char* const packed_a = area.data();
+  char* const packed_b = packed_a + packed_a_bytes_;
+  auto* const tile = reinterpret_cast<float*>(packed_b + packed_b_bytes_);
+  auto* const row_of_c = reinterpret_cast<float*>(packed_b + packed_b_bytes_ + tile_bytes_);
+  char* const scratch = reinterpret_cast<char*>(row_of_c) + row_bytes_;
+  const Packer packer(a, type_);
+  std::optional<DnnlKernel::Session> session;
   const DnnlKernel* current = nullptr;
   for (int64_t at = begin; at < end; ++at) {
     const int64_t column_tile = at % tiles_.column_count, rest = at / tiles_.column_count;
     const int64_t row_tile = rest % tiles_.row_count, item = rest / tiles_.row_count;
     const int64_t i = row_tile * tiles_.rows, j = column_tile * tiles_.columns;
     const int64_t rows = std::min(tiles_.rows, m - i), columns = std::min(tiles_.columns, n - j);
-
-    const char* src = a.at(given_a, item, i, 0);
-    if (pack_a_) {
-      const bool by_column = packer.transposed;
-      packer.run(a, src, 0, by_column ? k : rows, by_column ? rows : k, packed_a);
-      src = reinterpret_cast<const char*>(packed_a);
-    }
-    const int64_t b_item = b.batch_stride == 0 ? 0 : item;
-    const auto b_size = static_cast<int64_t>(size_of(type_));
-    const char* weights =
-        pack_b_ ? r.b + (b_item * k * n + (b_transposed_ ? j * k : j)) * 4
-                : r.b + (b_item * b.batch_stride + (b_transposed_ ? j * b_stride_ : j)) * b_size;
-    if (r.mode == direct_add) copy_c(r, item, i, rows, j, columns, row_of_c);
-    char* to = r.mode == through_f32 ? reinterpret_cast<char*>(tile)
-                                     : const_cast<char*>(out.at(given_out, item, i, j));
-
     if (k == 0) {
-      std::fill_n(tile, rows * tiles_.columns, 0.0f);
-    } else if (blas_ != nullptr) {
-      const int64_t a_stride = !pack_a_ ? a_stride_ : a_transposed_ ? rows : k;
+      std::fill_n(tile, rows * columns, 0.0f);
+      finish(r, tile, item, i, rows, j, columns, row_of_c);
+      continue;
+    }
+
+    const char* src = a.at(r.launch.pointers[a.operand], item, i, 0);
+    if (pack_a_) {
+      const int64_t lines = packer.lines(rows, k);
+      packer.run(a, src, 0, lines, rows * k / lines, packed_a);
+      src = packed_a;
+    }
+    const char* const weights = weights_of(r, item, j, columns, packed_b);
+    if (r.mode == direct_add) copy_c(r, item, i, rows, j, columns, row_of_c);
+    char* const to = r.mode == through_f32
+                         ? reinterpret_cast<char*>(tile)
+                         : const_cast<char*>(out.at(r.launch.pointers[out.operand], item, i, j));
+    if (blas_ != nullptr) {
+      const int64_t a_stride = !pack_a_ ? a.leading(a_transposed_) : a_transposed_ ? rows : k;
+      const int64_t b_stride = pack_b_ == PackB::no      ? b.leading(b_transposed_)
+                               : b_transposed_           ? k
+                               : pack_b_ == PackB::whole ? n
+                                                         : columns;
       blas_->run(rows, columns, k, reinterpret_cast<const float*>(src), a_transposed_, a_stride,
-                 reinterpret_cast<const float*>(weights), b_transposed_, b_stride_,
-                 reinterpret_cast<float*>(to),
-                 r.mode == through_f32 ? tiles_.columns : out.leading(false), r.mode == direct_add);
+                 reinterpret_cast<const float*>(weights), b_transposed_, b_stride,
+                 reinterpret_cast<float*>(to), r.mode == through_f32 ? columns : out.leading(false),
+                 r.mode == direct_add);
     } else {
-      const DnnlKernel* kernel =
-          kernels_[r.mode][row_tile == tiles_.row_count - 1][column_tile == tiles_.column_count - 1]
-              .get();
-      if (kernel != current) session = std::make_unique<DnnlKernel::Session>(*kernel);
+      const bool last_rows = row_tile == tiles_.row_count - 1;
+      const bool last_columns = column_tile == tiles_.column_count - 1;
+      const DnnlKernel* kernel = kernels_[r.mode][last_rows][last_columns].get();
+      if (kernel != current) session.emplace(*kernel);
       current = kernel;
       session->set(DnnlKernel::src, src);
       session->set(DnnlKernel::weights, weights);
       session->set(DnnlKernel::dst, to);
-      if (r.mode != through_f32 && r.bias != nullptr)
-        session->set(DnnlKernel::bias, r.bias + j * 4);
+      session->set(DnnlKernel::bias, r.bias);
       session->set(DnnlKernel::scratch, scratch);
       if (!session->run()) r.failed = true;
     }
@@ -417,7 +339,7 @@ void GemmOp::finish(const Run& r, float* tile, int64_t item, int64_t i, int64_t 
   const auto activate = activation_kernel(activation);
   const auto* bias = reinterpret_cast<const float*>(r.bias);
   for (int64_t row = 0; row < rows; ++row) {
-    float* x = tile + row * tiles_.columns;
+    float* x = tile + row * columns;
     if (r.alpha != 1.0f)
       for (size_t e = 0; e < count; ++e) x[e] *= r.alpha;
     if (add_c) {
@@ -462,9 +384,9 @@ Prepared prepare_gemm(const OpRequest& request, Refusal& refusal) {
   if (b.ndim != out.ndim)
     return invalid(kB, "gemm: b and out must have the same number of dimensions");
   auto op = std::make_unique<GemmOp>();
-  op->a = view_of(a, request.first_operand(kA));
-  op->b = view_of(b, request.first_operand(kB));
-  op->out = view_of(out, request.first_operand(kOut));
+  op->a = View(a, request.first_operand(kA));
+  op->b = View(b, request.first_operand(kB));
+  op->out = View(out, request.first_operand(kOut));
   op->m = op->out.rows;
   op->n = op->out.columns;
   op->k = op->a.columns;
@@ -481,7 +403,7 @@ Prepared prepare_gemm(const OpRequest& request, Refusal& refusal) {
     if (!same_sizes(*c, out))
       return invalid(kC, "gemm: c " + sizes_text(*c) + " must have out's sizes");
     op->has_c = true;
-    op->c = view_of(*c, request.first_operand(kC));
+    op->c = View(*c, request.first_operand(kC));
   }
   if (bias != nullptr) {
     if (bias->ndim != 1 || bias->sizes[0] != op->n)
