@@ -41,22 +41,22 @@ inline uint64_t ns_of(uint64_t count) {
 }
 
 // Looks for `ready` until `budget_ticks` have passed. Gives up at once when a yield takes long: then another thread wants
-// this core, and spinning against it would only slow both.
+// this core, and spinning against it would only slow both. Begins with a yield, for that may be the one that was just woken.
 template <class Ready>
 bool spin_until(uint64_t budget_ticks, Ready&& ready) {
   if (ready()) return true;
   if (budget_ticks == 0) return false;
   const uint64_t contended = ticks_of(3'000);
   for (const uint64_t start = ticks();;) {
-    for (int i = 0; i < 64; ++i) {
-      _mm_pause();
-      if (ready()) return true;
-    }
     const uint64_t before = ticks();
     if (before - start > budget_ticks) return false;
     sched_yield();
     if (ready()) return true;
     if (ticks() - before > contended) return false;
+    for (int i = 0; i < 100; ++i) {
+      _mm_pause();
+      if (ready()) return true;
+    }
   }
 }
 
