@@ -50,14 +50,13 @@ RowView channel_view(const OpRequest& request, uint32_t group) {
 }
 
 float value_at(const FlatView& view, void* const* pointers, int64_t i, float otherwise) {
-  float value = otherwise;
-  return view.present() ? *view.read(pointers, i, 1, &value) : otherwise;
+  return view.present() ? view.at(pointers, i) : otherwise;
 }
 
 class GroupNormOp final : public Op {
  public:
   GroupNormOp(const OpRequest& request, int64_t groups)
-      : kernels_(row_kernels()), groups_(groups), eps_(request.attribute_float(1, 1e-5)) {
+      : kernels_(channel_kernels()), groups_(groups), eps_(request.attribute_float(1, 1e-5)) {
     const xhal_tensor_desc& in = *request.operand(0);
     channels_ = in.sizes[1] / groups;
     in_ = group_view(request, 0, groups);
@@ -78,8 +77,8 @@ class GroupNormOp final : public Op {
       if (memory == nullptr) return failed.store(true, std::memory_order_relaxed);
       RowView::Cursor from(in_, launch.pointers, begin), to(out_, launch.pointers, begin);
       for (int64_t row = begin; row < end; ++row, from.next(), to.next()) {
-        const float* x = from.read(memory);
-        float* y = to.target(memory + padded(length));
+        const auto* x = static_cast<const float*>(from.read(memory));
+        auto* y = static_cast<float*>(to.target(memory + padded(length)));
         const RowStats s = kernels_.mean_rstd(x, static_cast<size_t>(length), eps_);
         for (int64_t c = 0; c < channels_; ++c) {
           const int64_t channel = row % groups_ * channels_ + c;
@@ -97,7 +96,7 @@ class GroupNormOp final : public Op {
   }
 
  private:
-  const RowKernels& kernels_;
+  const ChannelKernels& kernels_;
   int64_t groups_, channels_;  // channels of a group
   double eps_;
   RowView in_, out_;
@@ -107,7 +106,7 @@ class GroupNormOp final : public Op {
 class GroupNormGradOp final : public Op {
  public:
   GroupNormGradOp(const OpRequest& request, int64_t groups)
-      : kernels_(row_kernels()), groups_(groups) {
+      : kernels_(channel_kernels()), groups_(groups) {
     const xhal_tensor_desc& in = *request.operand(1);
     samples_ = in.sizes[0];
     channels_ = in.sizes[1] / groups;
@@ -134,8 +133,8 @@ class GroupNormGradOp final : public Op {
       RowView::Cursor grads(grad_, launch.pointers, begin), from(in_, launch.pointers, begin);
       RowView::Cursor to(din_, launch.pointers, begin);
       for (int64_t row = begin; row < end; ++row, grads.next(), from.next(), to.next()) {
-        const float* g = grads.read(memory);
-        const float* x = from.read(memory + padded(length));
+        const auto* g = static_cast<const float*>(grads.read(memory));
+        const auto* x = static_cast<const float*>(from.read(memory + padded(length)));
         const float mean = value_at(mean_, launch.pointers, row, 0);
         const float rstd = value_at(rstd_, launch.pointers, row, 0);
         const int64_t first_channel = row % groups_ * channels_, sample = row / groups_;
@@ -152,7 +151,7 @@ class GroupNormGradOp final : public Op {
           bias_sums[at] = static_cast<float>(grad_sum);
         }
         if (!din_.present()) continue;
-        float* dx = to.target(memory + 2 * padded(length));
+        auto* dx = static_cast<float*>(to.target(memory + 2 * padded(length)));
         const double n = static_cast<double>(length), r = rstd;
         const auto b = static_cast<float>(-r * r * r * product_total / n);
         const auto shift = static_cast<float>(-r * grad_total / n);
@@ -183,7 +182,7 @@ class GroupNormGradOp final : public Op {
     }
   }
 
-  const RowKernels& kernels_;
+  const ChannelKernels& kernels_;
   int64_t groups_, channels_, samples_;
   RowView grad_, in_, din_;
   FlatView mean_, rstd_, weight_, dweight_, dbias_;
@@ -192,7 +191,7 @@ class GroupNormGradOp final : public Op {
 class BatchNormOp final : public Op {
  public:
   explicit BatchNormOp(const OpRequest& request)
-      : kernels_(row_kernels()),
+      : kernels_(channel_kernels()),
         training_(request.attribute_int(0, 1) != 0),
         eps_(request.attribute_float(1, 1e-5)),
         momentum_(request.attribute_float(2, 0.1)) {
@@ -215,8 +214,8 @@ class BatchNormOp final : public Op {
       if (memory == nullptr) return failed.store(true, std::memory_order_relaxed);
       RowView::Cursor from(in_, launch.pointers, begin), to(out_, launch.pointers, begin);
       for (int64_t c = begin; c < end; ++c, from.next(), to.next()) {
-        const float* x = from.read(memory);
-        float* y = to.target(memory + padded(length));
+        const auto* x = static_cast<const float*>(from.read(memory));
+        auto* y = static_cast<float*>(to.target(memory + padded(length)));
         const RowStats s = stats(launch, c, x, static_cast<size_t>(length));
         const float scale = s.rstd * value_at(weight_, launch.pointers, c, 1.0f);
         const float shift = value_at(bias_, launch.pointers, c, 0.0f);
@@ -237,7 +236,7 @@ class BatchNormOp final : public Op {
               static_cast<float>(1.0 / std::sqrt(var + eps_))};
     }
     const double count = static_cast<double>(n);
-    const double mean = kernels_.sum(x, n) / count;
+    const double mean = row_kernels(DType::f32).sum(x, n) / count;
     const auto m = static_cast<float>(mean);
     const double off = m - mean;
     const double squares =
@@ -254,7 +253,7 @@ class BatchNormOp final : public Op {
     running.write(launch.pointers, c, 1, &after);
   }
 
-  const RowKernels& kernels_;
+  const ChannelKernels& kernels_;
   bool training_;
   double eps_, momentum_;
   RowView in_, out_;
@@ -264,7 +263,7 @@ class BatchNormOp final : public Op {
 class BatchNormGradOp final : public Op {
  public:
   explicit BatchNormGradOp(const OpRequest& request)
-      : kernels_(row_kernels()),
+      : kernels_(channel_kernels()),
         training_(request.attribute_int(0, 1) != 0),
         eps_(request.attribute_float(1, 1e-5)) {
     grad_ = channel_view(request, 0);
@@ -289,8 +288,8 @@ class BatchNormGradOp final : public Op {
       RowView::Cursor grads(grad_, launch.pointers, begin), from(in_, launch.pointers, begin);
       RowView::Cursor to(din_, launch.pointers, begin);
       for (int64_t c = begin; c < end; ++c, grads.next(), from.next(), to.next()) {
-        const float* g = grads.read(memory);
-        const float* x = from.read(memory + padded(length));
+        const auto* g = static_cast<const float*>(grads.read(memory));
+        const auto* x = static_cast<const float*>(from.read(memory + padded(length)));
         float mean, rstd;
         if (training_) {
           mean = value_at(mean_, launch.pointers, c, 0);
@@ -311,7 +310,7 @@ class BatchNormGradOp final : public Op {
                      count = static_cast<double>(n);
         const double b = training_ ? -w * r * r * r * product_sum / count : 0;
         const double shift = training_ ? -w * r * grad_sum / count : 0;
-        float* dx = to.target(memory + 2 * padded(length));
+        auto* dx = static_cast<float*>(to.target(memory + 2 * padded(length)));
         kernels_.combine(g, x, mean, static_cast<float>(r * w), static_cast<float>(b),
                          static_cast<float>(shift), dx, n);
         to.commit(dx);
@@ -321,7 +320,7 @@ class BatchNormGradOp final : public Op {
   }
 
  private:
-  const RowKernels& kernels_;
+  const ChannelKernels& kernels_;
   bool training_;
   double eps_;
   RowView grad_, in_, din_;

@@ -3,7 +3,12 @@
 #define HWY_TARGET_INCLUDE "ops/convert.cpp"
 #include "hwy/foreach_target.h"
 // (the order matters: the targets first)
+#include <unistd.h>
+
+#include <algorithm>
+
 #include "convert.hpp"
+#include "hwy/cache_control.h"
 #include "vec-inl.hpp"
 
 HWY_BEFORE_NAMESPACE();
@@ -23,7 +28,9 @@ int64_t truncated(R x) {
 
 template <class To, class From>
 To convert(From x) {
-  if constexpr (std::is_same_v<From, Bool>) {
+  if constexpr (std::is_same_v<From, Bool> && std::is_floating_point_v<To>) {
+    return static_cast<To>(static_cast<int32_t>(x.value != 0));
+  } else if constexpr (std::is_same_v<From, Bool>) {
     return convert<To>(static_cast<int64_t>(x.value != 0));
   } else if constexpr (std::is_same_v<From, Bf16> || std::is_same_v<From, F16>) {
     return convert<To>(to_float(x));
@@ -84,6 +91,21 @@ void store_dense(const T* from, size_t n, void* to, int64_t) {
   }
 }
 
+// store_dense for floats into floats, with whole aligned vectors past the caches.
+template <class To>
+void store_streaming(const float* from, size_t n, void* to, int64_t) {
+  auto* p = static_cast<To*>(to);
+  const size_t step = lanes(), bytes = step * sizeof(To);
+  const size_t misfit = reinterpret_cast<uintptr_t>(p) % bytes;
+  size_t i = 0;
+  if (misfit != 0) {
+    i = std::min(n, (bytes - misfit) / sizeof(To));
+    store_dense<float, To>(from, i, p, 1);
+  }
+  for (; i + step <= n; i += step) stream(load(from + i), p + i);
+  if (i < n) store_some(load_some(from + i, n - i), p + i, n - i);
+}
+
 // The stored type of a dtype, as a value of which only the type matters.
 template <class F>
 auto with_type(DType type, F&& f) -> decltype(f(float{})) {
@@ -134,6 +156,40 @@ StoreFn<T> pick_store(DType type, bool dense) {
 
 }  // namespace
 
+StoreFn<float> stream_f32(DType type) {
+  switch (type) {
+    case DType::f32:
+      return &store_streaming<float>;
+    case DType::bf16:
+      return &store_streaming<Bf16>;
+    case DType::f16:
+      return &store_streaming<F16>;
+    default:
+      return pick_store<float>(type, true);
+  }
+}
+
+void stream_copy(const void* from, void* to, size_t bytes) {
+#if HWY_TARGET == HWY_SCALAR
+  std::memcpy(to, from, bytes);
+#else
+  constexpr size_t kStep = 4 * sizeof(float) * hn::MaxLanes(D()), kAhead = 4096;
+  const auto* p = static_cast<const char*>(from);
+  auto* q = static_cast<char*>(to);
+  const size_t head = std::min(bytes, -reinterpret_cast<uintptr_t>(q) % 64);
+  std::memcpy(q, p, head);
+  size_t i = head;
+  for (; i + kStep <= bytes; i += kStep) {
+    for (size_t k = 0; k < kStep; k += 64) __builtin_prefetch(p + i + kAhead + k);
+    V v[4];
+    for (size_t k = 0; k < 4; ++k) v[k] = load(reinterpret_cast<const float*>(p + i) + k * lanes());
+    for (size_t k = 0; k < 4; ++k) stream(v[k], reinterpret_cast<float*>(q + i) + k * lanes());
+  }
+  std::memcpy(q + i, p + i, bytes - i);
+#endif
+}
+StreamCopyFn pick_stream_copy() { return &stream_copy; }
+
 LoadFn<float> load_f32(DType type, bool dense) { return pick_load<float>(type, dense); }
 LoadFn<int64_t> load_i64(DType type, bool dense) { return pick_load<int64_t>(type, dense); }
 LoadFn<double> load_f64(DType type, bool dense) { return pick_load<double>(type, dense); }
@@ -153,6 +209,20 @@ HWY_EXPORT(load_f64);
 HWY_EXPORT(store_f32);
 HWY_EXPORT(store_i64);
 HWY_EXPORT(store_f64);
+HWY_EXPORT(stream_f32);
+HWY_EXPORT(pick_stream_copy);
+
+StreamCopyFn stream_copier() { return HWY_DYNAMIC_DISPATCH(pick_stream_copy)(); }
+
+void finish_streaming() { hwy::FlushStream(); }
+
+bool worth_streaming(int64_t bytes) {
+  static const int64_t kLeast = [] {
+    const int64_t shared = sysconf(_SC_LEVEL3_CACHE_SIZE);
+    return shared > 0 ? std::max<int64_t>(shared / 2, 4 << 20) : 16 << 20;
+  }();
+  return bytes >= kLeast;
+}
 
 template <>
 LoadFn<float> loader<float>(DType type, bool dense) {
@@ -179,5 +249,13 @@ StoreFn<double> storer<double>(DType type, bool dense) {
   return HWY_DYNAMIC_DISPATCH(store_f64)(type, dense);
 }
 
+template <>
+StoreFn<float> streamer<float>(DType type) {
+  return HWY_DYNAMIC_DISPATCH(stream_f32)(type);
+}
+template <>
+StoreFn<int64_t> streamer<int64_t>(DType type) {
+  return storer<int64_t>(type, true);
+}
 }  // namespace xhal::cpu
 #endif

@@ -24,6 +24,18 @@ LoadFn<T> loader(DType type, bool dense);
 template <class T>
 StoreFn<T> storer(DType type, bool dense);
 
+// As storer(type, true), with stores past the caches where that is worth it: for outputs that no
+// cache would hold anyway. The caller runs finish_streaming() in the same thread before it tells
+// others that the work is done.
+template <class T>
+StoreFn<T> streamer(DType type);
+void finish_streaming();
+// memcpy in the same way.
+using StreamCopyFn = void (*)(const void* from, void* to, size_t bytes);
+StreamCopyFn stream_copier();
+// Whether an output of this size should be written past the caches.
+bool worth_streaming(int64_t bytes);
+
 // The type to convert or compute in without loss between these dtypes.
 enum class Compute : uint8_t { f32, i64, f64 };
 constexpr Compute compute_of(DType a, DType b) {

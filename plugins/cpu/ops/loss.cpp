@@ -5,7 +5,6 @@
 
 #include "chunks.hpp"
 #include "pointwise.hpp"
-#include "row_kernels.hpp"
 #include "rows.hpp"
 
 namespace xhal::cpu {
@@ -103,8 +102,7 @@ bool check_result(const OpRequest& request, uint32_t group, int64_t reduction, i
 }
 
 float read_one(const FlatView& view, void* const* pointers, int64_t i) {
-  float value = 0;
-  return *view.read(pointers, i, 1, &value);
+  return view.at(pointers, i);
 }
 
 class NllLossOp final : public Op {
@@ -224,70 +222,75 @@ Prepared prepare_nll_loss_grad(const OpRequest& request, Refusal& refusal) {
 class CrossEntropyOp final : public Op {
  public:
   CrossEntropyOp(const OpRequest& request, const xhal_tensor_desc& in)
-      : kernels_(row_kernels()),
-        reduction_(request.attribute_int(0, kMean)),
+      : reduction_(request.attribute_int(0, kMean)),
         smoothing_(request.attribute_float(2, 0)),
         in_(in, 0, 1, 1),
+        elements_(in, 0),
         targets_(request, 1, in.sizes[1], request.attribute_int(1, -100)),
         out_(flat_view(request, 2)),
         log_sum_(flat_view(request, 3)) {
+    RowView* const rows[] = {&in_};
+    kernels_ = &row_kernels(settle_rows(rows));
     workspace_bytes = static_cast<uint64_t>(in.sizes[0]) * sizeof(double);
   }
 
   xhal_status run(const Launch& launch) const override {
-    const int64_t samples = in_.rows(), classes = in_.length();
     auto* losses = static_cast<double*>(launch.workspace);
     std::atomic<bool> failed{false};
     FirstBad bad;
-    launch.pool.parallel_for(samples, row_grain(classes), [&](int64_t begin, int64_t end) {
-      float* memory = in_.direct() ? nullptr : thread_scratch(padded(classes));
-      if (!in_.direct() && memory == nullptr) return failed.store(true, std::memory_order_relaxed);
-      RowView::Cursor rows(in_, launch.pointers, begin);
-      for (int64_t i = begin; i < end; ++i, rows.next()) {
-        const float* x = rows.read(memory);
-        const float log_sum = kernels_.log_sum(x, static_cast<size_t>(classes));
-        log_sum_.write(launch.pointers, i, 1, &log_sum);
-        losses[i] = 0;
-        const int64_t target = targets_.at(launch.pointers, i);
-        if (targets_.ignores(target)) continue;
-        if (!targets_.holds(target)) {
-          bad.report(i);
-          continue;
-        }
-        losses[i] = (1 - smoothing_) * (static_cast<double>(log_sum) - x[target]);
-        if (smoothing_ == 0) continue;
-        const double n = static_cast<double>(classes);
-        losses[i] += smoothing_ * (log_sum - kernels_.sum(x, static_cast<size_t>(classes)) / n);
-      }
+    launch.pool.parallel_for(in_.rows(), row_grain(in_.length()), [&](int64_t begin, int64_t end) {
+      if (!run_rows(launch, begin, end, losses, bad)) failed.store(true, std::memory_order_relaxed);
     });
-    if (failed) {
-      *launch.error = text("no memory for rows of ", classes, " elements");
-      return XHAL_ERR_OUT_OF_MEMORY;
-    }
+    if (failed) return row_status(failed, in_.length(), launch);
     if (bad.any()) return targets_.outside(launch, bad.sample());
     finish(launch, losses);
     return XHAL_OK;
   }
 
  private:
+  bool run_rows(const Launch& launch, int64_t begin, int64_t end, double* losses,
+                FirstBad& bad) const {
+    const int64_t classes = in_.length();
+    const auto n = static_cast<size_t>(classes);
+    float* memory = thread_scratch(padded(classes));
+    if (memory == nullptr) return false;
+    RowView::Cursor rows(in_, launch.pointers, begin);
+    for (int64_t i = begin; i < end; ++i, rows.next()) {
+      const void* x = rows.read(memory);
+      const double log_sum = kernels_->log_sum(x, n, {{rows.ahead()}});
+      log_sum_.set(launch.pointers, i, static_cast<float>(log_sum));
+      losses[i] = 0;
+      const int64_t target = targets_.at(launch.pointers, i);
+      if (targets_.ignores(target)) continue;
+      if (!targets_.holds(target)) {
+        bad.report(i);
+        continue;
+      }
+      losses[i] =
+          (1 - smoothing_) * (log_sum - elements_.at(launch.pointers, i * classes + target));
+      if (smoothing_ != 0)
+        losses[i] += smoothing_ * (log_sum - kernels_->sum(x, n) / static_cast<double>(classes));
+    }
+    return true;
+  }
+
   void finish(const Launch& launch, const double* losses) const {
     double sum = 0;
     int64_t used = 0;
     for (int64_t i = 0; i < in_.rows(); ++i) {
-      const auto loss = static_cast<float>(losses[i]);
-      if (reduction_ == kNone) out_.write(launch.pointers, i, 1, &loss);
+      if (reduction_ == kNone) out_.set(launch.pointers, i, static_cast<float>(losses[i]));
       sum += losses[i];
       used += targets_.ignores(targets_.at(launch.pointers, i)) ? 0 : 1;
     }
-    const auto result =
-        static_cast<float>(reduction_ == kMean ? sum / static_cast<double>(used) : sum);
-    if (reduction_ != kNone) out_.write(launch.pointers, 0, 1, &result);
+    if (reduction_ == kMean) sum /= static_cast<double>(used);
+    if (reduction_ != kNone) out_.set(launch.pointers, 0, static_cast<float>(sum));
   }
 
-  const RowKernels& kernels_;
+  const RowKernels* kernels_;
   int64_t reduction_;
   double smoothing_;
   RowView in_;
+  FlatView elements_;  // of in
   Targets targets_;
   FlatView out_, log_sum_;
 };
@@ -307,58 +310,74 @@ class CrossEntropyGradOp final : public Op {
  public:
   CrossEntropyGradOp(const OpRequest& request, const xhal_tensor_desc& in,
                      const xhal_tensor_desc& din)
-      : kernels_(row_kernels()),
-        reduction_(request.attribute_int(0, kMean)),
+      : reduction_(request.attribute_int(0, kMean)),
         smoothing_(request.attribute_float(2, 0)),
         in_(in, 1, 1, 1),
         din_(din, request.first_operand(4), 1, 1),
+        elements_(in, 1),
+        din_elements_(din, request.first_operand(4)),
         targets_(request, 2, in.sizes[1], request.attribute_int(1, -100)),
         grad_(flat_view(request, 0)),
-        log_sum_(flat_view(request, 3)) {}
+        log_sum_(flat_view(request, 3)) {
+    RowView* const rows[] = {&in_, &din_};
+    kernels_ = &row_kernels(settle_rows(rows));
+  }
 
   xhal_status run(const Launch& launch) const override {
-    const int64_t samples = in_.rows(), classes = in_.length();
-    const auto n = static_cast<size_t>(classes);
     int64_t used = 0;
-    for (int64_t i = 0; i < samples; ++i)
+    for (int64_t i = 0; i < in_.rows(); ++i)
       used += targets_.ignores(targets_.at(launch.pointers, i)) ? 0 : 1;
+    const float divisor = reduction_ == kMean ? static_cast<float>(used) : 1.0f;
     std::atomic<bool> failed{false};
     FirstBad bad;
-    launch.pool.parallel_for(samples, row_grain(classes), [&](int64_t begin, int64_t end) {
-      float* memory = thread_scratch(2 * padded(classes));
-      if (memory == nullptr) return failed.store(true, std::memory_order_relaxed);
-      RowView::Cursor rows(in_, launch.pointers, begin), to(din_, launch.pointers, begin);
-      for (int64_t i = begin; i < end; ++i, rows.next(), to.next()) {
-        const float* x = rows.read(memory);
-        float* dx = to.target(memory + padded(classes));
-        const int64_t target = targets_.at(launch.pointers, i);
-        if (targets_.ignores(target) || !targets_.holds(target)) {
-          if (!targets_.ignores(target)) bad.report(i);
-          std::fill_n(dx, n, 0.0f);
-          to.commit(dx);
-          continue;
-        }
-        float scale = read_one(grad_, launch.pointers, reduction_ == kNone ? i : 0);
-        if (reduction_ == kMean) scale /= static_cast<float>(used);
-        kernels_.softmax_minus(x, read_one(log_sum_, launch.pointers, i),
-                               static_cast<float>(smoothing_ / static_cast<double>(classes)), scale,
-                               dx, n);
-        dx[target] -= static_cast<float>(1 - smoothing_) * scale;
-        to.commit(dx);
-      }
+    launch.pool.parallel_for(in_.rows(), row_grain(in_.length()), [&](int64_t begin, int64_t end) {
+      if (!run_rows(launch, begin, end, divisor, bad))
+        failed.store(true, std::memory_order_relaxed);
     });
-    if (failed) {
-      *launch.error = text("no memory for rows of ", classes, " elements");
-      return XHAL_ERR_OUT_OF_MEMORY;
-    }
+    if (failed) return row_status(failed, in_.length(), launch);
     return bad.any() ? targets_.outside(launch, bad.sample()) : XHAL_OK;
   }
 
  private:
-  const RowKernels& kernels_;
+  bool run_rows(const Launch& launch, int64_t begin, int64_t end, float divisor,
+                FirstBad& bad) const {
+    const int64_t classes = in_.length();
+    const auto n = static_cast<size_t>(classes);
+    float* memory = thread_scratch(2 * padded(classes));
+    if (memory == nullptr) return false;
+    const bool stream = din_.streams(launch.pointers) &&
+                        launch.pointers[in_.operand()] != launch.pointers[din_.operand()];
+    const auto smooth = static_cast<float>(smoothing_ / static_cast<double>(classes));
+    RowView::Cursor rows(in_, launch.pointers, begin), to(din_, launch.pointers, begin);
+    for (int64_t i = begin; i < end; ++i, rows.next(), to.next()) {
+      const int64_t target = targets_.at(launch.pointers, i);
+      const bool used = !targets_.ignores(target) && targets_.holds(target);
+      if (!used && !targets_.ignores(target)) bad.report(i);
+      const float scale =
+          used ? read_one(grad_, launch.pointers, reduction_ == kNone ? i : 0) / divisor : 0.0f;
+      const float log_sum = read_one(log_sum_, launch.pointers, i);
+      // The target's element is written last and alone, so that it is rounded once.
+      const int64_t element = i * classes + target;
+      const float x_target = used ? elements_.at(launch.pointers, element) : 0.0f;
+      void* dx = to.target(memory + padded(classes));
+      kernels_->softmax_minus(rows.read(memory), log_sum, smooth, scale, dx, n,
+                              {{rows.ahead()}, stream});
+      to.commit(dx);
+      if (!used) continue;
+      const float p = std::exp(x_target - log_sum);
+      if (stream) finish_streaming();
+      din_elements_.set(launch.pointers, element,
+                        (p - smooth - static_cast<float>(1 - smoothing_)) * scale);
+    }
+    if (stream) finish_streaming();
+    return true;
+  }
+
+  const RowKernels* kernels_;
   int64_t reduction_;
   double smoothing_;
   RowView in_, din_;
+  FlatView elements_, din_elements_;  // of in and din
   Targets targets_;
   FlatView grad_, log_sum_;
 };
@@ -380,7 +399,7 @@ Prepared prepare_cross_entropy_grad(const OpRequest& request, Refusal& refusal) 
 class MseLossOp final : public Op {
  public:
   MseLossOp(const OpRequest& request, bool mean)
-      : kernels_(row_kernels()),
+      : kernels_(channel_kernels()),
         difference_(float_kernel(Kernel::sub)),
         mean_(mean),
         out_(flat_view(request, 2)) {
@@ -416,7 +435,7 @@ class MseLossOp final : public Op {
   }
 
  private:
-  const RowKernels& kernels_;
+  const ChannelKernels& kernels_;
   PointwiseFn<float> difference_;
   bool mean_;
   FlatView in_[2], out_;

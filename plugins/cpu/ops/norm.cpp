@@ -26,9 +26,7 @@ RowView row_view(const OpRequest& request, uint32_t group, uint32_t first) {
 class NormOp final : public Op {
  public:
   NormOp(const OpRequest& request, uint32_t first, bool centered)
-      : kernels_(row_kernels()),
-        centered_(centered),
-        eps_(request.attribute_float(1, centered ? 1e-5 : 1e-6)) {
+      : centered_(centered), eps_(request.attribute_float(1, centered ? 1e-5 : 1e-6)) {
     in_ = row_view(request, 0, first);
     weight_ = flat_view(request, 1);
     const uint32_t out = centered ? 3 : 2;
@@ -36,6 +34,8 @@ class NormOp final : public Op {
     out_ = row_view(request, out, first);
     if (centered) mean_ = flat_view(request, out + 1);
     rstd_ = flat_view(request, centered ? out + 2 : out + 1);
+    RowView* const rows[] = {&in_, &out_};
+    kernels_ = &row_kernels(settle_rows(rows));
   }
 
   bool fits() const {
@@ -47,6 +47,8 @@ class NormOp final : public Op {
   xhal_status run(const Launch& launch) const override {
     const int64_t length = in_.length();
     const auto n = static_cast<size_t>(length);
+    const bool stream = out_.streams(launch.pointers) &&
+                        launch.pointers[in_.operand()] != launch.pointers[out_.operand()];
     std::atomic<bool> failed{false};
     launch.pool.parallel_for(in_.rows(), row_grain(length), [&](int64_t begin, int64_t end) {
       float* memory = thread_scratch(4 * padded(length));
@@ -61,25 +63,20 @@ class NormOp final : public Op {
         bias = bias_.read(launch.pointers, 0, length, out_row + 2 * padded(length));
       RowView::Cursor from(in_, launch.pointers, begin), to(out_, launch.pointers, begin);
       for (int64_t row = begin; row < end; ++row, from.next(), to.next()) {
-        const float* x = from.read(in_row);
-        float* y = to.target(out_row);
-        RowStats stats{0, 0};
-        if (centered_) {
-          stats = kernels_.mean_rstd(x, n, eps_);
-        } else {
-          stats.rstd = kernels_.inverse_rms(x, n, eps_);
-        }
-        kernels_.normalise(x, stats, weight, bias, y, n);
+        void* y = to.target(out_row);
+        const RowStats stats = kernels_->norm(from.read(in_row), weight, bias, centered_, eps_, y,
+                                              n, {{from.ahead()}, stream});
         to.commit(y);
-        if (mean_.present()) mean_.write(launch.pointers, row, 1, &stats.mean);
-        if (rstd_.present()) rstd_.write(launch.pointers, row, 1, &stats.rstd);
+        if (mean_.present()) mean_.set(launch.pointers, row, stats.mean);
+        if (rstd_.present()) rstd_.set(launch.pointers, row, stats.rstd);
       }
+      if (stream) finish_streaming();
     });
     return row_status(failed, length, launch);
   }
 
  private:
-  const RowKernels& kernels_;
+  const RowKernels* kernels_;
   bool centered_;
   double eps_;
   RowView in_, out_;
@@ -90,8 +87,7 @@ class NormOp final : public Op {
 // are summed in order.
 class NormGradOp final : public Op {
  public:
-  NormGradOp(const OpRequest& request, uint32_t first, bool centered)
-      : kernels_(row_kernels()), centered_(centered) {
+  NormGradOp(const OpRequest& request, uint32_t first, bool centered) : centered_(centered) {
     grad_ = row_view(request, 0, first);
     in_ = row_view(request, 1, first);
     uint32_t group = 2;
@@ -101,9 +97,11 @@ class NormGradOp final : public Op {
     din_ = row_view(request, group++, first);
     dweight_ = flat_view(request, group++);
     if (centered) dbias_ = flat_view(request, group);
+    RowView* const rows[] = {&grad_, &in_, &din_};
+    kernels_ = &row_kernels(settle_rows(rows));
     chunks_ = std::clamp<int64_t>(in_.rows() / 64, 1, 32);
     chunk_rows_ = (in_.rows() + chunks_ - 1) / chunks_;
-    const int64_t sums = (dweight_.present() ? 1 : 0) + (dbias_.present() ? 1 : 0);
+    const int64_t sums = dweight_.present() || dbias_.present() ? 2 : 0;
     stride_ = padded(in_.length());
     workspace_bytes = static_cast<uint64_t>(chunks_ * sums) * stride_ * sizeof(float);
   }
@@ -119,14 +117,16 @@ class NormGradOp final : public Op {
     const int64_t length = in_.length();
     std::atomic<bool> failed{false};
     auto* sums = static_cast<float*>(launch.workspace);
-    float* weight_sums = dweight_.present() ? sums : nullptr;
-    float* bias_sums =
-        dbias_.present() ? sums + (dweight_.present() ? chunks_ * stride_ : 0) : nullptr;
+    const bool stream = din_.present() && din_.streams(launch.pointers) &&
+                        launch.pointers[din_.operand()] != launch.pointers[grad_.operand()];
+    const bool has_sums = dweight_.present() || dbias_.present();
+    float* weight_sums = has_sums ? sums : nullptr;
+    float* bias_sums = has_sums ? sums + chunks_ * static_cast<int64_t>(stride_) : nullptr;
     launch.pool.parallel_for(
         chunks_, std::max<int64_t>(1, row_grain(length) / std::max<int64_t>(1, chunk_rows_)),
         [&](int64_t begin, int64_t end) {
           for (int64_t chunk = begin; chunk < end; ++chunk)
-            if (!run_chunk(launch, chunk, weight_sums, bias_sums))
+            if (!run_chunk(launch, chunk, stream, weight_sums, bias_sums))
               failed.store(true, std::memory_order_relaxed);
         });
     if (failed) return row_status(failed, length, launch);
@@ -136,7 +136,8 @@ class NormGradOp final : public Op {
   }
 
  private:
-  bool run_chunk(const Launch& launch, int64_t chunk, float* weight_sums, float* bias_sums) const {
+  bool run_chunk(const Launch& launch, int64_t chunk, bool stream, float* weight_sums,
+                 float* bias_sums) const {
     const int64_t length = in_.length();
     const auto n = static_cast<size_t>(length);
     float* memory = thread_scratch(4 * stride_);
@@ -152,14 +153,14 @@ class NormGradOp final : public Op {
     RowView::Cursor grad(grad_, launch.pointers, begin), in(in_, launch.pointers, begin);
     RowView::Cursor din(din_, launch.pointers, begin);
     for (int64_t row = begin; row < end; ++row, grad.next(), in.next(), din.next()) {
-      float mean = 0, rstd;
-      RowStats stats{centered_ ? *mean_.read(launch.pointers, row, 1, &mean) : 0.0f,
-                     *rstd_.read(launch.pointers, row, 1, &rstd)};
-      float* dx = din_.present() ? din.target(memory + 2 * stride_) : nullptr;
-      kernels_.normalise_grad(grad.read(memory), in.read(memory + stride_), stats, weight,
-                              centered_, dx, dweight, dbias, n);
+      const RowStats stats{centered_ ? mean_.at(launch.pointers, row) : 0.0f,
+                           rstd_.at(launch.pointers, row)};
+      void* dx = din_.present() ? din.target(memory + 2 * stride_) : nullptr;
+      kernels_->norm_grad(grad.read(memory), in.read(memory + stride_), stats, weight, centered_,
+                          dx, dweight, dbias, n, {{grad.ahead(), in.ahead()}, stream});
       if (dx != nullptr) din.commit(dx);
     }
+    if (stream) finish_streaming();
     return true;
   }
 
@@ -170,14 +171,14 @@ class NormGradOp final : public Op {
       float row[kColumns];
       for (int64_t i = begin; i < end; i += kColumns) {
         const int64_t n = std::min(kColumns, end - i);
-        kernels_.sum_rows(sums + i, static_cast<size_t>(chunks_), stride_, row,
-                          static_cast<size_t>(n));
+        channel_kernels().sum_rows(sums + i, static_cast<size_t>(chunks_), stride_, row,
+                                   static_cast<size_t>(n));
         to.write(launch.pointers, i, n, row);
       }
     });
   }
 
-  const RowKernels& kernels_;
+  const RowKernels* kernels_;
   bool centered_;
   RowView grad_, in_, din_;
   FlatView mean_, rstd_, weight_, dweight_, dbias_;
@@ -223,12 +224,6 @@ constexpr OpEntry kOps[] = {
 };
 
 }  // namespace
-
-xhal_status row_status(bool failed, int64_t length, const Launch& launch) {
-  if (!failed) return XHAL_OK;
-  *launch.error = text("no memory for rows of ", length, " elements");
-  return XHAL_ERR_OUT_OF_MEMORY;
-}
 
 std::span<const OpEntry> norm_ops() { return kOps; }
 

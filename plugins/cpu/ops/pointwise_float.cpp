@@ -104,11 +104,11 @@ XHAL_MAP1(Cube, hn::Mul(hn::Mul(x, x), x))
 XHAL_MAP1(PowHalf, hn::IfThenElse(hn::Eq(x, set(-__builtin_inff())), hn::Abs(x),
                                   hn::Add(hn::Sqrt(x), hn::Zero(D()))))
 
-// x * Phi(x); -inf gives -0.
+// x * Phi(x) = max(x, 0) - |x| * (1 - Phi(|x|))
 HWY_INLINE V gelu(V x) {
-  V density;
-  const V product = hn::Mul(x, normal_cdf(x, density));
-  return hn::IfThenElse(hn::Eq(x, set(-__builtin_inff())), set(-0.0f), product);
+  V gauss;
+  const V a = at_most(hn::Abs(x), 17.0f);
+  return hn::NegMulAdd(a, normal_tail(a, gauss), at_least(x, 0.0f));
 }
 XHAL_MAP1(Gelu, gelu(x))
 
@@ -143,9 +143,12 @@ XHAL_MAP2(SigmoidGrad, hn::Mul(hn::Mul(a, b), hn::Sub(set(1.0f), b)))
 
 // Phi(x) + x * phi(x)
 HWY_INLINE V gelu_slope(V x) {
-  V density;
-  const V cdf = normal_cdf(x, density);
-  return hn::MulAdd(at_most(at_least(x, -1e18f), 1e18f), density, cdf);
+  V gauss;
+  const V a = at_most(hn::Abs(x), 17.0f);
+  const V tail = normal_tail(a, gauss);
+  const V cdf = hn::IfThenElse(hn::Lt(x, hn::Zero(D())), tail, hn::Sub(set(1.0f), tail));
+  const V density = hn::Mul(gauss, set(0.398942280f));
+  return hn::MulAdd(hn::CopySign(a, x), density, cdf);
 }
 XHAL_MAP2(GeluGrad, hn::Mul(a, gelu_slope(b)))
 

@@ -33,10 +33,32 @@ RowView::RowView(const xhal_tensor_desc& t, uint32_t operand, uint32_t first, ui
   }
   const int64_t* outer[] = {strides.data()};
   outer_ = plan_iteration(dims, sizes.data(), outer, true);
-  const bool dense = inner_.inner_stride(0) == 1;
-  direct_ = dense && inner_.ndim <= 1 && type_ == DType::f32;
-  load_ = loader<float>(type_, dense);
-  store_ = storer<float>(type_, dense);
+  dense_ = inner_.inner_stride(0) == 1 && inner_.ndim <= 1;
+  direct_ = dense_ && type_ == DType::f32;
+  load_ = loader<float>(type_, inner_.inner_stride(0) == 1);
+  store_ = storer<float>(type_, inner_.inner_stride(0) == 1);
+  aligned_ = true;
+  for (int d = 0; d < outer_.ndim; ++d) aligned_ &= outer_.strides[0][d] * size_ % 64 == 0;
+  // Short rows: further ahead than the next one.
+  const int64_t row_bytes = std::max<int64_t>(1, inner_.count * size_);
+  if (dense_)
+    ahead_bytes_ = outer_.inner_stride(0) * size_ * std::max<int64_t>(1, 2048 / row_bytes);
+}
+
+bool RowView::streams(void* const* pointers) const {
+  return direct_ && aligned_ && reinterpret_cast<uintptr_t>(pointers[operand_]) % 64 == 0 &&
+         worth_streaming(inner_.count * outer_.count * size_);
+}
+
+DType settle_rows(std::span<RowView* const> views) {
+  DType common = DType::other;
+  for (const RowView* view : views) {
+    if (!view->present()) continue;
+    if (common == DType::other) common = view->type_;
+    if (!view->dense_ || view->type_ != common) common = DType::f32;
+  }
+  for (RowView* view : views) view->direct_ = view->dense_ && view->type_ == common;
+  return common;
 }
 
 const float* RowView::gather(const char* from, float* buffer) const {
@@ -96,6 +118,12 @@ void FlatView::write(void* const* pointers, int64_t first, int64_t n, const floa
     at.advance(k);
     done += k;
   }
+}
+
+xhal_status row_status(bool failed, int64_t length, const Launch& launch) {
+  if (!failed) return XHAL_OK;
+  *launch.error = text("no memory for rows of ", length, " elements");
+  return XHAL_ERR_OUT_OF_MEMORY;
 }
 
 FlatView flat_view(const OpRequest& request, uint32_t group) {

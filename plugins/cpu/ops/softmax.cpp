@@ -1,7 +1,6 @@
 // softmax.cpp: softmax, log_softmax and their gradients along any dimension.
 #include <atomic>
 
-#include "row_kernels.hpp"
 #include "rows.hpp"
 
 namespace xhal::cpu {
@@ -11,66 +10,71 @@ enum class Kind { softmax, log_softmax, softmax_grad, log_softmax_grad };
 
 class SoftmaxOp final : public Op {
  public:
-  SoftmaxOp(Kind kind, const OpRequest& request, uint32_t dim)
-      : kind_(kind), kernels_(row_kernels()) {
+  SoftmaxOp(Kind kind, const OpRequest& request, uint32_t dim) : kind_(kind) {
     const uint32_t operands = request.info().operand_count;
-    for (uint32_t i = 0; i < operands; ++i)
+    RowView* all[3];
+    for (uint32_t i = 0; i < operands; ++i) {
       views_[i] = RowView(request.info().operands[i], i, dim, 1);
+      all[i] = &views_[i];
+    }
     inputs_ = operands - 1;
-    buffers_ = 0;
-    for (uint32_t i = 0; i < operands; ++i) buffers_ += views_[i].direct() ? 0 : 1;
+    kernels_ = &row_kernels(settle_rows({all, operands}));
   }
 
   xhal_status run(const Launch& launch) const override {
     const RowView& out = views_[inputs_];
-    const int64_t length = out.length();
-    if (length == 0) return XHAL_OK;
+    if (out.length() == 0) return XHAL_OK;
+    bool stream = out.streams(launch.pointers);
+    for (uint32_t i = 0; i < inputs_; ++i) stream &= launch.pointers[i] != launch.pointers[inputs_];
     std::atomic<bool> failed{false};
-    launch.pool.parallel_for(out.rows(), row_grain(length), [&](int64_t begin, int64_t end) {
-      const auto n = static_cast<size_t>(length);
-      const size_t padded = (n + 15) / 16 * 16;
-      float* memory = buffers_ == 0 ? nullptr : thread_scratch(3 * padded);
-      if (buffers_ != 0 && memory == nullptr) {
-        failed.store(true, std::memory_order_relaxed);
-        return;
-      }
-      RowView::Cursor first(views_[0], launch.pointers, begin);
-      RowView::Cursor second(views_[inputs_ == 2 ? 1 : 0], launch.pointers, begin);
-      RowView::Cursor to(out, launch.pointers, begin);
-      for (int64_t row = begin; row < end; ++row) {
-        const float* x = first.read(memory);
-        float* y = to.target(memory + 2 * padded);
-        switch (kind_) {
-          case Kind::softmax:
-            kernels_.softmax(x, y, n);
-            break;
-          case Kind::log_softmax:
-            kernels_.log_softmax(x, y, n);
-            break;
-          case Kind::softmax_grad:
-            kernels_.softmax_grad(x, second.read(memory + padded), y, n);
-            break;
-          case Kind::log_softmax_grad:
-            kernels_.log_softmax_grad(x, second.read(memory + padded), y, n);
-            break;
-        }
-        to.commit(y);
-        first.next();
-        if (inputs_ == 2) second.next();
-        to.next();
-      }
+    launch.pool.parallel_for(out.rows(), row_grain(out.length()), [&](int64_t begin, int64_t end) {
+      if (!run_rows(launch, stream, begin, end)) failed.store(true, std::memory_order_relaxed);
     });
-    if (!failed) return XHAL_OK;
-    *launch.error = text("no memory for a row of ", length, " elements");
-    return XHAL_ERR_OUT_OF_MEMORY;
+    return row_status(failed, out.length(), launch);
   }
 
  private:
+  bool run_rows(const Launch& launch, bool stream, int64_t begin, int64_t end) const {
+    const auto n = static_cast<size_t>(views_[0].length());
+    const size_t padded = (n + 15) / 16 * 16;
+    float* memory = thread_scratch(4 * padded);
+    if (memory == nullptr) return false;
+    const RowView& second_view = views_[inputs_ == 2 ? 1 : 0];
+    RowView::Cursor first(views_[0], launch.pointers, begin);
+    RowView::Cursor second(second_view, launch.pointers, begin);
+    RowView::Cursor to(views_[inputs_], launch.pointers, begin);
+    for (int64_t row = begin; row < end; ++row) {
+      const void* x = first.read(memory);
+      void* y = to.target(memory + padded);
+      const RowHints hints{{first.ahead(), second.ahead()}, stream};
+      float* buffer = memory + 2 * padded;
+      switch (kind_) {
+        case Kind::softmax:
+          kernels_->softmax(x, y, n, buffer, hints);
+          break;
+        case Kind::log_softmax:
+          kernels_->log_softmax(x, y, n, buffer, hints);
+          break;
+        case Kind::softmax_grad:
+          kernels_->softmax_grad(x, second.read(buffer), y, n, hints);
+          break;
+        case Kind::log_softmax_grad:
+          kernels_->log_softmax_grad(x, second.read(buffer), y, n, hints);
+          break;
+      }
+      to.commit(y);
+      first.next();
+      second.next();
+      to.next();
+    }
+    if (stream) finish_streaming();
+    return true;
+  }
+
   Kind kind_;
-  const RowKernels& kernels_;
+  const RowKernels* kernels_;
   RowView views_[3];
   uint32_t inputs_;
-  int buffers_;
 };
 
 template <Kind kKind>

@@ -33,25 +33,62 @@ HWY_INLINE V set(float x) { return hn::Set(D(), x); }
 HWY_INLINE V load(const float* p) { return hn::LoadU(D(), p); }
 HWY_INLINE void store(V v, float* p) { hn::StoreU(v, D(), p); }
 
+#if HWY_TARGET == HWY_AVX3
+// One permutation of 16-bit words moves the halves; the other words are zero or do not matter.
+HWY_INLINE V load(const Bf16* p) {
+  const __m512i odd = _mm512_set_epi16(15, 0, 14, 0, 13, 0, 12, 0, 11, 0, 10, 0, 9, 0, 8, 0, 7, 0,
+                                       6, 0, 5, 0, 4, 0, 3, 0, 2, 0, 1, 0, 0, 0);
+  const __m512i bits =
+      _mm512_castsi256_si512(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  return V{_mm512_castsi512_ps(_mm512_maskz_permutexvar_epi16(0xAAAAAAAAu, odd, bits))};
+}
+HWY_INLINE hn::Vec<D16> bf16_bits(V v) {
+  const __m512i u = _mm512_castps_si512(v.raw);
+  const __mmask16 odd = _mm512_test_epi32_mask(u, _mm512_set1_epi32(0x10000));
+  const __mmask16 nan = _mm512_cmp_ps_mask(v.raw, v.raw, _CMP_UNORD_Q);
+  __m512i rounded = _mm512_add_epi32(u, _mm512_set1_epi32(0x7fff));
+  rounded = _mm512_mask_add_epi32(rounded, odd, rounded, _mm512_set1_epi32(1));
+  rounded = _mm512_mask_mov_epi32(rounded, nan, _mm512_set1_epi32(0x7fc00000));
+  const __m512i upper = _mm512_set_epi16(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 31, 29, 27,
+                                         25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1);
+  return hn::Vec<D16>{_mm512_castsi512_si256(_mm512_permutexvar_epi16(upper, rounded))};
+}
+#else
 HWY_INLINE V load(const Bf16* p) {
   const auto bits = hn::LoadU(D16(), reinterpret_cast<const uint16_t*>(p));
   return hn::BitCast(D(), hn::ShiftLeft<16>(hn::PromoteTo(DU(), bits)));
 }
 
-HWY_INLINE void store(V v, Bf16* p) {
+HWY_INLINE hn::Vec<D16> bf16_bits(V v) {
   const DU du;
   const auto u = hn::BitCast(du, v);
   const auto odd = hn::And(hn::ShiftRight<16>(u), hn::Set(du, 1));
   const auto rounded = hn::ShiftRight<16>(hn::Add(hn::Add(u, hn::Set(du, 0x7fff)), odd));
-  const auto quiet = hn::Or(hn::ShiftRight<16>(u), hn::Set(du, 0x40));
-  const auto bits = hn::IfThenElse(hn::RebindMask(du, hn::IsNaN(v)), quiet, rounded);
-  hn::StoreU(hn::DemoteTo(D16(), hn::BitCast(DI(), bits)), D16(), reinterpret_cast<uint16_t*>(p));
+  const auto bits = hn::IfThenElse(hn::RebindMask(du, hn::IsNaN(v)), hn::Set(du, 0x7fc0), rounded);
+  return hn::DemoteTo(D16(), hn::BitCast(DI(), bits));
 }
+#endif
+HWY_INLINE void store(V v, Bf16* p) {
+  hn::StoreU(bf16_bits(v), D16(), reinterpret_cast<uint16_t*>(p));
+}
+
+// Stores past the caches; p is aligned to the bytes written.
+HWY_INLINE void stream(V v, float* p) { hn::Stream(v, D(), p); }
 
 #if HWY_TARGET == HWY_SCALAR
 HWY_INLINE V load(const F16* p) { return set(to_float(*p)); }
 HWY_INLINE void store(V v, F16* p) { *p = to_f16(hn::GetLane(v)); }
+HWY_INLINE void stream(V v, Bf16* p) { store(v, p); }
+HWY_INLINE void stream(V v, F16* p) { store(v, p); }
 #else
+HWY_INLINE void stream(V v, Bf16* p) {
+  hn::Stream(bf16_bits(v), D16(), reinterpret_cast<uint16_t*>(p));
+}
+HWY_INLINE void stream(V v, F16* p) {
+  const hn::Rebind<hwy::float16_t, D> dh;
+  const auto half = hn::BitCast(D16(), hn::DemoteTo(dh, v));
+  hn::Stream(half, D16(), reinterpret_cast<uint16_t*>(p));
+}
 HWY_INLINE V load(const F16* p) {
   const hn::Rebind<hwy::float16_t, D> dh;
   return hn::PromoteTo(D(), hn::LoadU(dh, reinterpret_cast<const hwy::float16_t*>(p)));
