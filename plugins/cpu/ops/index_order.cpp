@@ -57,7 +57,7 @@ struct Entry {
 template <>
 struct Entry<uint32_t> {
   uint64_t both;
-  Entry() = default;
+  Entry() : both(0) {}
   Entry(uint32_t key, uint32_t position) : both(static_cast<uint64_t>(key) << 32 | position) {}
   bool operator<(const Entry& o) const { return both < o.both; }
 };
@@ -107,6 +107,33 @@ class OrderOp final : public Op {
   }
 
  private:
+  // The first `kept` entries of a line, in order. Candidates are collected and cut down to `kept`
+  // now and then; what is not below the last of those need not be looked at.
+  template <class Kind>
+  void select(const typename Kind::Item* from, typename Kind::Key flip,
+              Entry<typename Kind::Key>* entries) const {
+    using Key = typename Kind::Key;
+    const int64_t room = kept < length ? std::min(length, 4 * kept + 1024) : length;
+    int64_t count = 0;
+    bool bounded = false;
+    Entry<Key> bound{};
+    const auto cut = [&] {
+      std::nth_element(entries, entries + kept - 1, entries + count);
+      count = kept;
+      bound = entries[kept - 1];
+      bounded = true;
+    };
+    for (int64_t i = 0; i < length; ++i) {
+      const Entry<Key> entry{static_cast<Key>(Kind::of(from[i * in_step]) ^ flip),
+                             static_cast<uint32_t>(i)};
+      if (bounded && !(entry < bound)) continue;
+      entries[count++] = entry;
+      if (count == room && room < length) cut();
+    }
+    if (count > kept) cut();
+    std::sort(entries, entries + kept);
+  }
+
   template <class Kind>
   void order(const Launch& launch) const {
     using Item = typename Kind::Item;
@@ -122,11 +149,7 @@ class OrderOp final : public Op {
       for_each_run<3>(lines, begin, end, [&](const auto& at, int64_t n) {
         for (int64_t line = 0; line < n; ++line) {
           const Item* from = in + at[2] + line * lines.inner_stride(2);
-          for (int64_t i = 0; i < length; ++i)
-            entries[i] = {static_cast<Key>(Kind::of(from[i * in_step]) ^ flip),
-                          static_cast<uint32_t>(i)};
-          if (kept < length) std::nth_element(entries, entries + kept, entries + length);
-          std::sort(entries, entries + kept);
+          select<Kind>(from, flip, entries);
           Item* to = value + at[0] + line * lines.inner_stride(0);
           int64_t* to_index = index + at[1] + line * lines.inner_stride(1);
           for (int64_t i = 0; i < kept; ++i) {

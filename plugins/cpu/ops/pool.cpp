@@ -37,7 +37,7 @@ void Planes::store(void* const* pointers, int64_t plane, const float* values) co
 
 uint64_t PlaneOp::area_bytes() const {
   return align64(static_cast<uint64_t>(from.size()) * sizeof(float)) +
-         align64(static_cast<uint64_t>(to.size()) * sizeof(float));
+         align64(static_cast<uint64_t>(to.size() + to.width) * sizeof(float));
 }
 
 int64_t PlaneOp::grain() const {
@@ -80,6 +80,11 @@ bool PlaneOp::set(const OpRequest& request, uint32_t from_group, uint32_t to_gro
            text(name,
                 ": input and output must be [n, c, height, width] of one dtype and differ only in "
                 "the plane"));
+    return false;
+  }
+  if (a.sizes[a.ndim - 2] * a.sizes[a.ndim - 1] > INT32_MAX) {
+    refuse(refusal, XHAL_ERR_UNSUPPORTED, 1 + request.first_operand(from_group),
+           text(name, ": a plane of more than 2^31 elements"));
     return false;
   }
   from = Planes(a, request.first_operand(from_group));
@@ -189,30 +194,61 @@ class MaxPoolOp final : public PlaneOp {
   }
 
  private:
+  // A row of the output at a time, one element of the windows after the other.
   bool make_plane(const Launch& launch, int64_t plane, const float* in, float* out) const override {
     const auto& [rows, columns] = windows;
-    for (int64_t r = 0; r < to.height; ++r)
+    auto* const places = reinterpret_cast<int32_t*>(out + to.size());
+    for (int64_t r = 0; r < to.height; ++r) {
+      float* const best = out + r * to.width;
+      std::fill_n(best, to.width, -INFINITY);
+      const int64_t top = r * rows.stride - rows.padding;
+      const int64_t first = top >= 0 ? 0 : (-top + rows.dilation - 1) / rows.dilation;
       for (int64_t c = 0; c < to.width; ++c) {
-        const int64_t top = r * rows.stride - rows.padding,
-                      left = c * columns.stride - columns.padding;
-        float best = -INFINITY;
-        int64_t best_at = -1;
-        for (int64_t i = 0; i < rows.kernel; ++i) {
-          const int64_t y = top + i * rows.dilation;
-          if (y < 0 || y >= from.height) continue;
-          for (int64_t j = 0; j < columns.kernel; ++j) {
-            const int64_t x = left + j * columns.dilation;
-            if (x < 0 || x >= from.width) continue;
-            const float value = in[y * from.width + x];
-            if (best_at >= 0 && !(value > best) && value == value) continue;
-            best = value;
-            best_at = y * from.width + x;
+        const int64_t left = c * columns.stride - columns.padding;
+        const int64_t skipped = left >= 0 ? 0 : (-left + columns.dilation - 1) / columns.dilation;
+        places[c] = static_cast<int32_t>((top + first * rows.dilation) * from.width + left +
+                                         skipped * columns.dilation);
+      }
+      for (int64_t i = first; i < rows.kernel; ++i) {
+        const int64_t y = top + i * rows.dilation;
+        if (y >= from.height) break;
+        for (int64_t j = 0; j < columns.kernel; ++j) {
+          // Output columns whose window element lies inside: 0 <= c * stride + shift < width.
+          const int64_t shift = j * columns.dilation - columns.padding;
+          const int64_t begin = shift >= 0 ? 0 : (-shift + columns.stride - 1) / columns.stride;
+          const int64_t end =
+              shift >= from.width
+                  ? 0
+                  : std::min(to.width, (from.width - 1 - shift) / columns.stride + 1);
+          const auto place = static_cast<int32_t>(y * from.width + shift);
+          if (columns.stride == 1) {
+            larger(in, place, 1, begin, end, best, places);
+          } else if (columns.stride == 2) {
+            larger(in, place, 2, begin, end, best, places);
+          } else {
+            larger(in, place, static_cast<int32_t>(columns.stride), begin, end, best, places);
           }
         }
-        out[r * to.width + c] = best;
-        if (has_index) *index.index(launch.pointers, plane, r, c) = std::max<int64_t>(best_at, 0);
       }
+      if (!has_index) continue;
+      auto* const to_index =
+          reinterpret_cast<int64_t*>(index.at(launch.pointers, plane)) + r * index.row_stride;
+      for (int64_t c = 0; c < to.width; ++c) to_index[c * index.column_stride] = places[c];
+    }
     return true;
+  }
+
+  // Inlined for each stride, so that the compiler makes vectors of it.
+  [[gnu::always_inline]] static void larger(const float* in, int32_t place, int32_t stride,
+                                            int64_t begin, int64_t end, float* __restrict best,
+                                            int32_t* __restrict places) {
+    for (int64_t c = begin; c < end; ++c) {
+      const int32_t at = place + static_cast<int32_t>(c) * stride;
+      const float value = in[at];
+      const bool wins = (value > best[c]) | (value != value);
+      best[c] = wins ? value : best[c];
+      places[c] = wins ? at : places[c];
+    }
   }
 };
 
@@ -234,18 +270,20 @@ class MaxPoolGradOp final : public PlaneOp {
  private:
   bool make_plane(const Launch& launch, int64_t plane, const float* in, float* out) const override {
     std::fill_n(out, to.size(), 0.0f);
+    const auto* places = reinterpret_cast<const int64_t*>(index.at(launch.pointers, plane));
     for (int64_t r = 0; r < from.height; ++r)
       for (int64_t c = 0; c < from.width; ++c) {
-        const int64_t at = *index.index(launch.pointers, plane, r, c);
+        const int64_t at = places[r * index.row_stride + c * index.column_stride];
         if (at < 0 || at >= to.size()) return false;
         out[at] += in[r * from.width + c];
       }
     return true;
   }
   std::string explain(const Launch& launch, int64_t plane) const override {
+    const auto* places = reinterpret_cast<const int64_t*>(index.at(launch.pointers, plane));
     for (int64_t r = 0; r < from.height; ++r)
       for (int64_t c = 0; c < from.width; ++c) {
-        const int64_t at = *index.index(launch.pointers, plane, r, c);
+        const int64_t at = places[r * index.row_stride + c * index.column_stride];
         if (at < 0 || at >= to.size())
           return text("max_pool_grad: index ", at, " at row ", r, ", column ", c, " of plane ",
                       plane, " is outside [0, ", to.size(), ")");

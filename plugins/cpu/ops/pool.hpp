@@ -29,10 +29,6 @@ struct Planes {
   // A plane to and from dense f32.
   void load(void* const* pointers, int64_t plane, float* to) const;
   void store(void* const* pointers, int64_t plane, const float* from) const;
-  int64_t* index(void* const* pointers, int64_t plane, int64_t row, int64_t column) const {
-    return reinterpret_cast<int64_t*>(at(pointers, plane)) + row * row_stride +
-           column * column_stride;
-  }
 };
 
 // Brings a plane of `from` to f32, makes one of `to` of it, and stores that; planes are shared
@@ -44,7 +40,8 @@ class PlaneOp : public Op {
   xhal_status run(const Launch& launch) const override;
 
  protected:
-  // Returns false to stop the run with XHAL_ERR_DEVICE; `explain` then writes the text.
+  // `out` has room for one more row. Returns false to stop the run with XHAL_ERR_DEVICE; `explain`
+  // then writes the text.
   virtual bool make_plane(const Launch& launch, int64_t plane, const float* in,
                           float* out) const = 0;
   virtual std::string explain(const Launch&, int64_t /*plane*/) const { return {}; }
