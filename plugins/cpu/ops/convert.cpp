@@ -190,6 +190,21 @@ void stream_copy(const void* from, void* to, size_t bytes) {
 }
 StreamCopyFn pick_stream_copy() { return &stream_copy; }
 
+void stream_fill(const void* pattern, void* to, size_t bytes) {
+  const size_t step = sizeof(float) * lanes();
+  const V v = load(static_cast<const float*>(pattern));
+  auto* q = static_cast<char*>(to);
+  // A vector is a divisor of the pattern, and the pattern's period a divisor of every vector but
+  // the scalar one.
+#if HWY_TARGET == HWY_SCALAR
+  (void)v, (void)step;
+  for (size_t i = 0; i < bytes; i += 64) std::memcpy(q + i, pattern, 64);
+#else
+  for (size_t i = 0; i < bytes; i += step) stream(v, reinterpret_cast<float*>(q + i));
+#endif
+}
+StreamFillFn pick_stream_fill() { return &stream_fill; }
+
 LoadFn<float> load_f32(DType type, bool dense) { return pick_load<float>(type, dense); }
 LoadFn<int64_t> load_i64(DType type, bool dense) { return pick_load<int64_t>(type, dense); }
 LoadFn<double> load_f64(DType type, bool dense) { return pick_load<double>(type, dense); }
@@ -211,8 +226,11 @@ HWY_EXPORT(store_i64);
 HWY_EXPORT(store_f64);
 HWY_EXPORT(stream_f32);
 HWY_EXPORT(pick_stream_copy);
+HWY_EXPORT(pick_stream_fill);
 
 StreamCopyFn stream_copier() { return HWY_DYNAMIC_DISPATCH(pick_stream_copy)(); }
+
+StreamFillFn stream_filler() { return HWY_DYNAMIC_DISPATCH(pick_stream_fill)(); }
 
 void finish_streaming() { hwy::FlushStream(); }
 

@@ -33,6 +33,10 @@ void finish_streaming();
 // memcpy in the same way.
 using StreamCopyFn = void (*)(const void* from, void* to, size_t bytes);
 StreamCopyFn stream_copier();
+// Fills with copies of the 64 bytes at `pattern`; `to` is aligned to 64 bytes, `bytes` a multiple
+// of 64.
+using StreamFillFn = void (*)(const void* pattern, void* to, size_t bytes);
+StreamFillFn stream_filler();
 // Whether an output of this size should be written past the caches.
 bool worth_streaming(int64_t bytes);
 

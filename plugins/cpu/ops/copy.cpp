@@ -143,6 +143,9 @@ class FillOp final : public Op {
       from_double_(&s.f, 1, value, 1);
     }
     char* out = static_cast<char*>(launch.pointers[0]);
+    if (plan_.ndim == 1 && plan_.inner_stride(0) == 1 &&
+        worth_streaming(plan_.count * static_cast<int64_t>(size_)))
+      return run_large(launch, out, value);
     launch.pool.parallel_for(plan_.count, kGrain, [&](int64_t begin, int64_t end) {
       IterPosition at(plan_, begin);
       while (begin < end) {
@@ -170,6 +173,24 @@ class FillOp final : public Op {
   }
 
  private:
+  // Whole lines past the caches; what is left and right of them as usual.
+  xhal_status run_large(const Launch& launch, char* out, const void* value) const {
+    alignas(64) char pattern[64];
+    for (size_t i = 0; i < 64; i += size_) std::memcpy(pattern + i, value, size_);
+    const int64_t bytes = plan_.count * static_cast<int64_t>(size_);
+    const auto head = static_cast<int64_t>(-reinterpret_cast<uintptr_t>(out) % 64);
+    const int64_t lines = (bytes - head) / 64, tail = bytes - head - lines * 64;
+    // `head` is a multiple of the element, so the pattern starts anew behind it.
+    std::memcpy(out, pattern, static_cast<size_t>(head));
+    std::memcpy(out + head + lines * 64, pattern, static_cast<size_t>(tail));
+    const StreamFillFn fill = stream_filler();
+    launch.pool.parallel_for(lines, 4096, [&](int64_t begin, int64_t end) {
+      fill(pattern, out + head + begin * 64, static_cast<size_t>(end - begin) * 64);
+      finish_streaming();
+    });
+    return XHAL_OK;
+  }
+
   IterPlan plan_;
   DType type_;
   size_t size_;

@@ -26,6 +26,8 @@ class CopyTask {
   void run_transposed(char* to, const char* from, int64_t begin, int64_t end) const;
   bool plan_transposition();
 
+  bool streams_ = false;  // past the caches
+  StreamCopyFn stream_copy_ = nullptr;
   IterPlan plan_;  // operand 0 is written, operand 1 read
   Way way_ = Way::rows;
   Compute compute_ = Compute::f32;

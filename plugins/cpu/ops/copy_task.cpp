@@ -21,7 +21,11 @@ CopyTask::CopyTask(const xhal_tensor_desc& to, const xhal_tensor_desc& from) {
   units_ = plan_.count;
   const bool writes_dense = plan_.inner_stride(0) == 1, reads_dense = plan_.inner_stride(1) == 1;
   if (to_type == from_type) {
-    if (writes_dense && reads_dense) return;
+    if (writes_dense && reads_dense) {
+      streams_ = plan_.inner() >= 4096 && worth_streaming(plan_.count * to_size_);
+      stream_copy_ = stream_copier();
+      return;
+    }
     way_ = plan_transposition() ? Way::transposed : Way::strided;
     return;
   }
@@ -38,6 +42,9 @@ CopyTask::CopyTask(const xhal_tensor_desc& to, const xhal_tensor_desc& from) {
   store_f32_ = storer<float>(to_type, writes_dense);
   store_i64_ = storer<int64_t>(to_type, writes_dense);
   store_f64_ = storer<double>(to_type, writes_dense);
+  streams_ = compute_ == Compute::f32 && writes_dense && !writes_direct_ && plan_.inner() >= 4096 &&
+             worth_streaming(plan_.count * to_size_);
+  if (streams_) store_f32_ = streamer<float>(to_type);
 }
 
 bool CopyTask::plan_transposition() {
@@ -75,11 +82,17 @@ void CopyTask::run(void* to_pointer, const void* from_pointer, int64_t begin, in
       IterPosition at(plan_, begin);
       while (begin < end) {
         const int64_t n = std::min(end - begin, at.left());
-        std::memcpy(to + at.offset(0) * to_size_, from + at.offset(1) * to_size_,
-                    static_cast<size_t>(n) * to_size_);
+        char* p = to + at.offset(0) * to_size_;
+        const char* q = from + at.offset(1) * to_size_;
+        if (streams_) {
+          stream_copy_(q, p, static_cast<size_t>(n) * to_size_);
+        } else {
+          std::memcpy(p, q, static_cast<size_t>(n) * to_size_);
+        }
         at.advance(n);
         begin += n;
       }
+      if (streams_) finish_streaming();
       return;
     }
     case Way::strided:
@@ -124,6 +137,7 @@ void CopyTask::run_converted(char* to, const char* from, int64_t begin, int64_t 
     at.advance(n);
     begin += n;
   }
+  if (streams_) finish_streaming();
 }
 
 template <class T>

@@ -123,6 +123,10 @@ class PointwiseOp final : public Op {
       flat_ &= in_[k].view < 0 || in_[k].direct || in_[k].stride == 0;
     for (int o = 0; o < outputs_; ++o) flat_ &= out_[o].direct;
     gathers_rows_ = plan_.ndim > 1 && plan_.inner() < 32;
+    if (std::is_same_v<T, float> && outputs_ == 1 && out_[0].stride == 1 &&
+        plan_.inner() >= static_cast<int64_t>(Lane<T>::kBlock) &&
+        worth_streaming(plan_.count * out_[0].size))
+      stream_ = streamer<T>(out_[0].type);
   }
 
   // Chooses among kernels by the value of the scalar that stands for input 1.
@@ -143,11 +147,15 @@ class PointwiseOp final : public Op {
     for (int p = 0; p < kMaxParams; ++p)
       state.params[p] = param_scalar_[p] < 0 ? param_constant_[p]
                                              : from_scalar<T>(launch.scalars[param_scalar_[p]]);
+    state.stream = stream_ != nullptr;  // not in place: those lines are in the caches already
+    for (int k = 0; k < inputs_; ++k)
+      if (in_[k].view >= 0)
+        state.stream &= launch.pointers[in_[k].position] != launch.pointers[out_[0].position];
     for (int k = 0; k < inputs_; ++k) {
       const Operand& in = in_[k];
       if (in.view >= 0) {
         state.in[k] = at(launch.pointers[in.position], plan_.offsets[in.view], in);
-        if (flat_ && in.stride == 0) {
+        if (flat_ && !state.stream && in.stride == 0) {
           T value;
           in.load(state.in[k], 0, 1, &value);
           fill_broadcast(state, k, value);
@@ -188,6 +196,7 @@ class PointwiseOp final : public Op {
     T params[kMaxParams];
     const char* in[kMaxInputs];
     char* out[kMaxOutputs];
+    bool stream;
     alignas(64) T broadcast[kMaxInputs][Lane<T>::kBroadcast];
   };
 
@@ -227,7 +236,7 @@ class PointwiseOp final : public Op {
   }
 
   void run_range(const State& state, int64_t begin, int64_t end) const {
-    if (flat_) return run_flat(state, begin, end);
+    if (flat_ && !state.stream) return run_flat(state, begin, end);
     if (gathers_rows_) return run_gathered(state, begin, end);
     run_rows(state, begin, end);
   }
@@ -285,15 +294,21 @@ class PointwiseOp final : public Op {
       for (int q = 0; q < outputs_; ++q) {
         const Operand& o = out_[q];
         to[q] = state.out[q] + (position.offset(o.view) - plan_.offsets[o.view]) * o.size;
-        out[q] = o.direct ? reinterpret_cast<T*>(to[q]) : out_block[q];
+        out[q] = o.direct && !state.stream ? reinterpret_cast<T*>(to[q]) : out_block[q];
       }
       state.kernel(in, inc, out, static_cast<size_t>(n), state.params);
-      for (int q = 0; q < outputs_; ++q)
-        if (!out_[q].direct)
-          out_[q].store(out_block[q], static_cast<size_t>(n), to[q], out_[q].stride);
+      for (int q = 0; q < outputs_; ++q) {
+        const Operand& o = out_[q];
+        if (state.stream) {
+          stream_(out_block[q], static_cast<size_t>(n), to[q], 1);
+        } else if (!o.direct) {
+          o.store(out_block[q], static_cast<size_t>(n), to[q], o.stride);
+        }
+      }
       position.advance(n);
       begin += n;
     }
+    if (state.stream) finish_streaming();
   }
 
   // For short rows: gathers a block's worth of them, so that the kernel runs on whole blocks.
@@ -342,6 +357,7 @@ class PointwiseOp final : public Op {
   int inputs_, outputs_;
   bool flat_ = false;  // one dimension, no conversion: a single kernel call
   bool gathers_rows_ = false;
+  StoreFn<T> stream_ = nullptr;  // for outputs that no cache would hold
   int64_t grain_;
   Operand in_[kMaxInputs], out_[kMaxOutputs];
   int param_scalar_[kMaxParams];

@@ -57,7 +57,8 @@ void map_scalar(const float* const* in, const size_t* inc, float* const* out, si
 }
 
 HWY_INLINE V truth(M m) { return hn::IfThenElseZero(m, set(1.0f)); }
-HWY_INLINE M not_zero(V x) { return hn::Ne(x, hn::Zero(D())); }
+// Highway 1.0's Ne is the ordered comparison: NaN != NaN must be true.
+HWY_INLINE M not_zero(V x) { return hn::Not(hn::Eq(x, hn::Zero(D()))); }
 
 struct NoParams {
   explicit NoParams(const float*) {}
@@ -129,7 +130,7 @@ HWY_INLINE V or_nan(V a, V b, V result) {
 XHAL_MAP2(Minimum, or_nan(a, b, hn::Min(a, b)))
 XHAL_MAP2(Maximum, or_nan(a, b, hn::Max(a, b)))
 XHAL_MAP2(Equal, truth(hn::Eq(a, b)))
-XHAL_MAP2(NotEqual, truth(hn::Ne(a, b)))
+XHAL_MAP2(NotEqual, truth(hn::Not(hn::Eq(a, b))))
 XHAL_MAP2(Less, truth(hn::Lt(a, b)))
 XHAL_MAP2(LessEqual, truth(hn::Le(a, b)))
 XHAL_MAP2(Greater, truth(hn::Gt(a, b)))

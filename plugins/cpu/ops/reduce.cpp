@@ -16,10 +16,10 @@
 namespace xhal::cpu {
 namespace {
 
-constexpr int64_t kColumns = 512;   // of a tile when a kept dimension is the innermost
-constexpr int64_t kPart = 65536;    // elements reduced by one part
-constexpr int64_t kMaxParts = 256;  // of one result
-constexpr int64_t kOnStack = 64;    // results and parts that need no workspace
+constexpr int64_t kColumns = 512;  // of a tile when a kept dimension is the innermost
+constexpr int64_t kPart = 65536;   // elements reduced by one part
+constexpr int64_t kMaxParts = 64;  // of one result
+constexpr int64_t kOnStack = 64;   // results and parts that need no workspace
 
 constexpr DType native(float) { return DType::f32; }
 constexpr DType native(int64_t) { return DType::i64; }
@@ -134,10 +134,11 @@ class Reduction {
 
   void fold_columns(const void* in, int64_t group, int64_t first, int64_t last, A* to,
                     const double* means) const {
+    constexpr size_t kTogether = 8;  // rows that share one pass over the accumulators
     const int64_t columns = columns_of(group), result = result_of(group);
     const auto n = static_cast<size_t>(columns);
     const char* base = static_cast<const char*>(in) + IterPosition(kept_, result).offset(0) * size_;
-    alignas(64) T acc[kColumns], row[kColumns];
+    alignas(64) T acc[kColumns], block[kTogether][kColumns];
     alignas(64) float params[kColumns];
     params[0] = param_;
     if (means != nullptr)
@@ -145,26 +146,24 @@ class Reduction {
     const T start = static_cast<T>(fold_start<A>(fold_));
     std::fill_n(to, columns, fold_start<A>(fold_));
     std::fill_n(acc, columns, start);
-    size_t rows = 0;
-    const auto flush = [&] {
-      for (int64_t i = 0; i < columns; ++i) {
-        to[i] = fold_join(fold_, to[i], static_cast<A>(acc[i]));
-        acc[i] = start;
-      }
-      rows = 0;
-    };
+    size_t joined = 0;
     IterPosition at(reduced_, first);
-    for (; first < last; ++first, at.advance(1)) {
-      const char* from = base + at.offset(0) * size_;
-      const T* x = reinterpret_cast<const T*>(from);
-      if (!direct_) {
-        load_(from, stride_, n, row);
-        x = row;
+    while (first < last) {
+      const T* rows[kTogether];
+      const size_t count = static_cast<size_t>(std::min<int64_t>(kTogether, last - first));
+      for (size_t k = 0; k < count; ++k, at.advance(1)) {
+        const char* from = base + at.offset(0) * size_;
+        rows[k] = direct_ ? reinterpret_cast<const T*>(from) : block[k];
+        if (!direct_) load_(from, stride_, n, block[k]);
       }
-      fns_.row(x, n, acc, params);
-      if (++rows == kFoldRows) flush();
+      fns_.rows(rows, count, n, acc, params);
+      first += static_cast<int64_t>(count);
+      joined += count;
+      if (joined < kFoldRows && first < last) continue;
+      fold_join_all<T>(fold_, to, acc, n);
+      std::fill_n(acc, columns, start);
+      joined = 0;
     }
-    if (rows > 0) flush();
   }
 
  public:

@@ -45,21 +45,23 @@ using AccumulatorOf = typename Accumulator<T>::Type;
 // for an error of a few eps; longer ones are for the caller to cut.
 template <class T>
 using FoldRunFn = AccumulatorOf<T> (*)(const T* x, size_t n, float param);
-// acc[i] joined with x[i]; param has one value a column for sum_centered_squares, else one.
+// acc[i] joined with rows[k][i] for all `count` rows; param has one value a column for
+// sum_centered_squares, else one.
 template <class T>
-using FoldRowFn = void (*)(const T* x, size_t n, T* acc, const float* param);
+using FoldRowsFn = void (*)(const T* const* rows, size_t count, size_t n, T* acc,
+                            const float* param);
 
 template <class T>
 struct FoldFns {
   FoldRunFn<T> run = nullptr;
-  FoldRowFn<T> row = nullptr;
+  FoldRowsFn<T> rows = nullptr;
 };
 
 // For the instruction set chosen at this moment.
 FoldFns<float> float_fold(Fold fold);
 FoldFns<int64_t> int_fold(Fold fold);
 
-// The longest run for FoldRunFn and the most rows for FoldRowFn before the result is joined in the
+// The longest run for FoldRunFn and the most rows for FoldRowsFn before the result is joined in the
 // wider type.
 constexpr size_t kFoldRun = 2048;
 constexpr size_t kFoldRows = 64;
@@ -86,5 +88,8 @@ template <class A>
 A fold_start(Fold fold);
 template <class A>
 A fold_join(Fold fold, A a, A b);
+// to[i] joined with from[i].
+template <class T>
+void fold_join_all(Fold fold, AccumulatorOf<T>* to, const T* from, size_t n);
 
 }  // namespace xhal::cpu

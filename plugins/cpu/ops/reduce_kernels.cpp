@@ -19,7 +19,8 @@ constexpr float kInf = std::numeric_limits<float>::infinity();
 HWY_INLINE V or_nan(V a, V b, V result) {
   return hn::IfThenElse(hn::Or(hn::IsNaN(a), hn::IsNaN(b)), hn::Add(a, b), result);
 }
-HWY_INLINE V not_zero(V x) { return hn::IfThenElseZero(hn::Ne(x, hn::Zero(D())), set(1.0f)); }
+// NaN counts as not zero; Highway 1.0's Ne would say otherwise.
+HWY_INLINE V not_zero(V x) { return hn::IfThenZeroElse(hn::Eq(x, hn::Zero(D())), set(1.0f)); }
 
 struct Plus {
   static constexpr float kStart = 0;
@@ -94,18 +95,21 @@ double fold_run(const float* x, size_t n, float param) {
 }
 
 template <class Join, class Map, bool kParamEach = false>
-void fold_row(const float* x, size_t n, float* acc, const float* param) {
+void fold_rows(const float* const* rows, size_t count, size_t n, float* acc, const float* param) {
   const V one = set(param == nullptr ? 0.0f : param[0]);
   const size_t step = lanes();
   size_t i = 0;
   for (; i + step <= n; i += step) {
     const V p = kParamEach ? load(param + i) : one;
-    store(Join::join(load(acc + i), Map::map(load(x + i), p)), acc + i);
+    V a = load(acc + i);
+    for (size_t k = 0; k < count; ++k) a = Join::join(a, Map::map(load(rows[k] + i), p));
+    store(a, acc + i);
   }
   if (i == n) return;
   const V p = kParamEach ? load_some(param + i, n - i) : one;
-  store_some(Join::join(load_some(acc + i, n - i), Map::map(load_some(x + i, n - i), p)), acc + i,
-             n - i);
+  V a = load_some(acc + i, n - i);
+  for (size_t k = 0; k < count; ++k) a = Join::join(a, Map::map(load_some(rows[k] + i, n - i), p));
+  store_some(a, acc + i, n - i);
 }
 
 // |x|^p for a general p: rare, so by the C library.
@@ -115,13 +119,14 @@ double power_run(const float* x, size_t n, float p) {
     sum += std::pow(std::fabs(static_cast<double>(x[i])), static_cast<double>(p));
   return sum;
 }
-void power_row(const float* x, size_t n, float* acc, const float* p) {
-  for (size_t i = 0; i < n; ++i) acc[i] += std::pow(std::fabs(x[i]), *p);
+void power_rows(const float* const* rows, size_t count, size_t n, float* acc, const float* p) {
+  for (size_t k = 0; k < count; ++k)
+    for (size_t i = 0; i < n; ++i) acc[i] += std::pow(std::fabs(rows[k][i]), *p);
 }
 
 template <class Join, class Map, bool kParamEach = false>
 FoldFns<float> fns() {
-  return {&fold_run<Join, Map>, &fold_row<Join, Map, kParamEach>};
+  return {&fold_run<Join, Map>, &fold_rows<Join, Map, kParamEach>};
 }
 
 using I = int64_t;
@@ -161,12 +166,13 @@ I int_run(const I* x, size_t n, float) {
   return a;
 }
 template <class F>
-void int_row(const I* x, size_t n, I* acc, const float*) {
-  for (size_t i = 0; i < n; ++i) acc[i] = F::step(acc[i], x[i]);
+void int_rows(const I* const* rows, size_t count, size_t n, I* acc, const float*) {
+  for (size_t k = 0; k < count; ++k)
+    for (size_t i = 0; i < n; ++i) acc[i] = F::step(acc[i], rows[k][i]);
 }
 template <class F>
 FoldFns<I> int_fns() {
-  return {&int_run<F>, &int_row<F>};
+  return {&int_run<F>, &int_rows<F>};
 }
 
 }  // namespace
@@ -190,7 +196,7 @@ FoldFns<float> pick_float_fold(Fold fold) {
     case Fold::sum_abs:
       return fns<Plus, Magnitude>();
     case Fold::sum_powers:
-      return {&power_run, &power_row};
+      return {&power_run, &power_rows};
     case Fold::count:
       return fns<Plus, NotZero>();
     case Fold::max_abs:
@@ -274,6 +280,26 @@ A fold_join(Fold fold, A a, A b) {
   }
 }
 
+template <class T>
+void fold_join_all(Fold fold, AccumulatorOf<T>* to, const T* from, size_t n) {
+  using A = AccumulatorOf<T>;
+  switch (fold) {
+    case Fold::product:
+    case Fold::max:
+    case Fold::max_abs:
+    case Fold::any:
+    case Fold::min:
+    case Fold::min_abs:
+    case Fold::all:
+      for (size_t i = 0; i < n; ++i) to[i] = fold_join(fold, to[i], static_cast<A>(from[i]));
+      return;
+    default:
+      for (size_t i = 0; i < n; ++i) to[i] = fold_join(Fold::sum, to[i], static_cast<A>(from[i]));
+  }
+}
+
+template void fold_join_all<float>(Fold, double*, const float*, size_t);
+template void fold_join_all<int64_t>(Fold, int64_t*, const int64_t*, size_t);
 template double fold_start<double>(Fold);
 template int64_t fold_start<int64_t>(Fold);
 template double fold_join<double>(Fold, double, double);

@@ -188,5 +188,41 @@ TEST(Copy, MultiCopyConvertsEachPair) {
       ASSERT_EQ(out[k][i], rounded_to(out[k].type(), in[k][i]));
 }
 
+// Larger than any cache, so that outputs are written past them; ends that are not whole lines.
+TEST(Copy, HugeTensorsAreCopiedConvertedFilledAndMapped) {
+  for_each_isa([] {
+    constexpr int64_t kCount = (int64_t{1} << 24) + 13;
+    const Tensor base(DType::f32, {kCount + 3}), other(DType::f32, {kCount + 3});
+    const Tensor narrow_base(DType::bf16, {kCount + 3});
+    const Tensor in = base.sliced(0, 3, kCount), out = other.sliced(0, 1, kCount);
+    const Tensor narrow = narrow_base.sliced(0, 1, kCount);
+    auto* x = static_cast<float*>(in.data());
+    for (int64_t i = 0; i < kCount; ++i) x[i] = static_cast<float>(i % 251) - 100;
+    const auto* y = static_cast<const float*>(out.data());
+    const auto guards = [&] { return std::pair(other[0], other[kCount + 1]); };
+
+    ASSERT_EQ(Call(XHAL_OP_strided_copy).add(in).add(out).run(2), XHAL_OK);
+    EXPECT_EQ(std::memcmp(x, y, kCount * sizeof(float)), 0);
+    ASSERT_EQ(Call(XHAL_OP_neg).add(in).add(out).run(2), XHAL_OK);
+    int64_t wrong = 0;
+    for (int64_t i = 0; i < kCount; ++i) wrong += y[i] != -x[i];
+    EXPECT_EQ(wrong, 0);
+    const Tensor two = Tensor::of(DType::bf16, {1}, {2}).expanded(0, kCount);
+    ASSERT_EQ(Call(XHAL_OP_mul).add(in).add(two).add(out).run(2), XHAL_OK);
+    for (int64_t i = 0; i < kCount; ++i) wrong += y[i] != 2 * x[i];
+    EXPECT_EQ(wrong, 0);
+    ASSERT_EQ(Call(XHAL_OP_fill).add(out).scalar(2.5).run(2), XHAL_OK);
+    for (int64_t i = 0; i < kCount; ++i) wrong += y[i] != 2.5f;
+    EXPECT_EQ(wrong, 0);
+    EXPECT_EQ(guards(), std::pair(0.0, 0.0));
+    ASSERT_EQ(Call(XHAL_OP_strided_copy).add(in).add(narrow).run(2), XHAL_OK);
+    const auto* z = static_cast<const Bf16*>(narrow.data());
+    for (int64_t i = 0; i < kCount; ++i) wrong += to_float(z[i]) != x[i];
+    EXPECT_EQ(wrong, 0);
+    EXPECT_EQ(narrow_base[0], 0);
+    EXPECT_EQ(narrow_base[kCount + 1], 0);
+  });
+}
+
 }  // namespace
 }  // namespace xhal::cpu::test
