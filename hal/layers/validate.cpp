@@ -177,10 +177,6 @@ struct Validate {
       status = launch(record, handle, rest...);
       if (status != XHAL_OK) return status;
     }
-    if constexpr (name == "xhal_stream_fill") {
-      status = fill(rest...);
-      if (status != XHAL_OK) return status;
-    }
     status = next(handle, rest...);
     if constexpr (name == "xhal_op_prepare") {
       if (status == XHAL_OK) remember(rest...);
@@ -228,20 +224,6 @@ struct Validate {
       if (it == prepared().ops.end()) return XHAL_OK;
       return check_launch(it->second, addresses, count, workspace, properties.workspace_bytes);
     });
-  }
-
-  static xhal_status fill(uint64_t dst, uint64_t size, uint64_t, uint32_t pattern_bytes) noexcept {
-    constexpr const char* op = "xhal_stream_fill";
-    if (pattern_bytes != 1 && pattern_bytes != 2 && pattern_bytes != 4 && pattern_bytes != 8) {
-      return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: a pattern has 1, 2, 4 or 8 bytes, not {}", op,
-                  pattern_bytes);
-    }
-    const auto range = address_map().find(dst);
-    if (size > 0 && (!range || dst + size > range->base + range->size_bytes)) {
-      return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: {:#x} + {} is not inside an allocation", op,
-                  dst, size);
-    }
-    return XHAL_OK;
   }
 };
 

@@ -1,6 +1,7 @@
 // stream.cpp: the exported functions of stream.h, event.h and graph.h that are more than a slot.
 #include <thread>
 
+#include "address_map.hpp"
 #include "copy.hpp"
 #include "deferral.hpp"
 #include "layers.hpp"
@@ -174,6 +175,27 @@ xhal_status xhal_stream_copy(xhal_stream* stream, uint64_t dst, uint64_t src, ui
   CHECK_STREAM(stream, op)
   return xhal::exported(op, [&] {
     return finish(xhal::copy(*xhal::side_of(stream), dst, src, size_bytes), stream, op);
+  });
+}
+
+xhal_status xhal_stream_fill(xhal_stream* stream, uint64_t dst, uint64_t size_bytes, uint64_t pattern,
+                             uint32_t pattern_bytes) {
+  constexpr const char* op = "xhal_stream_fill";
+  CHECK_STREAM(stream, op)
+  if (pattern_bytes == 0 || pattern_bytes > 8 || (pattern_bytes & (pattern_bytes - 1)) != 0) {
+    return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: a pattern has 1, 2, 4 or 8 bytes, not {}", op, pattern_bytes);
+  }
+  if (dst % pattern_bytes != 0 || size_bytes % pattern_bytes != 0) {
+    return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: {:#x} + {} is not a multiple of the {} pattern bytes", op, dst,
+                size_bytes, pattern_bytes);
+  }
+  if (size_bytes == 0) return XHAL_OK;
+  return xhal::exported(op, [&]() -> xhal_status {
+    const auto range = xhal::address_map().find(dst);
+    if (!range || size_bytes > range->size_bytes - (dst - range->base)) {
+      return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: {:#x} + {} is not inside an allocation", op, dst, size_bytes);
+    }
+    return finish(xhal::dispatch_of(stream)->stream_fill(stream, dst, size_bytes, pattern, pattern_bytes), stream, op);
   });
 }
 

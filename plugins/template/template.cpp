@@ -230,16 +230,6 @@ struct Stream : Object {
   }
 
   xhal_status fill(uint64_t dst, uint64_t size, uint64_t pattern, uint32_t pattern_bytes) {
-    if (!std::has_single_bit(pattern_bytes) || pattern_bytes > 8 || size % pattern_bytes != 0 ||
-        dst % pattern_bytes != 0) {
-      return fail(XHAL_ERR_INVALID_ARGUMENT,
-                  "a pattern has 1, 2, 4 or 8 bytes, and size and address are multiples of it");
-    }
-    xhal_pointer_info range{};
-    host().pointer_query(dst, &range);
-    if (size > 0 && (range.kind == 0 || dst + size > range.base + range.size_bytes)) {
-      return fail(XHAL_ERR_INVALID_ARGUMENT, "the range to fill is not inside an allocation");
-    }
     for (uint64_t i = 0; i < size; i += pattern_bytes) {
       std::memcpy(reinterpret_cast<std::byte*>(dst) + i, &pattern,
                   pattern_bytes);  // little-endian: the low bytes

@@ -22,6 +22,7 @@ XHAL_EXTERN_C_BEGIN
  *   stream_destroy      returns when the stream's work has run.
  *   stream_copy         both ranges are of this device, registered host memory, or, with XHAL_CAP_PAGEABLE_COPY, any host
  *                       memory; bounds are checked.
+ *   stream_fill         pattern, alignment and bounds are checked.
  *   stream_wait         the timeline may belong to anything if XHAL_CAP_FOREIGN_TIMELINE, else to a stream of this device;
  *                       without XHAL_CAP_WAIT_BEFORE_SIGNAL its signal has been submitted.
  *   stream_signal       raise (or, if the stream has failed before, fail) the timeline; `timestamp` may be NULL. Values of

@@ -141,6 +141,7 @@ struct OpEntry {
 std::span<const OpEntry> pointwise_ops();
 std::span<const OpEntry> copy_ops();
 std::span<const OpEntry> reduce_ops();
+std::span<const OpEntry> rope_ops();
 std::span<const OpEntry> softmax_ops();
 std::span<const OpEntry> loss_ops();
 std::span<const OpEntry> norm_ops();

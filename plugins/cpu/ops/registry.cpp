@@ -167,7 +167,7 @@ class Catalogue {
     }
     for (auto ops : {pointwise_ops(), copy_ops(), reduce_ops(), softmax_ops(), loss_ops(),
                      norm_ops(), random_ops(), optimizer_ops(), gemm_ops(), attention_ops(),
-                     index_ops(), conv_ops(), pool_ops(), recurrent_ops()})
+                     index_ops(), conv_ops(), pool_ops(), recurrent_ops(), rope_ops()})
       for (const OpEntry& op : ops) by_id_[op.id].prepare = op.prepare;
   }
 
