@@ -8,38 +8,44 @@
 namespace xhal {
 namespace {
 
-// Copies a table out of the file; false when it leaves the file or is not made of T.
+// Reads a table out of the file; false when it leaves the file. Only what is asked for is read: a
+// library with debug information has tens of megabytes of other things.
 template <class T>
-bool read_table(const std::string& file, uint64_t offset, uint64_t count, std::vector<T>& table) {
-  if (offset > file.size() || count > (file.size() - offset) / sizeof(T)) return false;
+bool read_table(std::ifstream& file, uint64_t file_bytes, uint64_t offset, uint64_t count,
+                std::vector<T>& table) {
+  if (offset > file_bytes || count > (file_bytes - offset) / sizeof(T)) return false;
   table.resize(count);
-  if (count > 0) std::memcpy(table.data(), file.data() + offset, count * sizeof(T));
-  return true;
+  file.seekg(static_cast<std::streamoff>(offset));
+  return file
+      .read(reinterpret_cast<char*>(table.data()), static_cast<std::streamsize>(count * sizeof(T)))
+      .good();
 }
 
 }  // namespace
 
 std::optional<std::vector<std::string>> exported_symbols(const std::filesystem::path& library) {
-  std::ifstream stream(library, std::ios::binary);
-  const std::string file{std::istreambuf_iterator<char>(stream), {}};
+  std::ifstream file(library, std::ios::binary);
+  std::error_code error;
+  const uint64_t size = std::filesystem::file_size(library, error);
   std::vector<Elf64_Ehdr> header;
   std::vector<Elf64_Shdr> sections;
-  if (!read_table(file, 0, 1, header) || std::memcmp(header[0].e_ident, ELFMAG, SELFMAG) != 0 ||
+  if (error || !read_table(file, size, 0, 1, header) ||
+      std::memcmp(header[0].e_ident, ELFMAG, SELFMAG) != 0 ||
       header[0].e_shentsize != sizeof(Elf64_Shdr) ||
-      !read_table(file, header[0].e_shoff, header[0].e_shnum, sections)) {
+      !read_table(file, size, header[0].e_shoff, header[0].e_shnum, sections)) {
     return std::nullopt;
   }
   std::vector<std::string> names;
   for (const auto& section : sections) {
-    if (section.sh_type != SHT_NOBITS && section.sh_offset + section.sh_size > file.size())
+    if (section.sh_type != SHT_NOBITS && section.sh_offset + section.sh_size > size)
       return std::nullopt;
     if (section.sh_type != SHT_DYNSYM) continue;
     std::vector<Elf64_Sym> symbols;
     std::vector<char> text;
     if (section.sh_link >= sections.size() ||
-        !read_table(file, section.sh_offset, section.sh_size / sizeof(Elf64_Sym), symbols) ||
-        !read_table(file, sections[section.sh_link].sh_offset, sections[section.sh_link].sh_size,
-                    text) ||
+        !read_table(file, size, section.sh_offset, section.sh_size / sizeof(Elf64_Sym), symbols) ||
+        !read_table(file, size, sections[section.sh_link].sh_offset,
+                    sections[section.sh_link].sh_size, text) ||
         text.empty() || text.back() != '\0') {
       return std::nullopt;
     }
