@@ -178,24 +178,31 @@ xhal_status xhal_stream_copy(xhal_stream* stream, uint64_t dst, uint64_t src, ui
   });
 }
 
-xhal_status xhal_stream_fill(xhal_stream* stream, uint64_t dst, uint64_t size_bytes, uint64_t pattern,
-                             uint32_t pattern_bytes) {
+xhal_status xhal_stream_fill(xhal_stream* stream, uint64_t dst, uint64_t size_bytes,
+                             uint64_t pattern, uint32_t pattern_bytes) {
   constexpr const char* op = "xhal_stream_fill";
   CHECK_STREAM(stream, op)
   if (pattern_bytes == 0 || pattern_bytes > 8 || (pattern_bytes & (pattern_bytes - 1)) != 0) {
-    return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: a pattern has 1, 2, 4 or 8 bytes, not {}", op, pattern_bytes);
+    return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: a pattern has 1, 2, 4 or 8 bytes, not {}", op,
+                pattern_bytes);
   }
   if (dst % pattern_bytes != 0 || size_bytes % pattern_bytes != 0) {
-    return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: {:#x} + {} is not a multiple of the {} pattern bytes", op, dst,
-                size_bytes, pattern_bytes);
+    return fail(XHAL_ERR_INVALID_ARGUMENT, op,
+                "{}: {:#x} + {} is not a multiple of the {} pattern bytes", op, dst, size_bytes,
+                pattern_bytes);
   }
   if (size_bytes == 0) return XHAL_OK;
+  const bool lost =
+      xhal::side_of(stream)->device->lost;  // then that is the answer, whatever the range
   return xhal::exported(op, [&]() -> xhal_status {
     const auto range = xhal::address_map().find(dst);
-    if (!range || size_bytes > range->size_bytes - (dst - range->base)) {
-      return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: {:#x} + {} is not inside an allocation", op, dst, size_bytes);
+    if (!lost && (!range || size_bytes > range->size_bytes - (dst - range->base))) {
+      return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: {:#x} + {} is not inside an allocation", op,
+                  dst, size_bytes);
     }
-    return finish(xhal::dispatch_of(stream)->stream_fill(stream, dst, size_bytes, pattern, pattern_bytes), stream, op);
+    return finish(
+        xhal::dispatch_of(stream)->stream_fill(stream, dst, size_bytes, pattern, pattern_bytes),
+        stream, op);
   });
 }
 

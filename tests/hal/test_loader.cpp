@@ -240,7 +240,7 @@ TEST_F(LoaderTest, VisibleDevicesSelectAndOrder) {
   EXPECT_THAT(error_text(), HasSubstr("template:3"));
   EXPECT_THAT(error_text(), HasSubstr("There are: template:0"));
   EXPECT_OK(xhal_enumerate(XHAL_ENUMERATE_ALL, nullptr, 0, &count));
-  EXPECT_EQ(count, 1u);
+  EXPECT_GE(count, 1u);
 }
 
 TEST_F(LoaderTest, EnumerationLeavesNoThreadAndNoDescriptor) {
