@@ -31,7 +31,8 @@ struct Chaos {
   std::map<StreamSide*, uint64_t> streams;  // -> when it was last given something
   uint64_t clock = 0;
   uint64_t woken = 0;
-  uint64_t waiters = 0;  // threads that wait for a result
+  std::atomic<uint64_t> waiters{0};  // threads that wait for a result
+  std::atomic<uint64_t> waits{0};    // how many waits have begun
   bool stop = false;
   StreamSide* busy = nullptr;  // being drained, outside the lock
   std::condition_variable idle;
@@ -59,15 +60,19 @@ std::vector<StreamSide*> order(Chaos& c, bool first) {
 void run() {
   auto& c = chaos();
   std::unique_lock lock(c.mutex);
-  uint64_t seen = 0;
+  uint64_t seen = 0, seen_waits = 0;
   while (!c.stop) {
-    c.work.wait(lock, [&] { return c.stop || c.woken != seen; });
+    c.work.wait(lock, [&] { return c.stop || c.woken != seen || c.waits != seen_waits; });
     c.work.wait_for(lock, kPatience,
                     [&] { return c.stop || c.waiters > 0 || c.woken - seen > kLongQueue; });
     seen = c.woken;
+    seen_waits = c.waits;
     bool first = true;
-    // What is submitted meanwhile by a host that waits for nothing is for the next turn.
-    const auto go_on = [&] { return !c.stop && (c.waiters > 0 || c.woken == seen); };
+    // A turn ends with the wait it serves: what the host submits afterwards is for the next one,
+    // even if the host waits again before this thread has noticed.
+    const bool forced = c.waiters == 0;
+    const auto wanted = [&] { return forced || (c.waiters > 0 && c.waits == seen_waits); };
+    const auto go_on = [&] { return !c.stop && wanted() && (!forced || c.woken == seen); };
     for (bool progress = true; progress && go_on(); first = false) {
       progress = false;
       for (auto* side : order(c, first)) {
@@ -76,7 +81,7 @@ void run() {
         c.busy = side;
         lock.unlock();
         bool moved = false;
-        for (uint64_t i = 0; i < burst && drain_one(*side); ++i) moved = true;
+        for (uint64_t i = 0; i < burst && wanted() && drain_one(*side); ++i) moved = true;
         lock.lock();
         c.busy = nullptr;
         c.idle.notify_all();
@@ -93,7 +98,7 @@ void chaos_host_waits(bool begins) noexcept {
   if (!chaos_enabled()) return;
   auto& c = chaos();
   const std::lock_guard lock(c.mutex);
-  begins ? ++c.waiters : --c.waiters;
+  begins ? (++c.waits, ++c.waiters) : --c.waiters;
   c.work.notify_all();
 }
 
@@ -107,6 +112,8 @@ void chaos_start(bool on) {
     const uint64_t seed = text.empty() ? 1 : std::strtoull(text.c_str(), nullptr, 10);
     c.random.seed(seed);
     c.stop = false;
+    c.woken = 0;  // the thread begins to count at 0, too
+    c.waits = 0;
     enabled = true;
     log(XHAL_LOG_INFO, "chaos: seed {}", seed);
     return;  // the thread starts with the first stream: xhal_init makes none

@@ -201,6 +201,8 @@ TEST_P(StreamTest, EveryKindWorksOnDeviceMemory) {
             ASSERT_XHAL(xhal_stream_synchronize(stream.get(), kSoon));
             ASSERT_EQ(difference(expected, out.data(), XCOLL_I32), "equal");
             copy(stream.get(), send, mine.data(), mine.size());
+            // The copy reads `mine`, which ends with this round.
+            ASSERT_XHAL(xhal_stream_synchronize(stream.get(), kSoon));
           };
           const auto me = static_cast<uint64_t>(rank.rank);
           Bytes gathered, transposed;

@@ -100,13 +100,19 @@ struct Card {
       host().timeline_fail(timeline, &e);
     }
     if (stopping) return;
-    siginfo_t info{};
-    waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOWAIT);
     std::string running;
     {
       const std::lock_guard lock(mutex);
       running = last_operation;
     }
+    lose(running);
+    drop_calls(XHAL_ERR_DEVICE_LOST);
+  }
+
+  // Whoever notices the card's death first says so, the listener or a submission.
+  void lose(const std::string& running) {
+    siginfo_t info{};
+    waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOWAIT);
     const std::string text =
         "remote:" + std::to_string(ordinal) + " lost while running `" + running +
         "`: card process " + std::to_string(pid) + " was killed (signal " +
@@ -117,7 +123,6 @@ struct Card {
     e.operation = str(running);
     e.text = str(text);
     host().device_lost(device, &e);
-    drop_calls(XHAL_ERR_DEVICE_LOST);
   }
 
   // Host calls that are on their way: each is called exactly once.
@@ -165,6 +170,7 @@ struct Card {
     }
     if (command.verb != Verb::signal && command.verb != Verb::map) last_operation = operation;
     if (sendmsg(socket, &message, MSG_NOSIGNAL) == sizeof command) return XHAL_OK;
+    lose(last_operation);
     return fail(XHAL_ERR_DEVICE_LOST, "the card process does not answer", operation);
   }
 
