@@ -1,0 +1,353 @@
+// streams.cpp: submitting and waiting on the cpu plugin, beside PoCL and beside a bare futex.
+#include <fmt/format.h>
+#include <linux/futex.h>
+#include <sched.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <chrono>
+#include <cmath>
+#include <fstream>
+#include <iterator>
+#include <thread>
+
+#include "bench.hpp"
+#include "pocl.hpp"
+
+namespace xhal::bench {
+namespace {
+
+// Longer than any thread of the two sides spins before it goes to sleep.
+constexpr auto kUntilAsleep = std::chrono::milliseconds(2);
+
+void futex_wait(std::atomic<uint32_t>& word, uint32_t seen) {
+  while (word.load(std::memory_order_acquire) == seen)
+    syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE, seen, nullptr, nullptr, 0);
+}
+void futex_wake(std::atomic<uint32_t>& word) {
+  word.fetch_add(1, std::memory_order_release);
+  syscall(SYS_futex, &word, FUTEX_WAKE_PRIVATE, 1, nullptr, nullptr, 0);
+}
+
+// Two threads that wake each other and do nothing else: the least any worker thread can cost. The
+// other one is bound to a processor.
+class FutexEcho {
+ public:
+  explicit FutexEcho(int cpu)
+      : thread_([this, cpu] {
+          bind_this_thread(cpu);
+          for (uint32_t seen = 0; !stop_; ++seen) {
+            futex_wait(ask_, seen);
+            futex_wake(answer_);
+          }
+        }) {}
+  ~FutexEcho() {
+    stop_ = true;
+    futex_wake(ask_);
+    thread_.join();
+  }
+  void round_trip() {
+    const uint32_t seen = answer_;
+    futex_wake(ask_);
+    futex_wait(answer_, seen);
+  }
+
+ private:
+  std::atomic<uint32_t> ask_{0}, answer_{0};
+  std::atomic<bool> stop_{false};
+  std::thread thread_;
+};
+
+// An operator on one element: the smallest real one.
+class SmallOp {
+ public:
+  explicit SmallOp(const Device& device)
+      : memory_(device, 512),
+        address_(memory_.address()),
+        op_(prepare(device.context(), XHAL_OP_fill, {{tensor(XHAL_CODE_FLOAT, 32, {1})}})) {}
+  void launch(const Stream& stream) {
+    check(xhal_op_launch(stream.get(), op_.get(), &address_, 1, &value_, 1, 0));
+  }
+
+ private:
+  Memory memory_;
+  uint64_t address_;
+  Op op_;
+  xhal_scalar value_ = scalar(1.0);
+};
+
+// The plugin's own empty kernel; kernels are always run by a worker thread.
+class EmptyKernel {
+ public:
+  explicit EmptyKernel(const Device& device) {
+    std::ifstream file(XHAL_BENCH_NOP_KERNEL, std::ios::binary);
+    const std::vector<char> bytes{std::istreambuf_iterator<char>(file), {}};
+    xhal_module_info info{};
+    info.struct_size = sizeof info;
+    info.format = str("elf-so");
+    info.name = str("nop");
+    info.bytes = bytes.data();
+    info.size_bytes = bytes.size();
+    xhal_module* module = nullptr;
+    check(xhal_module_load(device.context(), &info, &module));
+    module_.reset(module);
+    check(xhal_module_kernel(module, str("nop"), &kernel_));
+    grid_.struct_size = sizeof grid_;
+    for (int i = 0; i < 3; ++i) grid_.groups[i] = grid_.group_size[i] = 1;
+  }
+  void launch(const Stream& stream) const {
+    check(xhal_kernel_launch(stream.get(), kernel_, &grid_, nullptr, 0));
+  }
+
+ private:
+  Module module_;
+  xhal_kernel* kernel_ = nullptr;
+  xhal_grid grid_{};
+};
+
+// Holds a stream until it is opened: what is submitted behind it stays queued.
+struct Gate {
+  static void wait(void* self, xhal_status) { static_cast<Gate*>(self)->open.wait(false); }
+  void release() {
+    open = true;
+    open.notify_all();
+  }
+  std::atomic<bool> open{false};
+};
+
+void submit_rows(Bench& bench, const Device& device) {
+  const auto stream = device.stream();
+  SmallOp op(device);
+  const Pocl* pocl = bench.pocl();
+  constexpr uint32_t kBatch = 256;
+
+  const auto inline_submit = [&] { return ns_per_call(kBatch, [&] { op.launch(stream); }); };
+  const auto queued_submit = [&] {
+    Gate gate;
+    check(xhal_stream_host_call(stream.get(), Gate::wait, &gate, 0));
+    const double ns = ns_per_call(kBatch, [&] { op.launch(stream); });
+    gate.release();
+    check(xhal_stream_synchronize(stream.get(), XHAL_FOREVER));
+    return ns;
+  };
+  const auto pocl_idle = [&] {
+    const double ns = ns_per_call(kBatch, [&] { pocl->enqueue(); });
+    pocl->finish();
+    return ns;
+  };
+  const auto pocl_queued = [&] {
+    cl_int status = CL_SUCCESS;
+    const cl_event gate = clCreateUserEvent(pocl->context(), &status);
+    check_cl(status, "clCreateUserEvent");
+    pocl->enqueue(nullptr, &gate);
+    const double ns = ns_per_call(kBatch, [&] { pocl->enqueue(); });
+    check_cl(clSetUserEventStatus(gate, CL_COMPLETE), "clSetUserEventStatus");
+    pocl->finish();
+    clReleaseEvent(gate);
+    return ns;
+  };
+  const Row idle{
+      .metric = "stream submit, idle stream (runs inline)",
+      .unit = "ns",
+      .peer = "PoCL",
+      .goal = Goal::value_at_most(60),
+      .note =
+          "ours includes running it: `fill` of one element; PoCL's empty kernel is only enqueued"};
+  const Row queued{.metric = "stream submit, behind running work",
+                   .unit = "ns",
+                   .peer = "PoCL",
+                   .goal = Goal::value_at_most(120)};
+  if (pocl == nullptr) {
+    bench.fail(idle, bench.why_no_pocl());
+    bench.fail(queued, bench.why_no_pocl());
+    return;
+  }
+  bench.measure(idle, bench.effort(300), inline_submit, pocl_idle);
+  bench.measure(queued, bench.effort(300), queued_submit, pocl_queued);
+}
+
+// Round trips of our side, told apart by where the worker was: a wake across cores costs several
+// times that of one on the same core, and which it is the scheduler decides.
+struct Trips {
+  std::vector<double> same_core, other_core;
+  double share_other() const {
+    const auto all = static_cast<double>(same_core.size() + other_core.size());
+    return all == 0 ? 0 : static_cast<double>(other_core.size()) / all;
+  }
+};
+
+double round_trip(const Stream& stream, Trips& trips) {
+  int cpu = -1;
+  const double us =
+      ns_per_call(1,
+                  [&] {
+                    check(xhal_stream_host_call(
+                        stream.get(),
+                        [](void* user, xhal_status) { *static_cast<int*>(user) = sched_getcpu(); },
+                        &cpu, 0));
+                    check(xhal_stream_synchronize(stream.get(), XHAL_FOREVER));
+                  }) /
+      1e3;
+  (cpu == cpu_of(0) ? trips.same_core : trips.other_core).push_back(us);
+  return us;
+}
+
+void asleep_rows(Bench& bench, const Device& device) {
+  const auto stream = device.stream();
+  FutexEcho same(cpu_of(0)), other(cpu_of(1));
+  Trips trips;
+  const auto after_sleep = [](auto&& body) {
+    std::this_thread::sleep_for(kUntilAsleep);
+    return body();
+  };
+  const auto echo = [&](FutexEcho& peer) {
+    return after_sleep([&] { return ns_per_call(1, [&] { peer.round_trip(); }) / 1e3; });
+  };
+  std::vector<std::vector<double>> samples;
+  fmt::print(stderr, "  submit + wait, worker asleep\n");
+  samples = interleave({[&] { return after_sleep([&] { return round_trip(stream, trips); }); },
+                        [&] { return echo(other); }, [&] { return echo(same); }},
+                       bench.effort(600, 6'000'000'000));
+  const auto row = [&](const char* where, std::vector<double> ours, std::vector<double> peer) {
+    if (ours.empty()) return;  // the scheduler never had it there
+    bench.report().add({.metric = std::string("submit + wait, worker asleep, ") + where,
+                        .unit = "us",
+                        .peer = "bare futex round trip",
+                        .goal = Goal::ratio_at_most(1.2),
+                        .samples = std::move(ours),
+                        .peer_samples = std::move(peer)});
+  };
+  row("woken on another core", trips.other_core, samples[1]);
+  row("woken on the same core", trips.same_core, samples[2]);
+}
+
+// One after the other without a pause, so that a worker may still spin; whether it does so beside
+// this thread or wants its core is the plugin's and the scheduler's doing, and part of the figure.
+void spinning_row(Bench& bench, const Device& device) {
+  const auto stream = device.stream();
+  Trips trips;
+  const double hop = cache_line_hop_ns();
+  Row row{.metric = "submit + wait, back to back (worker spinning)", .unit = "us"};
+  bind_this_thread(cpu_of(0));
+  const Sample ours = [&] {
+    std::vector<double> times;
+    for (int i = 0; i < 64; ++i) times.push_back(round_trip(stream, trips));
+    return median(times);
+  };
+  row.samples = interleave({ours}, bench.effort(100))[0];
+  row.note = fmt::format("{:.0f} % of the round trips met the worker on another core",
+                         100 * trips.share_other());
+  if (hop <= kNearHopNs) {
+    row.goal = Goal::value_at_most(0.5);
+  } else {
+    row.note += fmt::format(
+        "; the goal of 0.5 us is for a near pair of cores, here a cache line takes {:.0f} ns", hop);
+  }
+  bench.report().add(std::move(row));
+}
+
+void pocl_round_trip_rows(Bench& bench, const Device& device) {
+  const auto stream = device.stream();
+  const EmptyKernel kernel(device);
+  const Pocl* pocl = bench.pocl();
+  const Row asleep{.metric = "empty kernel + wait, worker asleep", .unit = "us", .peer = "PoCL"};
+  const Row busy{.metric = "empty kernel + wait, back to back", .unit = "us", .peer = "PoCL"};
+  if (pocl == nullptr) {
+    bench.fail(asleep, bench.why_no_pocl());
+    bench.fail(busy, bench.why_no_pocl());
+    return;
+  }
+  const auto ours = [&] {
+    kernel.launch(stream);
+    check(xhal_stream_synchronize(stream.get(), XHAL_FOREVER));
+  };
+  const auto theirs = [&] {
+    pocl->enqueue();
+    pocl->finish();
+  };
+  const auto once = [&](auto&& body) {
+    std::this_thread::sleep_for(kUntilAsleep);
+    return ns_per_call(1, body) / 1e3;
+  };
+  const auto one_by_one = [](auto&& body) {
+    std::vector<double> times;
+    for (int i = 0; i < 64; ++i) times.push_back(ns_per_call(1, body) / 1e3);
+    return median(times);
+  };
+  bench.measure(
+      asleep, bench.effort(300, 4'000'000'000), [&] { return once(ours); },
+      [&] { return once(theirs); });
+  bench.measure(
+      busy, bench.effort(300), [&] { return one_by_one(ours); },
+      [&] { return one_by_one(theirs); });
+}
+
+void round_trip_rows(Bench& bench, const Device& device) {
+  bind_this_thread(cpu_of(0));
+  try {
+    asleep_rows(bench, device);
+    spinning_row(bench, device);
+    pocl_round_trip_rows(bench, device);
+  } catch (...) {
+    unbind_this_thread();
+    throw;
+  }
+  unbind_this_thread();
+}
+
+}  // namespace
+
+void bench_streams(Bench& bench) {
+  const Session session;
+  const auto device = open_device("cpu");
+  submit_rows(bench, device);
+  round_trip_rows(bench, device);
+}
+
+void bench_events(Bench& bench) {
+  const Session session;
+  const auto device = open_device("cpu");
+  const auto stream = device.stream();
+  SmallOp op(device);
+  op.launch(stream);
+  xhal_event event{};
+  check(xhal_event_record(stream.get(), 0, &event));
+  check(xhal_event_wait(&event, XHAL_FOREVER));
+  constexpr uint32_t kCalls = 2000;
+
+  const Row query{.metric = "event query, reached",
+                  .unit = "ns",
+                  .peer = "PoCL",
+                  .goal = Goal::value_at_most(4)};
+  const Row wait{.metric = "event wait, reached",
+                 .unit = "ns",
+                 .peer = "PoCL",
+                 .goal = Goal::value_at_most(10)};
+  const Pocl* pocl = bench.pocl();
+  if (pocl == nullptr) {
+    bench.fail(query, bench.why_no_pocl());
+    bench.fail(wait, bench.why_no_pocl());
+    return;
+  }
+  cl_event done = nullptr;
+  pocl->enqueue(&done);
+  pocl->finish();
+  cl_int state = 0;
+  bench.measure(
+      query, bench.effort(300),
+      [&] { return ns_per_call(kCalls, [&] { (void)xhal_event_query(&event); }); },
+      [&] {
+        return ns_per_call(kCalls, [&] {
+          (void)clGetEventInfo(done, CL_EVENT_COMMAND_EXECUTION_STATUS, sizeof state, &state,
+                               nullptr);
+        });
+      });
+  bench.measure(
+      wait, bench.effort(300),
+      [&] { return ns_per_call(kCalls, [&] { (void)xhal_event_wait(&event, XHAL_FOREVER); }); },
+      [&] { return ns_per_call(kCalls, [&] { (void)clWaitForEvents(1, &done); }); });
+  clReleaseEvent(done);
+}
+
+}  // namespace xhal::bench

@@ -1,0 +1,99 @@
+// What a benchmark's report promises: medians, ratios, goals, and no silence about a missing peer.
+#include "measure/report.hpp"
+
+#include <gmock/gmock.h>
+
+#include <nlohmann/json.hpp>
+
+#include "measure/measure.hpp"
+
+namespace xhal::bench {
+namespace {
+
+using testing::HasSubstr;
+
+Row row_with_peer() {
+  return {.metric = "copy",
+          .unit = "GB/s",
+          .peer = "memcpy",
+          .goal = Goal::ratio_at_least(0.95),
+          .samples = {8, 10, 12},
+          .peer_samples = {9, 10, 40}};
+}
+
+TEST(Statistics, TheMedianOfAnEvenNumberLiesBetweenTheMiddleTwo) {
+  EXPECT_EQ(median({4, 1, 3, 2}), 2.5);
+  EXPECT_EQ(median({7}), 7);
+}
+
+TEST(Statistics, TheSpreadIsThePartOfTheMedianBetweenTheQuartiles) {
+  EXPECT_EQ(spread({5, 5, 5, 5}), 0);
+  EXPECT_DOUBLE_EQ(spread({1, 2, 3, 4, 5}), 2.0 / 3.0);
+}
+
+TEST(Interleaving, EverySideTakesEveryTurnAndTheOrderChanges) {
+  std::string order;
+  const auto side = [&](char name) {
+    return [&order, name] {
+      order += name;
+      return 1.0;
+    };
+  };
+  const auto samples =
+      interleave({side('a'), side('b')}, {.rounds = 3, .least_rounds = 3, .time_ns = 0});
+  EXPECT_EQ(samples[0].size(), 3u);
+  EXPECT_EQ(samples[1].size(), 3u);
+  EXPECT_EQ(order, "ababbaab");  // one turn each to warm up, then the rounds
+}
+
+TEST(Report, TheRatioIsValueByPeerAndMeetsItsGoal) {
+  const Row row = row_with_peer();
+  EXPECT_EQ(row.ratio(), 1.0);
+  EXPECT_EQ(row.met(), true);
+  Row slow = row;
+  slow.samples = {9};
+  EXPECT_EQ(slow.met(), false);
+}
+
+TEST(Report, ARowThatNamesAPeerAndHasNoValueOfItFailsTheRun) {
+  Report report("test");
+  report.add(row_with_peer());
+  EXPECT_TRUE(report.complete());
+  Row alone = row_with_peer();
+  alone.peer_samples.clear();
+  alone.failed = "memcpy is not installed";
+  report.add(alone);
+  EXPECT_FALSE(report.complete());
+  EXPECT_THAT(report.table(), HasSubstr("copy: no value of memcpy: memcpy is not installed"));
+}
+
+TEST(Report, ARunWithoutRowsFails) { EXPECT_FALSE(Report("test").complete()); }
+
+TEST(Report, AMissedGoalIsAFindingAndNotAFailure) {
+  Report report("test");
+  Row row = row_with_peer();
+  row.samples = {1};
+  report.add(row);
+  EXPECT_TRUE(report.complete());
+  EXPECT_THAT(report.table(), HasSubstr("MISSED"));
+}
+
+TEST(Report, TheJsonHasTheAgreedFieldsAndNullWhereThereIsNothing) {
+  Report report("test");
+  report.add(row_with_peer());
+  report.add({.metric = "hop", .unit = "ns", .samples = {30}});
+  const auto list = nlohmann::json::parse(report.json());
+  ASSERT_EQ(list.size(), 2u);
+  for (const char* field :
+       {"metric", "value", "unit", "peer", "peer_value", "ratio", "goal", "n", "spread"})
+    EXPECT_TRUE(list[0].contains(field)) << field;
+  EXPECT_EQ(list[0]["value"], 10.0);
+  EXPECT_EQ(list[0]["goal"], ">= 0.95x peer");
+  EXPECT_EQ(list[0]["n"], 3);
+  EXPECT_TRUE(list[1]["peer"].is_null());
+  EXPECT_TRUE(list[1]["ratio"].is_null());
+  EXPECT_TRUE(list[1]["goal"].is_null());
+}
+
+}  // namespace
+}  // namespace xhal::bench
