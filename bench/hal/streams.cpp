@@ -210,7 +210,8 @@ void asleep_rows(Bench& bench, const Device& device) {
                         [&] { return echo(other); }, [&] { return echo(same); }},
                        bench.effort(600, 6'000'000'000));
   const auto row = [&](const char* where, std::vector<double> ours, std::vector<double> peer) {
-    if (ours.empty()) return;  // the scheduler never had it there
+    if (ours.empty() || 20 * ours.size() < samples[0].size())
+      return;  // hardly ever there: no figure
     bench.report().add({.metric = std::string("submit + wait, worker asleep, ") + where,
                         .unit = "us",
                         .peer = "bare futex round trip",
