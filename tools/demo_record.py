@@ -84,9 +84,9 @@ def host_copies(out: Path, log_dir: Path, first_step: int) -> HostCopies:
     rows = [row for row in read_rows(log_dir) if row["step"] > first_step]
     evaluations = sum(row["val_loss"] is not None for row in rows)
     fetches = len({row["tokens_per_second"] for row in rows})
-    # What a rank may copy after its second batch; until then it starts up.
+    # What a rank may copy after its first optimizer step (two batches); until then it starts up.
     limits = {
-        "batch": len(rows),  # with the two before that
+        "batch": len(rows),  # with those before that
         "loss": 2 * fetches + evaluations,  # up: the wish to stop; down: losses, validation
         "checkpoint": 4 * PARAMETER_TENSORS,  # a weight, Adam's m, v and step count
         "text": evaluations + 3,  # what is validated; the sample's noise, prompt and result
@@ -104,7 +104,7 @@ def host_copies(out: Path, log_dir: Path, first_step: int) -> HostCopies:
             up = direction == "host to device"
             if up and size == BATCH_BYTES:
                 kind = "batch"
-            elif mine["batch"] < 2:
+            elif mine["batch"] < 3:
                 kind = "start"
             elif up:
                 kind = "loss" if size <= 8 else "text"

@@ -260,4 +260,10 @@ void stream_recovered(StreamSide& side) noexcept {
   set_dispatch(side, chaos_enabled() ? &side.device->intercept : &side.device->table);
 }
 
+void stream_captured(StreamSide& side) noexcept {
+  const std::lock_guard lock(side.mutex);
+  side.mode = Mode::direct;
+  set_dispatch(side, &side.device->table);
+}
+
 }  // namespace xhal

@@ -25,5 +25,8 @@ bool drain_one(StreamSide& side) noexcept;
 // The stream has failed: held work is dropped, submissions refuse until it is recovered.
 void stream_failed(StreamSide& side, const ErrorRecord& record) noexcept;
 void stream_recovered(StreamSide& side) noexcept;
+// While a stream is captured its submissions are recorded, so nothing may be held back; afterwards
+// as after a recovery.
+void stream_captured(StreamSide& side) noexcept;
 
 }  // namespace xhal

@@ -45,8 +45,28 @@ xhal_status wait(StreamSide& side, Timeline& timeline, uint64_t value) {
   return hold_until(side, timeline, value, !native);
 }
 
+// What was submitted before a capture must be with the plugin, or it would be recorded.
+xhal_status submit_held(StreamSide& side, const char* op) {
+  if (chaos_enabled()) {
+    if (const auto s = xhal_stream_synchronize(side.handle, XHAL_FOREVER); s != XHAL_OK) return s;
+  }
+  std::unique_lock lock(side.mutex);
+  while (chaos_enabled() && side.draining) {  // the last item has run, its thread is on its way out
+    lock.unlock();
+    std::this_thread::yield();
+    lock.lock();
+  }
+  if (side.mode == StreamSide::Mode::failed) return set_error(side.failure);
+  if (side.held.empty() && !side.draining) return XHAL_OK;
+  return fail(XHAL_ERR_CAPTURE, op,
+              "{}: the stream still waits for a signal that has not been submitted", op);
+}
+
 void leave_capture(Capture& capture) {
-  for (auto* s : capture.streams) s->capture.store(nullptr, std::memory_order_release);
+  for (auto* s : capture.streams) {
+    s->capture.store(nullptr, std::memory_order_release);
+    if (chaos_enabled() && !s->timeline->failed()) stream_recovered(*s);
+  }
 }
 
 }  // namespace
@@ -304,8 +324,12 @@ xhal_status xhal_stream_wait_event(xhal_stream* stream, const xhal_event* event)
     if (side.capture.load() != nullptr && side.capture.load() != capture) {
       return fail(XHAL_ERR_CAPTURE, op, "{}: the stream takes part in another capture", op);
     }
+    if (side.capture.load() == nullptr) {
+      if (const auto s = xhal::submit_held(side, op); s != XHAL_OK) return s;
+    }
     const xhal_status status = side.device->table.stream_capture_wait(stream, event->value);
     if (status != XHAL_OK) return finish(status, stream, op);
+    xhal::stream_captured(side);
     capture->streams.insert(&side);
     side.capture.store(capture, std::memory_order_release);
     return XHAL_OK;
@@ -321,21 +345,10 @@ xhal_status xhal_stream_begin_capture(xhal_stream* stream, xhal_pool* pool) {
     auto& side = *xhal::side_of(stream);
     if (side.capture.load() != nullptr)
       return fail(XHAL_ERR_CAPTURE, op, "{}: the stream is being captured already", op);
-    // What was submitted before must be with the plugin, or it would be recorded.
-    for (;;) {
-      {
-        const std::lock_guard lock(side.mutex);
-        if (side.mode == xhal::StreamSide::Mode::failed) return xhal::set_error(side.failure);
-        if (side.held.empty() && !side.draining) break;
-        if (!xhal::chaos_enabled()) {
-          return fail(XHAL_ERR_CAPTURE, op,
-                      "{}: the stream still waits for a signal that has not been submitted", op);
-        }
-      }
-      std::this_thread::yield();
-    }
+    if (const auto s = xhal::submit_held(side, op); s != XHAL_OK) return s;
     const xhal_status status = side.device->table.stream_begin_capture(stream);
     if (status != XHAL_OK) return finish(status, stream, op);
+    xhal::stream_captured(side);
     auto* capture = new xhal::Capture{&side, {&side}, pool};
     if (pool != nullptr) xhal::pool_begin_capture(pool, reinterpret_cast<uint64_t>(capture));
     side.capture.store(capture, std::memory_order_release);
