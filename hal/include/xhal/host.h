@@ -1,7 +1,7 @@
 /* xhal/host.h: what libxhal does for plugins: the host services table. Frameworks do not need this header.
  *
- * The table is handed over at negotiation and lives for ever. plugin.hpp copies it and fills what an older library lacks,
- * as the loader does with the plugin's table.
+ * The table is handed over at negotiation and lives for ever. plugin.hpp copies it as far as the library's
+ * reaches: a member newer than `minor` is NULL there.
  */
 #ifndef XHAL_HOST_H
 #define XHAL_HOST_H

@@ -38,10 +38,10 @@ XHAL_API xhal_status xhal_stream_timeline(xhal_stream* stream, xhal_timeline** t
 XHAL_API xhal_status xhal_stream_synchronize(xhal_stream* stream, uint64_t timeout_ns);
 
 /* Copies `size_bytes` from `src` to `dst`; both are device addresses or host pointers in any combination, also of other
- * plugins' devices (then over a shared handle or a pinned bounce buffer). The ranges may not overlap, except exactly.
+ * plugins' devices (then directly where the host can touch them, else through a pinned bounce buffer). The ranges may not overlap, except exactly.
  * Host memory that is not pinned must stay valid until the copy has run.
  * Errors: INVALID_ARGUMENT (a range leaves its allocation), OVERLAP, the stream's failure. Size 0 is legal.
- * Thread: any.   Blocks: no, but for unpinned host memory on devices without XHAL_CAP_PAGEABLE_COPY.   Since: 0.1 */
+ * Thread: any.   Blocks: no.   Since: 0.1 */
 XHAL_API xhal_status xhal_stream_copy(xhal_stream* stream, uint64_t dst, uint64_t src, uint64_t size_bytes);
 
 /* Fills `size_bytes` at `dst` with the low `pattern_bytes` (1, 2, 4 or 8) of `pattern`; size and dst are multiples of it.
