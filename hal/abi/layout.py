@@ -26,7 +26,7 @@ def without_comments(text):
 
 def fields(body):
     """Names of the fields of a structure's body, in order; a union counts by its own name."""
-    body = re.sub(r"#.*", "", body)
+    body = re.sub(r"#(?:.*\\\n)*.*", "", body)
     body = re.sub(r"union\s*{[^}]*}", "union", body, flags=re.S)
     names = []
     for statement in body.split(";"):

@@ -15,10 +15,10 @@
 #include <optional>
 #include <sstream>
 
+#include "common/elf_file.hpp"
 #include "common/process.hpp"
 #include "xhal/command.hpp"
 #include "xhal/doctor.hpp"
-#include "common/elf_file.hpp"
 
 namespace xhal::tools {
 namespace {

@@ -13,10 +13,10 @@
  *
  * `stream` NULL: host memory; the call returns when it is done.
  *
- * `stream` given: the operation is ordered on it. It starts when earlier work of the stream is done,
- * and later work of the stream sees its result. The call returns at once; buffers stay as they are
- * until the stream has passed. Pointers may be host memory or memory of the stream's device. A
- * failure is the communicator's verdict and fails the stream (xhal_stream_recover).
+ * `stream` given: the operation is ordered on it. It starts when earlier work of the stream is
+ * done, and later work of the stream sees its result. The call returns at once; buffers stay as
+ * they are until the stream has passed. Pointers may be host memory or memory of the stream's
+ * device. A failure is the communicator's verdict and fails the stream (xhal_stream_recover).
  *
  * Threads: any thread may call at any time; the order of calls on one communicator is what counts,
  * so a program that calls from several threads must itself make that order the same on all ranks.

@@ -29,7 +29,8 @@ void free_block(void* context) {
     uint32_t count = 0;
     for (StreamId user : block->users) {
       // A stream that has failed records nothing; what it was told to do has been dropped.
-      if (xhal_event_record(stream_handle(block->index, user), 0, &events[count]) == XHAL_OK) ++count;
+      if (xhal_event_record(stream_handle(block->index, user), 0, &events[count]) == XHAL_OK)
+        ++count;
     }
     xhal_pool_free(block->pool, block->address, events, count);
   }
@@ -55,7 +56,8 @@ class DeviceAllocator final : public DeviceAllocatorBase {
     xhal_pool* pool = pool_of(found, stream);
     uint64_t address = 0;
     const xhal_status status = xhal_pool_alloc(pool, stream, size, {}, &address);
-    if (status < 0) [[unlikely]] out_of_memory(status, size);
+    if (status < 0) [[unlikely]]
+      out_of_memory(status, size);
     Block* block = new Block{address, pool, index, {}, {}, current_stream_id_unchecked(index)};
     return {reinterpret_cast<void*>(address), block, &free_block_or_nothing, where};
   }
@@ -64,7 +66,8 @@ class DeviceAllocator final : public DeviceAllocatorBase {
 
   void copy_data(void* dest, const void* src, std::size_t count) const override {
     xhal_stream* stream = current_stream(current_device());
-    check(xhal_stream_copy(stream, reinterpret_cast<uint64_t>(dest), reinterpret_cast<uint64_t>(src), count),
+    check(xhal_stream_copy(stream, reinterpret_cast<uint64_t>(dest),
+                           reinterpret_cast<uint64_t>(src), count),
           "copying a storage");
     check(xhal_stream_synchronize(stream, XHAL_FOREVER), "copying a storage");
   }
@@ -81,7 +84,8 @@ class DeviceAllocator final : public DeviceAllocatorBase {
   c10::CachingDeviceAllocator::DeviceStats getDeviceStats(DeviceIndex index) override {
     const xhal_pool_stats now = pool_stats(index);
     c10::CachingDeviceAllocator::DeviceStats stats;
-    const auto set = [](auto& array, uint64_t current, uint64_t peak, uint64_t allocated, uint64_t freed) {
+    const auto set = [](auto& array, uint64_t current, uint64_t peak, uint64_t allocated,
+                        uint64_t freed) {
       for (auto& stat : array) {
         stat.current = static_cast<int64_t>(current);
         stat.peak = static_cast<int64_t>(peak);
@@ -140,7 +144,8 @@ void record_stream(const c10::DataPtr& ptr, DeviceIndex index, StreamId stream) 
   if (ptr.get_deleter() != &DeviceAllocator::free_block_or_nothing || !ptr.get_context()) return;
   Block* block = static_cast<Block*>(ptr.get_context());
   if (block->index == index && block->home == stream) return;
-  TORCH_CHECK(block->index == index, "record_stream: the memory is on xhal:", static_cast<int>(block->index),
+  TORCH_CHECK(block->index == index,
+              "record_stream: the memory is on xhal:", static_cast<int>(block->index),
               ", the stream on xhal:", static_cast<int>(index));
   std::lock_guard lock(block->mutex);
   if (std::find(block->users.begin(), block->users.end(), stream) == block->users.end()) {
@@ -151,26 +156,31 @@ void record_stream(const c10::DataPtr& ptr, DeviceIndex index, StreamId stream) 
 xhal_pool_stats pool_stats(DeviceIndex index) {
   xhal_pool_stats stats{};
   stats.struct_size = sizeof stats;
-  if (device_is_open(index)) check(xhal_pool_query(device(index).pool, &stats), "reading the pool's counters");
+  if (device_is_open(index))
+    check(xhal_pool_query(device(index).pool, &stats), "reading the pool's counters");
   return stats;
 }
 
 void reset_peaks(DeviceIndex index) {
-  if (device_is_open(index)) check(xhal_pool_reset_peaks(device(index).pool), "resetting the pool's peaks");
+  if (device_is_open(index))
+    check(xhal_pool_reset_peaks(device(index).pool), "resetting the pool's peaks");
 }
 
 void trim_pools() {
   for (DeviceIndex index = 0; index < device_count(); ++index) {
-    if (device_is_open(index)) check(xhal_pool_trim(device(index).pool, 0), "emptying the pool's cache");
+    if (device_is_open(index))
+      check(xhal_pool_trim(device(index).pool, 0), "emptying the pool's cache");
   }
 }
 
 std::pair<size_t, size_t> memory_info(DeviceIndex index) {
   Device& found = device(index);
   uint64_t free = 0, total = found.info.memory_bytes;
-  const bool known = xhal_device_limit(found.handle, XHAL_LIMIT_MEMORY_FREE_BYTES, &free) == XHAL_OK;
+  const bool known =
+      xhal_device_limit(found.handle, XHAL_LIMIT_MEMORY_FREE_BYTES, &free) == XHAL_OK;
   xhal_device_limit(found.handle, XHAL_LIMIT_MEMORY_TOTAL_BYTES, &total);
-  if (!known) free = total > pool_stats(index).reserved_bytes ? total - pool_stats(index).reserved_bytes : 0;
+  if (!known)
+    free = total > pool_stats(index).reserved_bytes ? total - pool_stats(index).reserved_bytes : 0;
   return {static_cast<size_t>(free), static_cast<size_t>(total)};
 }
 

@@ -1,5 +1,6 @@
-// allocator.h: torch's allocators over libxhal's pools, which are the only cache. What lives here is bookkeeping: which
-// other streams use a block, so that its free can name the events to wait for.
+// allocator.h: torch's allocators over libxhal's pools, which are the only cache. What lives here
+// is bookkeeping: which other streams use a block, so that its free can name the events to wait
+// for.
 #pragma once
 
 #include <c10/core/Allocator.h>
@@ -15,7 +16,8 @@ c10::Allocator* device_allocator();
 // Tells the owner of `ptr` that `stream` uses it too. Memory that is not ours is ignored.
 void record_stream(const c10::DataPtr& ptr, DeviceIndex index, StreamId stream);
 
-// Tells the owner of a pinned buffer that work submitted to `stream` so far uses it. False when it is not ours.
+// Tells the owner of a pinned buffer that work submitted to `stream` so far uses it. False when it
+// is not ours.
 bool record_pinned_use(const c10::DataPtr& ptr, xhal_stream* stream);
 
 // Whether `data` is host memory that a device reaches without a bounce.
@@ -23,7 +25,8 @@ bool is_pinned(const void* data);
 
 c10::Allocator* pinned_allocator();
 
-// Counters of a device's pool; zeros while the device is closed. Free and total bytes of the device.
+// Counters of a device's pool; zeros while the device is closed. Free and total bytes of the
+// device.
 xhal_pool_stats pool_stats(DeviceIndex index);
 void reset_peaks(DeviceIndex index);
 void trim_pools();

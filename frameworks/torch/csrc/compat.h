@@ -1,11 +1,13 @@
-// compat.h: what differs between the torch versions we build against (2.6 and newer). One place for every guard.
+// compat.h: what differs between the torch versions we build against (2.6 and newer). One place for
+// every guard.
 #pragma once
 
 #include <c10/core/Allocator.h>
 #include <torch/version.h>
 
 #define XHAL_TORCH_AT_LEAST(major, minor) \
-  (TORCH_VERSION_MAJOR > (major) || (TORCH_VERSION_MAJOR == (major) && TORCH_VERSION_MINOR >= (minor)))
+  (TORCH_VERSION_MAJOR > (major) ||       \
+   (TORCH_VERSION_MAJOR == (major) && TORCH_VERSION_MINOR >= (minor)))
 
 // c10::DeviceAllocator and at::HostAllocator, torch.accelerator.memory_*
 #define XHAL_TORCH_HAS_DEVICE_ALLOCATOR XHAL_TORCH_AT_LEAST(2, 9)

@@ -15,26 +15,27 @@ at::Tensor back(const at::Tensor& host, const at::Tensor& like) {
 
 }  // namespace
 
-at::Tensor convolution_on_host(const at::Tensor& input, const at::Tensor& weight, const std::optional<at::Tensor>& bias,
-                               c10::IntArrayRef stride, c10::IntArrayRef padding, c10::IntArrayRef dilation,
-                               bool transposed, c10::IntArrayRef output_padding, int64_t groups) {
+at::Tensor convolution_on_host(const at::Tensor& input, const at::Tensor& weight,
+                               const std::optional<at::Tensor>& bias, c10::IntArrayRef stride,
+                               c10::IntArrayRef padding, c10::IntArrayRef dilation, bool transposed,
+                               c10::IntArrayRef output_padding, int64_t groups) {
   note_fallback("aten::convolution_overrideable", take_refusal());
   std::optional<at::Tensor> host_bias;
   if (bias && bias->defined()) host_bias = to_host(*bias);
-  return back(at::convolution(to_host(input), to_host(weight), host_bias, stride, padding, dilation, transposed,
-                              output_padding, groups),
+  return back(at::convolution(to_host(input), to_host(weight), host_bias, stride, padding, dilation,
+                              transposed, output_padding, groups),
               input);
 }
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor> convolution_backward_on_host(
-    const at::Tensor& grad, const at::Tensor& input, const at::Tensor& weight, c10::IntArrayRef stride,
-    c10::IntArrayRef padding, c10::IntArrayRef dilation, bool transposed, c10::IntArrayRef output_padding,
-    int64_t groups, std::array<bool, 3> mask) {
+    const at::Tensor& grad, const at::Tensor& input, const at::Tensor& weight,
+    c10::IntArrayRef stride, c10::IntArrayRef padding, c10::IntArrayRef dilation, bool transposed,
+    c10::IntArrayRef output_padding, int64_t groups, std::array<bool, 3> mask) {
   note_fallback("aten::convolution_backward_overrideable", take_refusal());
   const int64_t channels = grad.size(1);
   auto [dinput, dweight, dbias] =
-      at::convolution_backward(to_host(grad), to_host(input), to_host(weight), channels, stride, padding, dilation,
-                               transposed, output_padding, groups, mask);
+      at::convolution_backward(to_host(grad), to_host(input), to_host(weight), channels, stride,
+                               padding, dilation, transposed, output_padding, groups, mask);
   return {back(dinput, input), back(dweight, input), back(dbias, input)};
 }
 

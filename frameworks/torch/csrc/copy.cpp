@@ -21,10 +21,12 @@ bool same_layout(const at::Tensor& a, const at::Tensor& b) {
 }
 
 void copy_bytes(xhal_stream* stream, const at::Tensor& dst, const at::Tensor& src) {
-  check(xhal_stream_copy(stream, address_of(dst), address_of(src), src.nbytes()), "copying a tensor");
+  check(xhal_stream_copy(stream, address_of(dst), address_of(src), src.nbytes()),
+        "copying a tensor");
 }
 
-// Views as a type of the same width that the device can move, or of half the width with one more dimension.
+// Views as a type of the same width that the device can move, or of half the width with one more
+// dimension.
 at::Tensor as_movable(const at::Tensor& tensor) {
   const auto width = same_width(tensor.scalar_type());
   if (width == tensor.scalar_type()) return tensor;
@@ -34,7 +36,8 @@ at::Tensor as_movable(const at::Tensor& tensor) {
 
 at::Tensor contiguous_as(const at::Tensor& tensor, c10::ScalarType type) {
   if (tensor.is_contiguous() && tensor.scalar_type() == type) return tensor;
-  at::Tensor made = at::empty(tensor.sizes(), tensor.options().dtype(type).memory_format(at::MemoryFormat::Contiguous));
+  at::Tensor made = at::empty(
+      tensor.sizes(), tensor.options().dtype(type).memory_format(at::MemoryFormat::Contiguous));
   if (tensor.is_cpu()) {
     made.copy_(tensor);
   } else {
@@ -43,17 +46,20 @@ at::Tensor contiguous_as(const at::Tensor& tensor, c10::ScalarType type) {
   return made;
 }
 
-// Whether the device converts: only between types it computes with, and when that makes less to move.
+// Whether the device converts: only between types it computes with, and when that makes less to
+// move.
 bool converts_on_device(const at::Tensor& src, const at::Tensor& dst) {
   if (!is_native(src.scalar_type()) || !is_native(dst.scalar_type())) return false;
-  return src.is_cpu() ? src.element_size() < dst.element_size() : src.element_size() > dst.element_size();
+  return src.is_cpu() ? src.element_size() < dst.element_size()
+                      : src.element_size() > dst.element_size();
 }
 
 void host_to_device(const at::Tensor& src, const at::Tensor& dst, bool non_blocking) {
   const DeviceIndex index = dst.device().index();
   xhal_stream* stream = current_stream(index);
   if (!same_layout(src, dst)) {
-    const at::Tensor host = contiguous_as(src, converts_on_device(src, dst) ? src.scalar_type() : dst.scalar_type());
+    const at::Tensor host =
+        contiguous_as(src, converts_on_device(src, dst) ? src.scalar_type() : dst.scalar_type());
     if (same_layout(host, dst)) return host_to_device(host, dst, false);
     at::Tensor staged = at::empty(host.sizes(), host.options().device(dst.device()));
     host_to_device(host, staged, host.is_same(src) && non_blocking);
@@ -70,7 +76,8 @@ void host_to_device(const at::Tensor& src, const at::Tensor& dst, bool non_block
 void device_to_host(const at::Tensor& src, const at::Tensor& dst, bool non_blocking) {
   xhal_stream* stream = current_stream(src.device().index());
   if (!same_layout(src, dst)) {
-    const at::Tensor packed = contiguous_as(src, converts_on_device(src, dst) ? dst.scalar_type() : src.scalar_type());
+    const at::Tensor packed =
+        contiguous_as(src, converts_on_device(src, dst) ? dst.scalar_type() : src.scalar_type());
     if (same_layout(packed, dst)) return device_to_host(packed, dst, non_blocking);
     at::Tensor host = at::empty(packed.sizes(), packed.options().device(c10::kCPU));
     device_to_host(packed, host, false);
@@ -88,7 +95,9 @@ void device_to_host(const at::Tensor& src, const at::Tensor& dst, bool non_block
 // The copy runs on the destination's stream, after what was queued on both.
 void between_devices(const at::Tensor& src, const at::Tensor& dst) {
   const at::Tensor packed = same_layout(src, dst) ? src : contiguous_as(src, dst.scalar_type());
-  at::Tensor landing = same_layout(packed, dst) ? dst : at::empty(packed.sizes(), packed.options().device(dst.device()));
+  at::Tensor landing = same_layout(packed, dst)
+                           ? dst
+                           : at::empty(packed.sizes(), packed.options().device(dst.device()));
   const DeviceIndex from = src.device().index(), to = dst.device().index();
   xhal_stream* source = current_stream(from);
   xhal_stream* target = current_stream(to);
@@ -106,7 +115,8 @@ void between_devices(const at::Tensor& src, const at::Tensor& dst) {
 void copy_on_device(const at::Tensor& src, const at::Tensor& dst) {
   if (dst.numel() == 0 || src.is_same(dst)) return;
   if (same_layout(src, dst)) {
-    if (address_of(src) != address_of(dst)) copy_bytes(current_stream(dst.device().index()), dst, src);
+    if (address_of(src) != address_of(dst))
+      copy_bytes(current_stream(dst.device().index()), dst, src);
     return;
   }
   const bool same_type = src.scalar_type() == dst.scalar_type();
@@ -131,31 +141,34 @@ void copy_tensor(const at::Tensor& given, const at::Tensor& dst, bool non_blocki
   const at::Tensor src = given.sizes().equals(dst.sizes()) ? given : given.expand(dst.sizes());
   if (src.is_cpu()) return host_to_device(src, dst, non_blocking);
   if (dst.is_cpu()) return device_to_host(src, dst, non_blocking);
-  TORCH_CHECK(src.device().type() == kXhal && dst.device().type() == kXhal, "copying from ", src.device(), " to ",
-              dst.device(), " goes through the host: use .cpu() first");
+  TORCH_CHECK(src.device().type() == kXhal && dst.device().type() == kXhal, "copying from ",
+              src.device(), " to ", dst.device(), " goes through the host: use .cpu() first");
   if (src.device() == dst.device()) return copy_on_device(src, dst);
   between_devices(src, dst);
 }
 
 at::Tensor to_host(const at::Tensor& tensor) {
-  at::Tensor host = tensor.is_non_overlapping_and_dense()
-                        ? at::empty_strided(tensor.sizes(), tensor.strides(), tensor.options().device(c10::kCPU))
-                        : at::empty(tensor.sizes(), tensor.options().device(c10::kCPU));
+  at::Tensor host =
+      tensor.is_non_overlapping_and_dense()
+          ? at::empty_strided(tensor.sizes(), tensor.strides(), tensor.options().device(c10::kCPU))
+          : at::empty(tensor.sizes(), tensor.options().device(c10::kCPU));
   if (tensor.numel()) device_to_host(tensor, host, false);
   return host;
 }
 
 at::Tensor to_device(const at::Tensor& host, c10::Device device) {
-  at::Tensor made = host.is_non_overlapping_and_dense()
-                        ? at::empty_strided(host.sizes(), host.strides(), host.options().device(device))
-                        : at::empty(host.sizes(), host.options().device(device));
+  at::Tensor made =
+      host.is_non_overlapping_and_dense()
+          ? at::empty_strided(host.sizes(), host.strides(), host.options().device(device))
+          : at::empty(host.sizes(), host.options().device(device));
   if (host.numel()) host_to_device(host, made, false);
   return made;
 }
 
 namespace {
 
-// Lazily conjugated and negated views are copied as they lie; the result is put right where the two differ.
+// Lazily conjugated and negated views are copied as they lie; the result is put right where the two
+// differ.
 at::Tensor copy_from(const at::Tensor& self, const at::Tensor& dst, bool non_blocking) {
   at::Tensor from = self, to = dst;
   if (from.is_conj()) from = from._conj();
@@ -175,21 +188,25 @@ at::Tensor copy_from_and_resize(const at::Tensor& self, const at::Tensor& dst) {
 
 // The value of one element.
 at::Scalar local_scalar(const at::Tensor& self) {
-  TORCH_CHECK(self.numel() == 1, "a Tensor with ", self.numel(), " elements cannot be converted to Scalar");
+  TORCH_CHECK(self.numel() == 1, "a Tensor with ", self.numel(),
+              " elements cannot be converted to Scalar");
   alignas(16) char word[16] = {};
   xhal_stream* stream = current_stream(self.device().index());
-  check(xhal_stream_copy(stream, reinterpret_cast<uint64_t>(word), address_of(self), self.element_size()),
+  check(xhal_stream_copy(stream, reinterpret_cast<uint64_t>(word), address_of(self),
+                         self.element_size()),
         "reading one element");
   check(xhal_stream_synchronize(stream, XHAL_FOREVER), "reading one element");
   switch (self.scalar_type()) {
 #define XHAL_CASE(type, name) \
-  case at::ScalarType::name: return at::Scalar(*reinterpret_cast<const type*>(word));
+  case at::ScalarType::name:  \
+    return at::Scalar(*reinterpret_cast<const type*>(word));
     AT_FORALL_SCALAR_TYPES_WITH_COMPLEX_EXCEPT_COMPLEX_HALF_F8NZ(XHAL_CASE)
     XHAL_CASE(uint16_t, UInt16)
     XHAL_CASE(uint32_t, UInt32)
     XHAL_CASE(uint64_t, UInt64)
 #undef XHAL_CASE
-    default: TORCH_CHECK_NOT_IMPLEMENTED(false, "no Python number for ", self.scalar_type());
+    default:
+      TORCH_CHECK_NOT_IMPLEMENTED(false, "no Python number for ", self.scalar_type());
   }
 }
 
@@ -201,8 +218,13 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
   m.impl("_local_scalar_dense", TORCH_FN(local_scalar));
 }
 
-// torch's core lets only copy_ through for lazily conjugated and negated views; without these .cpu() of one recurses.
-TORCH_LIBRARY_IMPL(aten, Conjugate, m) { m.impl("_copy_from", torch::CppFunction::makeFallthrough()); }
-TORCH_LIBRARY_IMPL(aten, Negative, m) { m.impl("_copy_from", torch::CppFunction::makeFallthrough()); }
+// torch's core lets only copy_ through for lazily conjugated and negated views; without these
+// .cpu() of one recurses.
+TORCH_LIBRARY_IMPL(aten, Conjugate, m) {
+  m.impl("_copy_from", torch::CppFunction::makeFallthrough());
+}
+TORCH_LIBRARY_IMPL(aten, Negative, m) {
+  m.impl("_copy_from", torch::CppFunction::makeFallthrough());
+}
 
 }  // namespace xhal_torch

@@ -5,11 +5,12 @@
 
 namespace xhal_torch {
 
-// dst = src on one device, any strides, converting. Both have the same sizes. Asynchronous on the current stream.
+// dst = src on one device, any strides, converting. Both have the same sizes. Asynchronous on the
+// current stream.
 void copy_on_device(const at::Tensor& src, const at::Tensor& dst);
 
-// dst = src for any pair of devices; sizes broadcast. Waits for the result when the host takes part, unless
-// `non_blocking` and the host memory is pinned.
+// dst = src for any pair of devices; sizes broadcast. Waits for the result when the host takes
+// part, unless `non_blocking` and the host memory is pinned.
 void copy_tensor(const at::Tensor& src, const at::Tensor& dst, bool non_blocking);
 
 // A contiguous copy on the CPU.

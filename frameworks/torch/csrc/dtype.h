@@ -13,30 +13,49 @@ struct Dtype {
 
 inline Dtype dtype_of(c10::ScalarType type) {
   switch (type) {
-    case c10::ScalarType::Float: return {XHAL_CODE_FLOAT, 32};
-    case c10::ScalarType::BFloat16: return {XHAL_CODE_BFLOAT, 16};
-    case c10::ScalarType::Half: return {XHAL_CODE_FLOAT, 16};
-    case c10::ScalarType::Double: return {XHAL_CODE_FLOAT, 64};
-    case c10::ScalarType::Long: return {XHAL_CODE_INT, 64};
-    case c10::ScalarType::Int: return {XHAL_CODE_INT, 32};
-    case c10::ScalarType::Short: return {XHAL_CODE_INT, 16};
-    case c10::ScalarType::Char: return {XHAL_CODE_INT, 8};
-    case c10::ScalarType::Byte: return {XHAL_CODE_UINT, 8};
-    case c10::ScalarType::UInt16: return {XHAL_CODE_UINT, 16};
-    case c10::ScalarType::UInt32: return {XHAL_CODE_UINT, 32};
-    case c10::ScalarType::UInt64: return {XHAL_CODE_UINT, 64};
-    case c10::ScalarType::Bool: return {XHAL_CODE_BOOL, 8};
-    case c10::ScalarType::ComplexFloat: return {XHAL_CODE_COMPLEX, 64};
-    case c10::ScalarType::ComplexDouble: return {XHAL_CODE_COMPLEX, 128};
-    case c10::ScalarType::Float8_e4m3fn: return {XHAL_CODE_FLOAT8_E4M3FN, 8};
-    case c10::ScalarType::Float8_e5m2: return {XHAL_CODE_FLOAT8_E5M2, 8};
-    default: return {0, 0};
+    case c10::ScalarType::Float:
+      return {XHAL_CODE_FLOAT, 32};
+    case c10::ScalarType::BFloat16:
+      return {XHAL_CODE_BFLOAT, 16};
+    case c10::ScalarType::Half:
+      return {XHAL_CODE_FLOAT, 16};
+    case c10::ScalarType::Double:
+      return {XHAL_CODE_FLOAT, 64};
+    case c10::ScalarType::Long:
+      return {XHAL_CODE_INT, 64};
+    case c10::ScalarType::Int:
+      return {XHAL_CODE_INT, 32};
+    case c10::ScalarType::Short:
+      return {XHAL_CODE_INT, 16};
+    case c10::ScalarType::Char:
+      return {XHAL_CODE_INT, 8};
+    case c10::ScalarType::Byte:
+      return {XHAL_CODE_UINT, 8};
+    case c10::ScalarType::UInt16:
+      return {XHAL_CODE_UINT, 16};
+    case c10::ScalarType::UInt32:
+      return {XHAL_CODE_UINT, 32};
+    case c10::ScalarType::UInt64:
+      return {XHAL_CODE_UINT, 64};
+    case c10::ScalarType::Bool:
+      return {XHAL_CODE_BOOL, 8};
+    case c10::ScalarType::ComplexFloat:
+      return {XHAL_CODE_COMPLEX, 64};
+    case c10::ScalarType::ComplexDouble:
+      return {XHAL_CODE_COMPLEX, 128};
+    case c10::ScalarType::Float8_e4m3fn:
+      return {XHAL_CODE_FLOAT8_E4M3FN, 8};
+    case c10::ScalarType::Float8_e5m2:
+      return {XHAL_CODE_FLOAT8_E5M2, 8};
+    default:
+      return {0, 0};
   }
 }
 
 // Types the catalogue computes with. The rest is moved (by width) but computed on the host.
 inline bool is_float(c10::ScalarType type) {
-  return type == c10::ScalarType::Float || type == c10::ScalarType::BFloat16 || type == c10::ScalarType::Half;
+  return type == c10::ScalarType::Float || type == c10::ScalarType::BFloat16 ||
+         type == c10::ScalarType::Half;
 }
 
 inline bool is_native(c10::ScalarType type) {
@@ -49,20 +68,28 @@ inline bool is_native(c10::ScalarType type) {
     case c10::ScalarType::Short:
     case c10::ScalarType::Char:
     case c10::ScalarType::Byte:
-    case c10::ScalarType::Bool: return true;
-    default: return false;
+    case c10::ScalarType::Bool:
+      return true;
+    default:
+      return false;
   }
 }
 
-// A native type of the same width, for moving elements without looking at them. Undefined when there is none.
+// A native type of the same width, for moving elements without looking at them. Undefined when
+// there is none.
 inline c10::ScalarType same_width(c10::ScalarType type) {
   if (is_native(type)) return type;
   switch (dtype_of(type).bits) {
-    case 8: return c10::ScalarType::Byte;
-    case 16: return c10::ScalarType::Short;
-    case 32: return c10::ScalarType::Int;
-    case 64: return c10::ScalarType::Long;
-    default: return c10::ScalarType::Undefined;
+    case 8:
+      return c10::ScalarType::Byte;
+    case 16:
+      return c10::ScalarType::Short;
+    case 32:
+      return c10::ScalarType::Int;
+    case 64:
+      return c10::ScalarType::Long;
+    default:
+      return c10::ScalarType::Undefined;
   }
 }
 

@@ -26,7 +26,8 @@ Mode mode() {
     if (!value || !*value || !std::strcmp(value, "warn")) return Mode::warn;
     if (!std::strcmp(value, "error")) return Mode::error;
     if (!std::strcmp(value, "silent")) return Mode::silent;
-    std::fprintf(stderr, "xhal: XHAL_FALLBACK=%s is not warn, error or silent; taking warn\n", value);
+    std::fprintf(stderr, "xhal: XHAL_FALLBACK=%s is not warn, error or silent; taking warn\n",
+                 value);
     return Mode::warn;
   }();
   return chosen;
@@ -44,7 +45,9 @@ Counts& counts() {
 
 thread_local std::string refusal;
 
-bool on_device(const at::Tensor& tensor) { return tensor.defined() && tensor.device().type() == kXhal; }
+bool on_device(const at::Tensor& tensor) {
+  return tensor.defined() && tensor.device().type() == kXhal;
+}
 
 // Host copies of the operands, one for each tensor however often it comes.
 class Hosted {
@@ -86,7 +89,8 @@ class Hosted {
 // A host generator that continues the device's stream of random numbers in its own way.
 at::Generator host_generator(const at::Generator& generator) {
   const Philox state = take_random(generator, generator.device().index(), 4);
-  return at::make_generator<at::CPUGeneratorImpl>(state.seed ^ (state.offset + 1) * 0x9E3779B97F4A7C15u);
+  return at::make_generator<at::CPUGeneratorImpl>(state.seed ^
+                                                  (state.offset + 1) * 0x9E3779B97F4A7C15u);
 }
 
 bool is_generator(const c10::Argument& argument) {
@@ -96,7 +100,9 @@ bool is_generator(const c10::Argument& argument) {
   return optional && optional->getElementType()->kind() == c10::TypeKind::GeneratorType;
 }
 
-bool writes(const c10::Argument& argument) { return argument.alias_info() && argument.alias_info()->isWrite(); }
+bool writes(const c10::Argument& argument) {
+  return argument.alias_info() && argument.alias_info()->isWrite();
+}
 
 c10::IValue hosted_value(const c10::IValue& value, Hosted& hosted) {
   if (value.isTensor()) return hosted(value.toTensor());
@@ -140,11 +146,12 @@ void note_fallback(const char* name, std::string_view why) {
     first = ++all.by_name[name] == 1;
   }
   const std::string reason = why.empty() ? "no kernel for it" : std::string(why);
-  TORCH_CHECK_NOT_IMPLEMENTED(mode() != Mode::error, name, " would run on the host: ", reason,
-                              "\n  XHAL_FALLBACK=error forbids that; XHAL_FALLBACK=warn allows and names it.");
+  TORCH_CHECK_NOT_IMPLEMENTED(
+      mode() != Mode::error, name, " would run on the host: ", reason,
+      "\n  XHAL_FALLBACK=error forbids that; XHAL_FALLBACK=warn allows and names it.");
   if (first && mode() == Mode::warn) {
-    std::fprintf(stderr, "xhal: %s runs on the host (%s). torch.xhal.fallbacks() counts these.\n", name,
-                 reason.c_str());
+    std::fprintf(stderr, "xhal: %s runs on the host (%s). torch.xhal.fallbacks() counts these.\n",
+                 name, reason.c_str());
   }
 }
 
@@ -163,12 +170,14 @@ void reset_fallback_counts() {
 
 void host_fallback(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   const c10::FunctionSchema& schema = op.schema();
-  const std::string name = schema.overload_name().empty() ? schema.name() : schema.name() + "." + schema.overload_name();
+  const std::string name =
+      schema.overload_name().empty() ? schema.name() : schema.name() + "." + schema.overload_name();
   note_fallback(name.c_str(), take_refusal());
 
   const auto& arguments = schema.arguments();
   const size_t begin = stack->size() - arguments.size();
-  const std::vector<c10::IValue> originals(stack->begin() + static_cast<std::ptrdiff_t>(begin), stack->end());
+  const std::vector<c10::IValue> originals(stack->begin() + static_cast<std::ptrdiff_t>(begin),
+                                           stack->end());
   Hosted hosted;
   for (size_t i = 0; i < arguments.size(); ++i) {
     c10::IValue& value = (*stack)[begin + i];
@@ -186,7 +195,8 @@ void host_fallback(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   if (!device.has_index()) device.set_index(current_device());
   for (size_t i = 0; i < arguments.size(); ++i) {
     c10::IValue& value = (*stack)[begin + i];
-    if (value.isNone() && is_generator(arguments[i])) value = host_generator(default_generator(device.index()));
+    if (value.isNone() && is_generator(arguments[i]))
+      value = host_generator(default_generator(device.index()));
   }
 
   op.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::CPU), stack);
@@ -194,7 +204,8 @@ void host_fallback(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   for (size_t i = 0; i < arguments.size(); ++i) {
     if (!writes(arguments[i])) continue;
     const c10::IValue& original = originals[i];
-    if (original.isTensor() && on_device(original.toTensor())) hosted.write_back(original.toTensor());
+    if (original.isTensor() && on_device(original.toTensor()))
+      hosted.write_back(original.toTensor());
     if (original.isTensorList()) {
       for (const at::Tensor& tensor : original.toTensorVector()) {
         if (on_device(tensor)) hosted.write_back(tensor);
@@ -206,12 +217,14 @@ void host_fallback(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   const size_t first = stack->size() - returns.size();
   for (size_t i = 0; i < returns.size(); ++i) {
     c10::IValue& value = (*stack)[first + i];
-    TORCH_CHECK_NOT_IMPLEMENTED(!returns[i].alias_info() || returns[i].alias_info()->isWrite(), name,
-                                " returns a view; a view cannot be made on the host");
+    TORCH_CHECK_NOT_IMPLEMENTED(!returns[i].alias_info() || returns[i].alias_info()->isWrite(),
+                                name, " returns a view; a view cannot be made on the host");
     value = returned_value(value, hosted, device);
   }
 }
 
-TORCH_LIBRARY_IMPL(_, PrivateUse1, m) { m.fallback(torch::CppFunction::makeFromBoxedFunction<&host_fallback>()); }
+TORCH_LIBRARY_IMPL(_, PrivateUse1, m) {
+  m.fallback(torch::CppFunction::makeFromBoxedFunction<&host_fallback>());
+}
 
 }  // namespace xhal_torch

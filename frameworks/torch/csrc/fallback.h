@@ -1,7 +1,9 @@
-// fallback.h: operators that run on the host because the device lacks them: named once, counted, switchable.
+// fallback.h: operators that run on the host because the device lacks them: named once, counted,
+// switchable.
 //
-// XHAL_FALLBACK=warn (default: each operator named once on stderr) | error (raises) | silent. Counted in every mode.
-// A fallback drains the stream by copying its operands over it; device memory is never touched by the host.
+// XHAL_FALLBACK=warn (default: each operator named once on stderr) | error (raises) | silent.
+// Counted in every mode. A fallback drains the stream by copying its operands over it; device
+// memory is never touched by the host.
 #pragma once
 
 #include <ATen/native/CPUFallback.h>

@@ -12,7 +12,8 @@
 namespace xhal_torch {
 
 XhalGenerator::XhalGenerator(DeviceIndex index, uint64_t seed)
-    : c10::GeneratorImpl({kXhal, index}, c10::DispatchKeySet(c10::DispatchKey::PrivateUse1)), seed_(seed) {}
+    : c10::GeneratorImpl({kXhal, index}, c10::DispatchKeySet(c10::DispatchKey::PrivateUse1)),
+      seed_(seed) {}
 
 void XhalGenerator::set_current_seed(uint64_t seed) {
   seed_ = seed;
@@ -25,14 +26,16 @@ uint64_t XhalGenerator::seed() {
 }
 
 void XhalGenerator::set_offset(uint64_t offset) {
-  TORCH_CHECK(offset % 4 == 0, "the offset of a random generator of xhal is a multiple of 4, not ", offset);
+  TORCH_CHECK(offset % 4 == 0, "the offset of a random generator of xhal is a multiple of 4, not ",
+              offset);
   offset_ = offset;
 }
 
 void XhalGenerator::set_state(const c10::TensorImpl& state) {
-  TORCH_CHECK(state.device().is_cpu() && state.dtype() == caffe2::TypeMeta::Make<uint8_t>() && state.numel() == 16 &&
-                  state.is_contiguous(),
-              "the state of a random generator of xhal is 16 bytes on the CPU: seed and offset; this is something else");
+  TORCH_CHECK(state.device().is_cpu() && state.dtype() == caffe2::TypeMeta::Make<uint8_t>() &&
+                  state.numel() == 16 && state.is_contiguous(),
+              "the state of a random generator of xhal is 16 bytes on the CPU: seed and offset; "
+              "this is something else");
   uint64_t words[2];
   std::memcpy(words, state.data(), sizeof words);
   seed_ = words[0];
@@ -76,24 +79,31 @@ const at::Generator& default_generator(DeviceIndex index) {
     return made;
   }();
   if (index < 0) index = current_device();
-  TORCH_CHECK(static_cast<size_t>(index) < generators->size(), "there is no device xhal:", static_cast<int>(index));
+  TORCH_CHECK(static_cast<size_t>(index) < generators->size(),
+              "there is no device xhal:", static_cast<int>(index));
   return (*generators)[index];
 }
 
-Philox take_random(const std::optional<at::Generator>& generator, DeviceIndex index, int64_t outputs) {
-  auto* chosen = generator && generator->defined() ? dynamic_cast<XhalGenerator*>(generator->unsafeGetGeneratorImpl())
-                                                   : nullptr;
-  TORCH_CHECK(chosen || !generator || !generator->defined(), "Expected a 'xhal' device type for generator but found '",
-              generator->device().type(), "'");
-  if (!chosen) chosen = static_cast<XhalGenerator*>(default_generator(index).unsafeGetGeneratorImpl());
+Philox take_random(const std::optional<at::Generator>& generator, DeviceIndex index,
+                   int64_t outputs) {
+  auto* chosen = generator && generator->defined()
+                     ? dynamic_cast<XhalGenerator*>(generator->unsafeGetGeneratorImpl())
+                     : nullptr;
+  TORCH_CHECK(chosen || !generator || !generator->defined(),
+              "Expected a 'xhal' device type for generator but found '", generator->device().type(),
+              "'");
+  if (!chosen)
+    chosen = static_cast<XhalGenerator*>(default_generator(index).unsafeGetGeneratorImpl());
   std::lock_guard lock(chosen->mutex_);
   if (GraphRandom* captured = captured_random(index)) [[unlikely]] {
-    TORCH_CHECK(!generator || !generator->defined(), "a graph draws from the device's own generator only");
+    TORCH_CHECK(!generator || !generator->defined(),
+                "a graph draws from the device's own generator only");
     if (captured->offsets.empty()) captured->offsets.push_back(0);
     const auto use = captured->offsets.size() - 1;
     TORCH_CHECK(use < static_cast<size_t>(kGraphRandomSlots), "more than ", kGraphRandomSlots,
                 " random operators in one graph");
-    captured->offsets.push_back(captured->offsets.back() + (static_cast<uint64_t>(outputs) + 3) / 4 * 4);
+    captured->offsets.push_back(captured->offsets.back() +
+                                (static_cast<uint64_t>(outputs) + 3) / 4 * 4);
     return {chosen->current_seed(), 0, captured->slots + use * sizeof(int64_t)};
   }
   return chosen->take(outputs);

@@ -1,8 +1,9 @@
 // generator.h: random numbers of a device: a seed and an offset, nothing else.
 //
-// The offset counts 32-bit random outputs; element i of a tensor takes output offset + i, whatever the sharding. The
-// catalogue's operators count in philox counters of four outputs, so launches pass offset / 4 and every use advances by
-// a multiple of 4. The state is 16 bytes (seed, offset), the form that DTensor expects.
+// The offset counts 32-bit random outputs; element i of a tensor takes output offset + i, whatever
+// the sharding. The catalogue's operators count in philox counters of four outputs, so launches
+// pass offset / 4 and every use advances by a multiple of 4. The state is 16 bytes (seed, offset),
+// the form that DTensor expects.
 #pragma once
 
 #include <ATen/core/Generator.h>
@@ -16,8 +17,9 @@ namespace xhal_torch {
 
 struct Philox {
   uint64_t seed;
-  uint64_t offset;       // in counters of four outputs, as the catalogue counts
-  uint64_t address = 0;  // in a graph capture: where the offset is on the device, to be read at each replay
+  uint64_t offset;  // in counters of four outputs, as the catalogue counts
+  uint64_t address =
+      0;  // in a graph capture: where the offset is on the device, to be read at each replay
 };
 
 class XhalGenerator final : public c10::GeneratorImpl {
@@ -47,6 +49,7 @@ const at::Generator& default_generator(DeviceIndex index);
 at::Generator new_generator(DeviceIndex index);
 
 // The generator a call names, or the device's own; takes `outputs` from it under its lock.
-Philox take_random(const std::optional<at::Generator>& generator, DeviceIndex index, int64_t outputs);
+Philox take_random(const std::optional<at::Generator>& generator, DeviceIndex index,
+                   int64_t outputs);
 
 }  // namespace xhal_torch

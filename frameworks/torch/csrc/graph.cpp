@@ -1,8 +1,9 @@
 // torch.accelerator.Graph: a capture of the current stream, launched as one.
 //
-// Memory allocated during the capture comes from a pool of the graph's own, so that nobody is handed what a replay
-// writes. Random numbers stay random: during the capture every random operator reads its offset from a slot on the
-// device, and each replay first sets the slots to where the generator stands.
+// Memory allocated during the capture comes from a pool of the graph's own, so that nobody is
+// handed what a replay writes. Random numbers stay random: during the capture every random operator
+// reads its offset from a slot on the device, and each replay first sets the slots to where the
+// generator stands.
 #include "compat.h"
 
 #if XHAL_TORCH_HAS_GRAPH
@@ -39,11 +40,13 @@ class Graph final : public at::GraphImplInterface {
     index_ = current_device();
     Device& found = device(index_);
     stream_ = current_stream(index_);
-    TORCH_CHECK(!found.captured_stream.load(), "another graph is being captured on xhal:", static_cast<int>(index_));
+    TORCH_CHECK(!found.captured_stream.load(),
+                "another graph is being captured on xhal:", static_cast<int>(index_));
     check(xhal_pool_create(found.context, nullptr, &pool_), "making a graph's pool");
     slots_ = new_tensor({kSlots}, at::kLong, at::Device(kXhal, index_));
     capture_.random = {address_of(slots_), {}};
-    capture_.generator = static_cast<XhalGenerator*>(default_generator(index_).unsafeGetGeneratorImpl());
+    capture_.generator =
+        static_cast<XhalGenerator*>(default_generator(index_).unsafeGetGeneratorImpl());
     check(xhal_stream_begin_capture(stream_, pool_), "beginning a capture");
     found.capture_pool.store(pool_);
     found.captured_stream.store(stream_);
@@ -74,11 +77,13 @@ class Graph final : public at::GraphImplInterface {
     TORCH_CHECK(graph_, "the graph holds no capture");
     xhal_stream* stream = current_stream(index_);
     if (relative_.defined()) {
-      const Philox base = capture_.generator->take(static_cast<int64_t>(capture_.random.offsets.back()));
+      const Philox base =
+          capture_.generator->take(static_cast<int64_t>(capture_.random.offsets.back()));
       const at::Tensor used = slots_.narrow(0, 0, relative_.numel());
       OpCall call(XHAL_OP_add, index_);
-      TORCH_CHECK(call.in(relative_).absent().out(used).scalar(int64_t(0)).scalar(base.offset).run(),
-                  "setting the random offsets of a graph: ", call.refusal());
+      TORCH_CHECK(
+          call.in(relative_).absent().out(used).scalar(int64_t(0)).scalar(base.offset).run(),
+          "setting the random offsets of a graph: ", call.refusal());
     }
     check(xhal_graph_launch(stream, graph_), "replaying a graph");
   }
@@ -129,8 +134,7 @@ GraphRandom* captured_random(DeviceIndex index) {
 
 void register_graphs(const std::string& device_name) {
   at::GraphImplRegistry()->Register(
-      device_name,
-      [](const at::GraphImplArgs& args) -> std::unique_ptr<at::GraphImplInterface> {
+      device_name, [](const at::GraphImplArgs& args) -> std::unique_ptr<at::GraphImplInterface> {
         return std::make_unique<Graph>(args);
       });
 }

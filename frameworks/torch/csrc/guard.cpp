@@ -17,8 +17,12 @@ struct Event {
 Stream make(DeviceIndex index, StreamId id) {
   return Stream(Stream::UNSAFE, c10::Device(kXhal, index), id);
 }
-xhal_stream* handle(const Stream& stream) { return stream_handle(stream.device_index(), stream.id()); }
-DeviceIndex index_of(c10::Device device) { return device.has_index() ? device.index() : current_device(); }
+xhal_stream* handle(const Stream& stream) {
+  return stream_handle(stream.device_index(), stream.id());
+}
+DeviceIndex index_of(c10::Device device) {
+  return device.has_index() ? device.index() : current_device();
+}
 
 struct Guard final : c10::impl::DeviceGuardImplInterface {
   c10::DeviceType type() const override { return kXhal; }
@@ -73,24 +77,35 @@ struct Guard final : c10::impl::DeviceGuardImplInterface {
   c10::DeviceCapability getDeviceCapability(c10::Device) const override { return {}; }
 #endif
 
-  void destroyEvent(void* event, const DeviceIndex) const noexcept override { delete static_cast<Event*>(event); }
-  void record(void** event, const Stream& stream, const DeviceIndex, const c10::EventFlag flag) const override {
+  void destroyEvent(void* event, const DeviceIndex) const noexcept override {
+    delete static_cast<Event*>(event);
+  }
+  void record(void** event, const Stream& stream, const DeviceIndex,
+              const c10::EventFlag flag) const override {
     if (!*event) *event = new Event;
     const uint32_t flags = flag == c10::EventFlag::BACKEND_DEFAULT ? XHAL_EVENT_TIMED : 0;
-    check(xhal_event_record(handle(stream), flags, &static_cast<Event*>(*event)->value), "recording an event");
+    check(xhal_event_record(handle(stream), flags, &static_cast<Event*>(*event)->value),
+          "recording an event");
   }
   void block(void* event, const Stream& stream) const override {
     if (!event) return;
-    check(xhal_stream_wait_event(handle(stream), &static_cast<Event*>(event)->value), "making a stream wait");
+    check(xhal_stream_wait_event(handle(stream), &static_cast<Event*>(event)->value),
+          "making a stream wait");
   }
-  bool queryEvent(void* event) const override { return !event || query(static_cast<Event*>(event)->value); }
+  bool queryEvent(void* event) const override {
+    return !event || query(static_cast<Event*>(event)->value);
+  }
   void synchronizeEvent(void* event) const override {
-    if (event) check(xhal_event_wait(&static_cast<Event*>(event)->value, XHAL_FOREVER), "waiting for an event");
+    if (event)
+      check(xhal_event_wait(&static_cast<Event*>(event)->value, XHAL_FOREVER),
+            "waiting for an event");
   }
   double elapsedTime(void* start, void* end, const DeviceIndex) const override {
-    TORCH_CHECK(start && end, "both events must have been recorded before their distance can be told");
+    TORCH_CHECK(start && end,
+                "both events must have been recorded before their distance can be told");
     int64_t elapsed_ns = 0;
-    check(xhal_event_elapsed(&static_cast<Event*>(start)->value, &static_cast<Event*>(end)->value, &elapsed_ns),
+    check(xhal_event_elapsed(&static_cast<Event*>(start)->value, &static_cast<Event*>(end)->value,
+                             &elapsed_ns),
           "telling the time between two events");
     return static_cast<double>(elapsed_ns) * 1e-6;
   }

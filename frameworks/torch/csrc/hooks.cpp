@@ -27,12 +27,15 @@ struct Hooks final : at::PrivateUse1HooksInterface {
     return index < 0 ? current_device() : exchangeDevice(index);
   }
 
-  const at::Generator& getDefaultGenerator(DeviceIndex index) const override { return default_generator(index); }
+  const at::Generator& getDefaultGenerator(DeviceIndex index) const override {
+    return default_generator(index);
+  }
   at::Generator getNewGenerator(DeviceIndex index) const override { return new_generator(index); }
 
   at::Device getDeviceFromPtr(void* data) const override {
     xhal_pointer_info info{};
-    check(xhal_pointer_query(reinterpret_cast<uint64_t>(data), &info), "finding the device of an address");
+    check(xhal_pointer_query(reinterpret_cast<uint64_t>(data), &info),
+          "finding the device of an address");
     for (DeviceIndex index = 0; info.device && index < device_count(); ++index) {
       if (device_is_open(index) && device(index).handle == info.device) return {kXhal, index};
     }

@@ -1,5 +1,5 @@
-// Pinned host memory from a host pool of the current device. The pool reuses a block once the events of its uses are
-// reached, so a non-blocking copy needs no wait.
+// Pinned host memory from a host pool of the current device. The pool reuses a block once the
+// events of its uses are reached, so a non-blocking copy needs no wait.
 #include <ATen/core/CachingHostAllocator.h>
 
 #include <mutex>
@@ -22,19 +22,22 @@ void free_pinned(void* context) {
   auto* block = static_cast<PinnedBlock*>(context);
   if (!block) return;
   if (!is_shut_down()) {
-    xhal_pool_free(block->pool, block->address, block->uses.data(), static_cast<uint32_t>(block->uses.size()));
+    xhal_pool_free(block->pool, block->address, block->uses.data(),
+                   static_cast<uint32_t>(block->uses.size()));
   }
   delete block;
 }
 
-// One pool for the process: host memory belongs to no device, the context only lends its accounting.
+// One pool for the process: host memory belongs to no device, the context only lends its
+// accounting.
 xhal_pool* pool() {
   static xhal_pool* const made = [] {
     xhal_pool_info info{};
     info.struct_size = sizeof info;
     info.kind = XHAL_MEMORY_HOST;
     xhal_pool* pool = nullptr;
-    check(xhal_pool_create(device(current_device()).context, &info, &pool), "making the pool of pinned memory");
+    check(xhal_pool_create(device(current_device()).context, &info, &pool),
+          "making the pool of pinned memory");
     return pool;
   }();
   return made;
@@ -64,11 +67,16 @@ class PinnedAllocator final : public Base {
 
 #if XHAL_TORCH_HAS_DEVICE_ALLOCATOR
   bool record_event(void*, void* context, c10::Stream stream) override {
-    return record(static_cast<PinnedBlock*>(context), stream_handle(stream.device_index(), stream.id()));
+    return record(static_cast<PinnedBlock*>(context),
+                  stream_handle(stream.device_index(), stream.id()));
   }
-  void empty_cache() override { check(xhal_pool_trim(pool(), 0), "emptying the cache of pinned memory"); }
+  void empty_cache() override {
+    check(xhal_pool_trim(pool(), 0), "emptying the cache of pinned memory");
+  }
   void reset_accumulated_stats() override {}
-  void reset_peak_stats() override { check(xhal_pool_reset_peaks(pool()), "resetting the pool's peaks"); }
+  void reset_peak_stats() override {
+    check(xhal_pool_reset_peaks(pool()), "resetting the pool's peaks");
+  }
 
   at::HostStats get_stats() override {
     xhal_pool_stats now{};
@@ -126,7 +134,8 @@ bool record_pinned_use(const c10::DataPtr& ptr, xhal_stream* stream) {
 bool is_pinned(const void* data) {
   if (!data || device_count() == 0) return false;
   xhal_pointer_info info{};
-  return xhal_pointer_query(reinterpret_cast<uint64_t>(data), &info) == XHAL_OK && info.kind == XHAL_MEMORY_HOST;
+  return xhal_pointer_query(reinterpret_cast<uint64_t>(data), &info) == XHAL_OK &&
+         info.kind == XHAL_MEMORY_HOST;
 }
 
 }  // namespace xhal_torch

@@ -40,14 +40,17 @@ py::dict describe_open(DeviceIndex index) {
   py::dict out = describe(index);
   Device& found = device(index);
   uint64_t value = 0;
-  if (xhal_device_limit(found.handle, XHAL_LIMIT_MEMORY_TOTAL_BYTES, &value) == XHAL_OK) out["total_memory"] = value;
-  if (xhal_device_limit(found.handle, XHAL_LIMIT_COMPUTE_UNITS, &value) == XHAL_OK) out["compute_units"] = value;
+  if (xhal_device_limit(found.handle, XHAL_LIMIT_MEMORY_TOTAL_BYTES, &value) == XHAL_OK)
+    out["total_memory"] = value;
+  if (xhal_device_limit(found.handle, XHAL_LIMIT_COMPUTE_UNITS, &value) == XHAL_OK)
+    out["compute_units"] = value;
   return out;
 }
 
 py::object default_generator_object(DeviceIndex index) {
   // One Python object for each device; torch keeps it in the generator.
-  return py::reinterpret_steal<py::object>(THPGenerator_initDefaultGenerator(default_generator(index)));
+  return py::reinterpret_steal<py::object>(
+      THPGenerator_initDefaultGenerator(default_generator(index)));
 }
 
 void recover(DeviceIndex index) {
@@ -97,7 +100,9 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
     if (index >= 0) set_current_device(index);
     return before;
   });
-  m.def("open_device", [](DeviceIndex index) { open_device(index); }, py::call_guard<py::gil_scoped_release>());
+  m.def(
+      "open_device", [](DeviceIndex index) { open_device(index); },
+      py::call_guard<py::gil_scoped_release>());
   m.def("synchronize", &synchronize_device, py::call_guard<py::gil_scoped_release>());
   m.def("recover", &recover, py::call_guard<py::gil_scoped_release>());
   m.def("shutdown", &shutdown, py::call_guard<py::gil_scoped_release>());

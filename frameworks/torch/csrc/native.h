@@ -14,7 +14,8 @@ template <class Op, auto kernel>
 void native(torch::Library& library) {
   std::string name = Op::name;
   if (*Op::overload_name) name.append(".").append(Op::overload_name);
-  library.impl(name.c_str(), c10::CompileTimeFunctionPointer<std::remove_pointer_t<decltype(kernel)>, kernel>());
+  library.impl(name.c_str(),
+               c10::CompileTimeFunctionPointer<std::remove_pointer_t<decltype(kernel)>, kernel>());
 }
 
 }  // namespace xhal_torch

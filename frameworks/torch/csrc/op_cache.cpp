@@ -87,15 +87,20 @@ Request decode(const std::vector<uint64_t>& words) {
       const uint64_t* values = &words[i];
       i += attribute.count;
       switch (attribute.kind) {
-        case XHAL_ATTR_INT: attribute.value.i = static_cast<int64_t>(values[0]); break;
-        case XHAL_ATTR_FLOAT: std::memcpy(&attribute.value.f, values, sizeof(double)); break;
+        case XHAL_ATTR_INT:
+          attribute.value.i = static_cast<int64_t>(values[0]);
+          break;
+        case XHAL_ATTR_FLOAT:
+          std::memcpy(&attribute.value.f, values, sizeof(double));
+          break;
         case XHAL_ATTR_INTS:
           request.ints.emplace_back(values, values + attribute.count);
           attribute.value.ints = request.ints.back().data();
           break;
         default:
           request.floats.emplace_back(attribute.count);
-          if (attribute.count) std::memcpy(request.floats.back().data(), values, attribute.count * sizeof(double));
+          if (attribute.count)
+            std::memcpy(request.floats.back().data(), values, attribute.count * sizeof(double));
           attribute.value.floats = request.floats.back().data();
       }
       request.attributes.push_back(attribute);
@@ -135,7 +140,8 @@ void read_needs(OpEntry& entry, const Request& request) {
   xhal_op_properties properties{};
   properties.struct_size = sizeof properties;
   entry.needs.resize(request.operands.size());
-  check(xhal_op_query(entry.op, &properties, entry.needs.data(), static_cast<uint32_t>(entry.needs.size())),
+  check(xhal_op_query(entry.op, &properties, entry.needs.data(),
+                      static_cast<uint32_t>(entry.needs.size())),
         "asking an operator what it needs");
   entry.workspace_bytes = properties.workspace_bytes;
   for (size_t i = 0; i < entry.needs.size(); ++i) {
@@ -190,7 +196,8 @@ std::shared_ptr<OpEntry> find_or_prepare(const KeyWords& words, uint64_t hash) {
       if (same(*it->second, words)) return it->second;
     }
   }
-  std::shared_ptr<OpEntry> entry = prepare(words);  // may compile: not under the lock; a race prepares twice
+  std::shared_ptr<OpEntry> entry =
+      prepare(words);  // may compile: not under the lock; a race prepares twice
   if (table().size.fetch_add(1) >= kMostEntries) {
     table().size.store(0);
     for (Shard& each : table().shards) {
@@ -219,7 +226,8 @@ const OpEntry* find_op(const KeyWords& words) {
   }
   const uint64_t hash = hash_of(words);
   Slot& slot = mine.slots[hash % kSlots];
-  if (slot.hash == hash && slot.entry && same(*slot.entry, words)) [[likely]] return slot.entry.get();
+  if (slot.hash == hash && slot.entry && same(*slot.entry, words)) [[likely]]
+    return slot.entry.get();
   slot.entry = find_or_prepare(words, hash);
   slot.hash = hash;
   return slot.entry.get();
@@ -228,7 +236,8 @@ const OpEntry* find_op(const KeyWords& words) {
 const char* op_name(uint32_t id) {
   switch (id) {
 #define XHAL_OP(name, number, ...) \
-  case number: return #name;
+  case number:                     \
+    return #name;
 #include <xhal/ops.inc>
 #undef XHAL_OP
   }

@@ -1,9 +1,9 @@
 // op_cache.h: prepared operators by what they were prepared for.
 //
-// A key is a row of 64-bit words that says everything xhal_op_prepare is told: device, operator, attributes, groups,
-// formats, sizes, strides. Refusals are cached too. A thread finds its recent keys without a lock; an entry lives as
-// long as some thread's slot or the table holds it, and the table forgets everything when it has grown too large
-// (a program whose shapes never repeat).
+// A key is a row of 64-bit words that says everything xhal_op_prepare is told: device, operator,
+// attributes, groups, formats, sizes, strides. Refusals are cached too. A thread finds its recent
+// keys without a lock; an entry lives as long as some thread's slot or the table holds it, and the
+// table forgets everything when it has grown too large (a program whose shapes never repeat).
 #pragma once
 
 #include <c10/util/SmallVector.h>
@@ -31,7 +31,8 @@ inline uint64_t attribute(uint32_t index, uint32_t kind, uint32_t count) {
 inline uint64_t group(uint32_t size) { return kGroup << 56 | size; }
 // Followed by `ndim` sizes and `ndim` strides.
 inline uint64_t operand(uint8_t code, uint8_t bits, uint32_t flags, uint32_t ndim) {
-  return kOperand << 56 | uint64_t(code) << 48 | uint64_t(bits) << 40 | uint64_t(flags) << 32 | ndim;
+  return kOperand << 56 | uint64_t(code) << 48 | uint64_t(bits) << 40 | uint64_t(flags) << 32 |
+         ndim;
 }
 inline uint64_t tag(uint64_t word) { return word >> 56; }
 inline uint32_t low(uint64_t word) { return static_cast<uint32_t>(word); }
@@ -54,7 +55,8 @@ struct OpEntry {
   std::string refusal;
 };
 
-// The entry of a key, prepared now if nobody has. The pointer is good until this thread's next call.
+// The entry of a key, prepared now if nobody has. The pointer is good until this thread's next
+// call.
 const OpEntry* find_op(const KeyWords& words);
 
 const char* op_name(uint32_t id);

@@ -13,8 +13,8 @@ namespace xhal_torch {
 namespace {
 
 c10::ScalarType scalar_type_of(uint8_t code, uint8_t bits) {
-  for (auto type : {at::kFloat, at::kBFloat16, at::kHalf, at::kLong, at::kInt, at::kShort, at::kChar, at::kByte,
-                    at::kBool, at::kDouble}) {
+  for (auto type : {at::kFloat, at::kBFloat16, at::kHalf, at::kLong, at::kInt, at::kShort,
+                    at::kChar, at::kByte, at::kBool, at::kDouble}) {
     const Dtype dtype = dtype_of(type);
     if (dtype.code == code && dtype.bits == bits) return type;
   }
@@ -93,8 +93,8 @@ OpCall& OpCall::absent() {
   return *this;
 }
 
-OpCall& OpCall::raw(const void* data, c10::ScalarType type, c10::IntArrayRef sizes, c10::IntArrayRef strides,
-                    bool output) {
+OpCall& OpCall::raw(const void* data, c10::ScalarType type, c10::IntArrayRef sizes,
+                    c10::IntArrayRef strides, bool output) {
   const Dtype dtype = dtype_of(type);
   words_.push_back(key::group(1));
   words_.push_back(key::operand(dtype.code, dtype.bits, 0, static_cast<uint32_t>(sizes.size())));
@@ -168,10 +168,11 @@ void OpCall::submit(const OpEntry& entry) {
     workspace = scratch->address();
   }
   const char* name = op_name(key::low(words_[0]));
-  check(xhal_op_launch(stream, entry.op, addresses.data(), static_cast<uint32_t>(addresses.size()), scalars_.data(),
-                       static_cast<uint32_t>(scalars_.size()), workspace),
+  check(xhal_op_launch(stream, entry.op, addresses.data(), static_cast<uint32_t>(addresses.size()),
+                       scalars_.data(), static_cast<uint32_t>(scalars_.size()), workspace),
         name);
-  if (launch_blocking()) [[unlikely]] check(xhal_stream_synchronize(stream, XHAL_FOREVER), name);
+  if (launch_blocking()) [[unlikely]]
+    check(xhal_stream_synchronize(stream, XHAL_FOREVER), name);
 }
 
 bool OpCall::run() {
@@ -211,16 +212,20 @@ bool OpCall::run_rewritten(const OpEntry* found) {
       const uint32_t need = refused ? uint32_t(XHAL_NEED_CONTIGUOUS) : needs[operand].need;
       auto wanted = old.tensor ? old.tensor->scalar_type() : c10::ScalarType::Undefined;
       if (need & XHAL_NEED_DTYPE) wanted = scalar_type_of(needs[operand].code, needs[operand].bits);
-      const bool layout = old.tensor && (need & XHAL_NEED_CONTIGUOUS) && !old.tensor->is_contiguous();
-      const bool align = !refused && (need & XHAL_NEED_ALIGNED) && old.address % needs[operand].alignment_bytes != 0;
+      const bool layout =
+          old.tensor && (need & XHAL_NEED_CONTIGUOUS) && !old.tensor->is_contiguous();
+      const bool align = !refused && (need & XHAL_NEED_ALIGNED) &&
+                         old.address % needs[operand].alignment_bytes != 0;
       const bool change = old.tensor && (layout || align || wanted != old.tensor->scalar_type());
       if (change) {
-        // An operator may be in place: outputs are filled too, and an operand that comes twice stays one.
+        // An operator may be in place: outputs are filled too, and an operand that comes twice
+        // stays one.
         size_t twin = 0;
         while (twin < made.size() && origin[twin] != old.tensor->unsafeGetTensorImpl()) ++twin;
         if (twin == made.size()) {
           const at::Tensor tensor(*old.tensor);
-          made.push_back(at::empty_like(tensor, at::TensorOptions().dtype(wanted), at::MemoryFormat::Contiguous));
+          made.push_back(at::empty_like(tensor, at::TensorOptions().dtype(wanted),
+                                        at::MemoryFormat::Contiguous));
           origin.push_back(old.tensor->unsafeGetTensorImpl());
           copy_on_device(tensor, made.back());
         }

@@ -4,9 +4,10 @@
 //   call.attr(0, activation).in(a).in(b).absent().absent().out(out).scalar(alpha).scalar(beta);
 //   if (!call.run()) return on_host<at::_ops::mm>(a, b);
 //
-// Groups are given in the catalogue's order. run() submits to the device's current stream and returns true, or returns
-// false when the device cannot do it; nothing was submitted then. Before it gives up it tries once more with contiguous
-// operands. Tensors are borrowed and must outlive run().
+// Groups are given in the catalogue's order. run() submits to the device's current stream and
+// returns true, or returns false when the device cannot do it; nothing was submitted then. Before
+// it gives up it tries once more with contiguous operands. Tensors are borrowed and must outlive
+// run().
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -39,7 +40,8 @@ class OpCall {
   OpCall& absent();
 
   // A group of one that is no tensor object: memory with sizes and strides in elements.
-  OpCall& raw(const void* data, c10::ScalarType type, c10::IntArrayRef sizes, c10::IntArrayRef strides, bool output);
+  OpCall& raw(const void* data, c10::ScalarType type, c10::IntArrayRef sizes,
+              c10::IntArrayRef strides, bool output);
 
   OpCall& scalar(double value);
   OpCall& scalar(int64_t value);

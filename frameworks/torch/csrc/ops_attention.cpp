@@ -19,17 +19,19 @@ using OptTensor = std::optional<Tensor>;
 enum Choice : int64_t { kMath = 0, kOverrideable = 4 };  // sdp::SDPBackend
 
 bool fused(const Tensor& q, const Tensor& k, const Tensor& v, const OptTensor& mask) {
-  if (q.dim() != 4 || k.dim() != 4 || v.dim() != 4 || !is_float(q.scalar_type()) || q.numel() == 0 || k.numel() == 0) {
+  if (q.dim() != 4 || k.dim() != 4 || v.dim() != 4 || !is_float(q.scalar_type()) ||
+      q.numel() == 0 || k.numel() == 0) {
     return false;
   }
   if (mask && mask->defined() && mask->requires_grad()) return false;  // no gradient for the mask
-  return q.scalar_type() == k.scalar_type() && q.scalar_type() == v.scalar_type() && q.size(3) == k.size(3) &&
-         k.size(1) == v.size(1) && k.size(2) == v.size(2) && k.size(1) > 0 && q.size(1) % k.size(1) == 0 &&
-         q.size(0) == k.size(0) && q.size(0) == v.size(0);
+  return q.scalar_type() == k.scalar_type() && q.scalar_type() == v.scalar_type() &&
+         q.size(3) == k.size(3) && k.size(1) == v.size(1) && k.size(2) == v.size(2) &&
+         k.size(1) > 0 && q.size(1) % k.size(1) == 0 && q.size(0) == k.size(0) &&
+         q.size(0) == v.size(0);
 }
 
-int64_t choose(const Tensor& q, const Tensor& k, const Tensor& v, const OptTensor& mask, double, bool,
-               std::optional<double>, bool) {
+int64_t choose(const Tensor& q, const Tensor& k, const Tensor& v, const OptTensor& mask, double,
+               bool, std::optional<double>, bool) {
   return fused(q, k, v, mask) ? kOverrideable : kMath;
 }
 
@@ -37,10 +39,12 @@ int64_t choose(const Tensor& q, const Tensor& k, const Tensor& v, const OptTenso
 OptTensor scores_mask(const OptTensor& mask, const Tensor& q, const Tensor& k) {
   if (!mask || !mask->defined()) return std::nullopt;
   const bool as_is = mask->scalar_type() == at::kBool || mask->scalar_type() == q.scalar_type();
-  return (as_is ? *mask : mask->to(q.scalar_type())).expand({q.size(0), q.size(1), q.size(2), k.size(2)});
+  return (as_is ? *mask : mask->to(q.scalar_type()))
+      .expand({q.size(0), q.size(1), q.size(2), k.size(2)});
 }
 
-// [b, h, s, d] that lies as [b, s, h, d]: the transposition that every model does next costs nothing.
+// [b, h, s, d] that lies as [b, s, h, d]: the transposition that every model does next costs
+// nothing.
 Tensor heads_inside(const Tensor& like, int64_t d) {
   return new_like(like, {like.size(0), like.size(2), like.size(1), d}).transpose(1, 2);
 }
@@ -56,47 +60,57 @@ Tensor saved(const Philox& random) {
 }
 Philox restored(const Tensor& state) {
   const auto* words = state.const_data_ptr<int64_t>();
-  return {static_cast<uint64_t>(words[0]), static_cast<uint64_t>(words[1]), static_cast<uint64_t>(words[2])};
+  return {static_cast<uint64_t>(words[0]), static_cast<uint64_t>(words[1]),
+          static_cast<uint64_t>(words[2])};
 }
 
-using Forward = std::tuple<Tensor, Tensor, Tensor, Tensor, c10::SymInt, c10::SymInt, Tensor, Tensor, Tensor>;
+using Forward =
+    std::tuple<Tensor, Tensor, Tensor, Tensor, c10::SymInt, c10::SymInt, Tensor, Tensor, Tensor>;
 
-Forward attention(const Tensor& q, const Tensor& k, const Tensor& v, const OptTensor& bias, double dropout, bool causal,
-                  bool, std::optional<double> scale) {
+Forward attention(const Tensor& q, const Tensor& k, const Tensor& v, const OptTensor& bias,
+                  double dropout, bool causal, bool, std::optional<double> scale) {
   const Tensor out = heads_inside(q, v.size(3));
   const Tensor log_sum = new_tensor({q.size(0), q.size(1), q.size(2)}, at::kFloat, q.device());
   const OptTensor mask = scores_mask(bias, q, k);
   Philox random{0, 0};
   if (dropout > 0) {
-    random = take_random(std::nullopt, q.device().index(), q.size(0) * q.size(1) * q.size(2) * k.size(2));
+    random = take_random(std::nullopt, q.device().index(),
+                         q.size(0) * q.size(1) * q.size(2) * k.size(2));
   }
   OpCall call(XHAL_OP_sdpa, q);
   call.attr(0, causal).attr(1, scale.value_or(0)).attr(2, dropout);
   call.in(q).in(k).in(v).in(mask).out(out).out(log_sum).random(random);
-  TORCH_CHECK_NOT_IMPLEMENTED(call.run(), "scaled_dot_product_attention: the device has no fused attention for this: ",
-                              call.refusal(), "\n  Use: with torch.nn.attention.sdpa_kernel(SDPBackend.MATH)");
-  return {out, log_sum, Tensor(), Tensor(), q.size(2), k.size(2), saved(random), Tensor(), Tensor()};
+  TORCH_CHECK_NOT_IMPLEMENTED(
+      call.run(),
+      "scaled_dot_product_attention: the device has no fused attention for this: ", call.refusal(),
+      "\n  Use: with torch.nn.attention.sdpa_kernel(SDPBackend.MATH)");
+  return {out,       log_sum,       Tensor(), Tensor(), q.size(2),
+          k.size(2), saved(random), Tensor(), Tensor()};
 }
 
 using Backward = std::tuple<Tensor, Tensor, Tensor, Tensor>;
 
-Backward attention_backward(const Tensor& grad, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& bias,
-                            std::array<bool, 4> wanted, const Tensor& out, const Tensor& log_sum, const Tensor&,
-                            const Tensor&, int64_t, int64_t, double dropout, bool causal, const Tensor& state,
-                            const Tensor&, std::optional<double> scale) {
-  TORCH_CHECK_NOT_IMPLEMENTED(!wanted[3] || !bias.defined(), "fused attention has no gradient for the mask");
-  const Tensor dq = heads_inside(q, q.size(3)), dk = heads_inside(k, k.size(3)), dv = heads_inside(v, v.size(3));
+Backward attention_backward(const Tensor& grad, const Tensor& q, const Tensor& k, const Tensor& v,
+                            const Tensor& bias, std::array<bool, 4> wanted, const Tensor& out,
+                            const Tensor& log_sum, const Tensor&, const Tensor&, int64_t, int64_t,
+                            double dropout, bool causal, const Tensor& state, const Tensor&,
+                            std::optional<double> scale) {
+  TORCH_CHECK_NOT_IMPLEMENTED(!wanted[3] || !bias.defined(),
+                              "fused attention has no gradient for the mask");
+  const Tensor dq = heads_inside(q, q.size(3)), dk = heads_inside(k, k.size(3)),
+               dv = heads_inside(v, v.size(3));
   const OptTensor mask = scores_mask(bias.defined() ? OptTensor(bias) : std::nullopt, q, k);
   OpCall call(XHAL_OP_sdpa_grad, q);
   call.attr(0, causal).attr(1, scale.value_or(0)).attr(2, dropout);
   call.in(grad).in(q).in(k).in(v).in(out).in(log_sum).in(mask).out(dq).out(dk).out(dv);
   call.random(restored(state));
-  TORCH_CHECK_NOT_IMPLEMENTED(call.run(), "scaled_dot_product_attention backward: ", call.refusal());
+  TORCH_CHECK_NOT_IMPLEMENTED(call.run(),
+                              "scaled_dot_product_attention backward: ", call.refusal());
   return {dq, dk, dv, Tensor()};
 }
 
-int64_t choice_op(const Tensor& q, const Tensor& k, const Tensor& v, const OptTensor& mask, double dropout, bool causal,
-                  std::optional<double> scale, bool grouped) {
+int64_t choice_op(const Tensor& q, const Tensor& k, const Tensor& v, const OptTensor& mask,
+                  double dropout, bool causal, std::optional<double> scale, bool grouped) {
   return choose(q, k, v, mask, dropout, causal, scale, grouped);
 }
 

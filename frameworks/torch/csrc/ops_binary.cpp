@@ -36,7 +36,8 @@ using at::Scalar;
 using at::Tensor;
 constexpr int kNoAttribute = -1;
 
-// ---- f(tensor, tensor) and f(tensor, number), with at most attribute 0 -----------------------------------------------
+// ---- f(tensor, tensor) and f(tensor, number), with at most attribute 0
+// -----------------------------------------------
 
 template <uint32_t id, Types types, int attribute = kNoAttribute>
 struct Binary {
@@ -70,7 +71,8 @@ struct Binary {
 template <class Kernel, class Functional, class InPlace, class Out>
 void add_tensor_forms(torch::Library& m) {
   native<Functional, &Kernel::template functional<Functional, Tensor>>(m);
-  if constexpr (!std::is_void_v<InPlace>) native<InPlace, &Kernel::template in_place<InPlace, Tensor>>(m);
+  if constexpr (!std::is_void_v<InPlace>)
+    native<InPlace, &Kernel::template in_place<InPlace, Tensor>>(m);
   native<Out, &Kernel::template into<Out, Tensor>>(m);
 }
 
@@ -81,7 +83,8 @@ void add_scalar_forms(torch::Library& m) {
   if constexpr (!std::is_void_v<Out>) native<Out, &Kernel::template into<Out, Scalar>>(m);
 }
 
-// ---- a + alpha * b and a - alpha * b ---------------------------------------------------------------------------------
+// ---- a + alpha * b and a - alpha * b
+// ---------------------------------------------------------------------------------
 
 template <uint32_t id>
 struct Scaled {
@@ -127,7 +130,8 @@ Tensor rsub_scalar(const Tensor& self, const Scalar& other, const Scalar& alpha)
              : on_host<at::_ops::rsub_Scalar>(self, other, alpha);
 }
 
-// ---- division by rounding mode ---------------------------------------------------------------------------------------
+// ---- division by rounding mode
+// ---------------------------------------------------------------------------------------
 
 using Mode = std::optional<c10::string_view>;
 
@@ -139,13 +143,16 @@ bool run_div(const Tensor& self, const Tensor& other, const Mode& mode, Tensor& 
 }
 Tensor div_mode(const Tensor& self, const Tensor& other, Mode mode) {
   Tensor out;
-  return run_div(self, other, mode, out) ? out : on_host<at::_ops::div_Tensor_mode>(self, other, mode);
+  return run_div(self, other, mode, out) ? out
+                                         : on_host<at::_ops::div_Tensor_mode>(self, other, mode);
 }
 Tensor& div_mode_out(const Tensor& self, const Tensor& other, Mode mode, Tensor& out) {
-  return run_div(self, other, mode, out) ? out : on_host<at::_ops::div_out_mode>(self, other, mode, out);
+  return run_div(self, other, mode, out) ? out
+                                         : on_host<at::_ops::div_out_mode>(self, other, mode, out);
 }
 
-// ---- powers ----------------------------------------------------------------------------------------------------------
+// ---- powers
+// ----------------------------------------------------------------------------------------------------------
 
 bool run_pow(const Tensor& self, const Scalar& exponent, Tensor& out) {
   if (exponent.isComplex()) return false;
@@ -156,7 +163,8 @@ bool run_pow(const Tensor& self, const Scalar& exponent, Tensor& out) {
   }
   if (floating && e == 0.5) return Pointwise(XHAL_OP_sqrt, Types::common).operand(self).run(out);
   if (floating && e == -0.5) return Pointwise(XHAL_OP_rsqrt, Types::common).operand(self).run(out);
-  if (floating && e == -1) return Pointwise(XHAL_OP_reciprocal, Types::common).operand(self).run(out);
+  if (floating && e == -1)
+    return Pointwise(XHAL_OP_reciprocal, Types::common).operand(self).run(out);
   if (!floating && e < 0) return false;  // torch's error
   return Pointwise(XHAL_OP_pow, Types::common).operand(self).number(exponent).run(out);
 }
@@ -165,7 +173,9 @@ Tensor pow_scalar(const Tensor& self, const Scalar& exponent) {
   return run_pow(self, exponent, out) ? out : on_host<at::_ops::pow_Tensor_Scalar>(self, exponent);
 }
 Tensor& pow_scalar_out(const Tensor& self, const Scalar& exponent, Tensor& out) {
-  return run_pow(self, exponent, out) ? out : on_host<at::_ops::pow_Tensor_Scalar_out>(self, exponent, out);
+  return run_pow(self, exponent, out)
+             ? out
+             : on_host<at::_ops::pow_Tensor_Scalar_out>(self, exponent, out);
 }
 Tensor& pow_base_out(const Scalar& base, const Tensor& exponent, Tensor& out) {
   return Pointwise(XHAL_OP_pow, Types::common).number(base).operand(exponent).run(out)
@@ -183,24 +193,24 @@ Tensor remainder_base(const Scalar& self, const Tensor& other) {
 }  // namespace
 
 // X(ATen, catalogue, types): f, f_ and f.out with two tensors, all without overload name.
-#define XHAL_PLAIN(X)                    \
-  X(logical_and, logical_and, boolean)   \
-  X(logical_or, logical_or, boolean)     \
+#define XHAL_PLAIN(X)                  \
+  X(logical_and, logical_and, boolean) \
+  X(logical_or, logical_or, boolean)   \
   X(logical_xor, logical_xor, boolean)
 
 // X(ATen, catalogue, types): f.Tensor, f_.Tensor and f.Tensor_out.
-#define XHAL_OVERLOADED(X)                       \
-  X(eq, eq, boolean)                             \
-  X(ne, ne, boolean)                             \
-  X(lt, lt, boolean)                             \
-  X(le, le, boolean)                             \
-  X(gt, gt, boolean)                             \
-  X(ge, ge, boolean)                             \
-  X(remainder, remainder, common)                \
-  X(bitwise_and, bitwise_and, common)            \
-  X(bitwise_or, bitwise_or, common)              \
-  X(bitwise_xor, bitwise_xor, common)            \
-  X(bitwise_left_shift, shift_left, common)      \
+#define XHAL_OVERLOADED(X)                  \
+  X(eq, eq, boolean)                        \
+  X(ne, ne, boolean)                        \
+  X(lt, lt, boolean)                        \
+  X(le, le, boolean)                        \
+  X(gt, gt, boolean)                        \
+  X(ge, ge, boolean)                        \
+  X(remainder, remainder, common)           \
+  X(bitwise_and, bitwise_and, common)       \
+  X(bitwise_or, bitwise_or, common)         \
+  X(bitwise_xor, bitwise_xor, common)       \
+  X(bitwise_left_shift, shift_left, common) \
   X(bitwise_right_shift, shift_right, common)
 
 #define XHAL_COMPARISON(X) X(eq) X(ne) X(lt) X(le) X(gt) X(ge)
@@ -211,12 +221,14 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
   add_tensor_forms<Binary<XHAL_OP_##op, Types::types>, aten, aten##_, aten##_out>(m);
   XHAL_PLAIN(XHAL_ADD)
 #undef XHAL_ADD
-#define XHAL_ADD(aten, op, types) \
-  add_tensor_forms<Binary<XHAL_OP_##op, Types::types>, aten##_Tensor, aten##__Tensor, aten##_Tensor_out>(m);
+#define XHAL_ADD(aten, op, types)                                                     \
+  add_tensor_forms<Binary<XHAL_OP_##op, Types::types>, aten##_Tensor, aten##__Tensor, \
+                   aten##_Tensor_out>(m);
   XHAL_OVERLOADED(XHAL_ADD)
 #undef XHAL_ADD
-#define XHAL_ADD(op) \
-  add_scalar_forms<Binary<XHAL_OP_##op, Types::boolean>, op##_Scalar, op##__Scalar, op##_Scalar_out>(m);
+#define XHAL_ADD(op)                                                                \
+  add_scalar_forms<Binary<XHAL_OP_##op, Types::boolean>, op##_Scalar, op##__Scalar, \
+                   op##_Scalar_out>(m);
   XHAL_COMPARISON(XHAL_ADD)
 #undef XHAL_ADD
 
@@ -232,7 +244,8 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
   add_tensor_forms<FloorDivide, floor_divide, floor_divide__Tensor, floor_divide_out>(m);
   add_tensor_forms<Binary<XHAL_OP_maximum, Types::common>, maximum, void, maximum_out>(m);
   add_tensor_forms<Binary<XHAL_OP_minimum, Types::common>, minimum, void, minimum_out>(m);
-  add_tensor_forms<Binary<XHAL_OP_pow, Types::common>, pow_Tensor_Tensor, pow__Tensor, pow_Tensor_Tensor_out>(m);
+  add_tensor_forms<Binary<XHAL_OP_pow, Types::common>, pow_Tensor_Tensor, pow__Tensor,
+                   pow_Tensor_Tensor_out>(m);
   native<pow_Tensor_Scalar, &pow_scalar>(m);
   native<pow_Tensor_Scalar_out, &pow_scalar_out>(m);
   native<pow_Scalar_out, &pow_base_out>(m);

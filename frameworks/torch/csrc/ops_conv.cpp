@@ -29,11 +29,17 @@ using OptDouble = std::optional<double>;
 using Ints = c10::SmallVector<int64_t, 4>;
 using Sizes = c10::SmallVector<int64_t, 8>;
 
-// ---- convolution -----------------------------------------------------------------------------------------------------
+// ---- convolution
+// -----------------------------------------------------------------------------------------------------
 
-void set_geometry(OpCall& call, IntArrayRef stride, IntArrayRef padding, IntArrayRef dilation, bool transposed,
-                  IntArrayRef output_padding, int64_t groups) {
-  call.attr(0, stride).attr(1, padding).attr(2, dilation).attr(3, transposed).attr(4, output_padding).attr(5, groups);
+void set_geometry(OpCall& call, IntArrayRef stride, IntArrayRef padding, IntArrayRef dilation,
+                  bool transposed, IntArrayRef output_padding, int64_t groups) {
+  call.attr(0, stride)
+      .attr(1, padding)
+      .attr(2, dilation)
+      .attr(3, transposed)
+      .attr(4, output_padding)
+      .attr(5, groups);
 }
 
 Sizes convolved(const Tensor& input, const Tensor& weight, IntArrayRef stride, IntArrayRef padding,
@@ -41,35 +47,37 @@ Sizes convolved(const Tensor& input, const Tensor& weight, IntArrayRef stride, I
   Sizes sizes{input.size(0), transposed ? weight.size(1) * groups : weight.size(0)};
   for (int64_t d = 0; d + 2 < input.dim(); ++d) {
     const int64_t span = dilation[d] * (weight.size(d + 2) - 1) + 1;
-    sizes.push_back(transposed
-                        ? (input.size(d + 2) - 1) * stride[d] - 2 * padding[d] + span + output_padding[d]
-                        : (input.size(d + 2) + 2 * padding[d] - span) / stride[d] + 1);
+    sizes.push_back(transposed ? (input.size(d + 2) - 1) * stride[d] - 2 * padding[d] + span +
+                                     output_padding[d]
+                               : (input.size(d + 2) + 2 * padding[d] - span) / stride[d] + 1);
   }
   return sizes;
 }
 
 bool conv_usable(const Tensor& input, const Tensor& weight) {
-  return is_float(input.scalar_type()) && weight.scalar_type() == input.scalar_type() && input.dim() >= 3 &&
-         input.numel() > 0 && weight.numel() > 0;
+  return is_float(input.scalar_type()) && weight.scalar_type() == input.scalar_type() &&
+         input.dim() >= 3 && input.numel() > 0 && weight.numel() > 0;
 }
 
-Tensor convolution(const Tensor& input, const Tensor& weight, const OptTensor& bias, IntArrayRef stride,
-                   IntArrayRef padding, IntArrayRef dilation, bool transposed, IntArrayRef output_padding,
-                   int64_t groups) {
+Tensor convolution(const Tensor& input, const Tensor& weight, const OptTensor& bias,
+                   IntArrayRef stride, IntArrayRef padding, IntArrayRef dilation, bool transposed,
+                   IntArrayRef output_padding, int64_t groups) {
   if (conv_usable(input, weight)) {
-    const Tensor out =
-        new_like(input, convolved(input, weight, stride, padding, dilation, transposed, output_padding, groups));
+    const Tensor out = new_like(input, convolved(input, weight, stride, padding, dilation,
+                                                 transposed, output_padding, groups));
     OpCall call(XHAL_OP_conv, input);
     set_geometry(call, stride, padding, dilation, transposed, output_padding, groups);
     if (call.in(input).in(weight).in(bias).out(out).run()) return out;
   }
-  return convolution_on_host(input, weight, bias, stride, padding, dilation, transposed, output_padding, groups);
+  return convolution_on_host(input, weight, bias, stride, padding, dilation, transposed,
+                             output_padding, groups);
 }
 
-std::tuple<Tensor, Tensor, Tensor> convolution_backward(const Tensor& grad, const Tensor& input, const Tensor& weight,
-                                                        IntArrayRef stride, IntArrayRef padding, IntArrayRef dilation,
-                                                        bool transposed, IntArrayRef output_padding, int64_t groups,
-                                                        std::array<bool, 3> mask) {
+std::tuple<Tensor, Tensor, Tensor> convolution_backward(const Tensor& grad, const Tensor& input,
+                                                        const Tensor& weight, IntArrayRef stride,
+                                                        IntArrayRef padding, IntArrayRef dilation,
+                                                        bool transposed, IntArrayRef output_padding,
+                                                        int64_t groups, std::array<bool, 3> mask) {
   if (conv_usable(input, weight) && grad.scalar_type() == input.scalar_type()) {
     Tensor dinput, dweight, dbias;
     bool done = true;
@@ -92,22 +100,27 @@ std::tuple<Tensor, Tensor, Tensor> convolution_backward(const Tensor& grad, cons
     }
     if (done) return {dinput, dweight, dbias};
   }
-  return convolution_backward_on_host(grad, input, weight, stride, padding, dilation, transposed, output_padding,
-                                      groups, mask);
+  return convolution_backward_on_host(grad, input, weight, stride, padding, dilation, transposed,
+                                      output_padding, groups, mask);
 }
 
-// ---- pooling ---------------------------------------------------------------------------------------------------------
+// ---- pooling
+// ---------------------------------------------------------------------------------------------------------
 
 Ints pair(IntArrayRef values, int64_t fallback) {
   if (values.empty()) return {fallback, fallback};
   return values.size() == 1 ? Ints{values[0], values[0]} : Ints(values.begin(), values.end());
 }
-Ints pair_or(IntArrayRef values, const Ints& fallback) { return values.empty() ? fallback : pair(values, 0); }
+Ints pair_or(IntArrayRef values, const Ints& fallback) {
+  return values.empty() ? fallback : pair(values, 0);
+}
 
-int64_t pooled(int64_t input, int64_t kernel, int64_t stride, int64_t padding, int64_t dilation, bool ceil) {
+int64_t pooled(int64_t input, int64_t kernel, int64_t stride, int64_t padding, int64_t dilation,
+               bool ceil) {
   const int64_t span = dilation * (kernel - 1) + 1;
   int64_t out = (input + 2 * padding - span + (ceil ? stride - 1 : 0)) / stride + 1;
-  if (ceil && (out - 1) * stride >= input + padding) --out;  // the last window starts inside the input
+  if (ceil && (out - 1) * stride >= input + padding)
+    --out;  // the last window starts inside the input
   return out;
 }
 
@@ -123,11 +136,13 @@ Sizes with_plane(const Tensor& self, int64_t h, int64_t w) {
   return sizes;
 }
 
-std::tuple<Tensor&, Tensor&> max_pool_out(const Tensor& self, IntArrayRef kernel, IntArrayRef stride,
-                                          IntArrayRef padding, IntArrayRef dilation, bool ceil, Tensor& out,
+std::tuple<Tensor&, Tensor&> max_pool_out(const Tensor& self, IntArrayRef kernel,
+                                          IntArrayRef stride, IntArrayRef padding,
+                                          IntArrayRef dilation, bool ceil, Tensor& out,
                                           Tensor& indices) {
   if (planes(self)) {
-    const Ints k = pair(kernel, 1), s = pair_or(stride, k), p = pair(padding, 0), d = pair(dilation, 1);
+    const Ints k = pair(kernel, 1), s = pair_or(stride, k), p = pair(padding, 0),
+               d = pair(dilation, 1);
     const Sizes sizes = with_plane(self, pooled(self.size(-2), k[0], s[0], p[0], d[0], ceil),
                                    pooled(self.size(-1), k[1], s[1], p[1], d[1], ceil));
     at::native::resize_output(out, sizes);
@@ -137,44 +152,53 @@ std::tuple<Tensor&, Tensor&> max_pool_out(const Tensor& self, IntArrayRef kernel
     call.attr(0, k).attr(1, s).attr(2, p).attr(3, d).attr(4, ceil);
     if (call.in(from).out(to).out(where).run()) return {out, indices};
   }
-  return on_host<at::_ops::max_pool2d_with_indices_out>(self, kernel, stride, padding, dilation, ceil, out, indices);
+  return on_host<at::_ops::max_pool2d_with_indices_out>(self, kernel, stride, padding, dilation,
+                                                        ceil, out, indices);
 }
 
-Tensor& max_pool_backward_out(const Tensor& grad, const Tensor& self, IntArrayRef kernel, IntArrayRef stride,
-                              IntArrayRef padding, IntArrayRef dilation, bool ceil, const Tensor& indices,
-                              Tensor& out) {
+Tensor& max_pool_backward_out(const Tensor& grad, const Tensor& self, IntArrayRef kernel,
+                              IntArrayRef stride, IntArrayRef padding, IntArrayRef dilation,
+                              bool ceil, const Tensor& indices, Tensor& out) {
   if (planes(self) && grad.scalar_type() == self.scalar_type()) {
     at::native::resize_output(out, self.sizes());
     const Tensor from = batched(grad), to = batched(out), where = batched(indices);
     OpCall call(XHAL_OP_max_pool_grad, self);
     if (call.in(from).in(where).out(to).run()) return out;
   }
-  return on_host<at::_ops::max_pool2d_with_indices_backward_grad_input>(grad, self, kernel, stride, padding, dilation,
-                                                                        ceil, indices, out);
+  return on_host<at::_ops::max_pool2d_with_indices_backward_grad_input>(
+      grad, self, kernel, stride, padding, dilation, ceil, indices, out);
 }
 
-void set_average(OpCall& call, const Ints& k, const Ints& s, const Ints& p, bool ceil, bool count_padding,
-                 std::optional<int64_t> divisor) {
-  call.attr(0, k).attr(1, s).attr(2, p).attr(3, ceil).attr(4, count_padding).attr(5, divisor.value_or(0));
+void set_average(OpCall& call, const Ints& k, const Ints& s, const Ints& p, bool ceil,
+                 bool count_padding, std::optional<int64_t> divisor) {
+  call.attr(0, k)
+      .attr(1, s)
+      .attr(2, p)
+      .attr(3, ceil)
+      .attr(4, count_padding)
+      .attr(5, divisor.value_or(0));
 }
 
-Tensor& avg_pool_out(const Tensor& self, IntArrayRef kernel, IntArrayRef stride, IntArrayRef padding, bool ceil,
-                     bool count_padding, std::optional<int64_t> divisor, Tensor& out) {
+Tensor& avg_pool_out(const Tensor& self, IntArrayRef kernel, IntArrayRef stride,
+                     IntArrayRef padding, bool ceil, bool count_padding,
+                     std::optional<int64_t> divisor, Tensor& out) {
   if (planes(self)) {
     const Ints k = pair(kernel, 1), s = pair_or(stride, k), p = pair(padding, 0);
-    at::native::resize_output(out, with_plane(self, pooled(self.size(-2), k[0], s[0], p[0], 1, ceil),
-                                              pooled(self.size(-1), k[1], s[1], p[1], 1, ceil)));
+    at::native::resize_output(out,
+                              with_plane(self, pooled(self.size(-2), k[0], s[0], p[0], 1, ceil),
+                                         pooled(self.size(-1), k[1], s[1], p[1], 1, ceil)));
     const Tensor from = batched(self), to = batched(out);
     OpCall call(XHAL_OP_avg_pool, self);
     set_average(call, k, s, p, ceil, count_padding, divisor);
     if (call.in(from).out(to).run()) return out;
   }
-  return on_host<at::_ops::avg_pool2d_out>(self, kernel, stride, padding, ceil, count_padding, divisor, out);
+  return on_host<at::_ops::avg_pool2d_out>(self, kernel, stride, padding, ceil, count_padding,
+                                           divisor, out);
 }
 
-Tensor& avg_pool_backward_out(const Tensor& grad, const Tensor& self, IntArrayRef kernel, IntArrayRef stride,
-                              IntArrayRef padding, bool ceil, bool count_padding, std::optional<int64_t> divisor,
-                              Tensor& out) {
+Tensor& avg_pool_backward_out(const Tensor& grad, const Tensor& self, IntArrayRef kernel,
+                              IntArrayRef stride, IntArrayRef padding, bool ceil,
+                              bool count_padding, std::optional<int64_t> divisor, Tensor& out) {
   if (planes(self) && grad.scalar_type() == self.scalar_type()) {
     const Ints k = pair(kernel, 1), s = pair_or(stride, k), p = pair(padding, 0);
     at::native::resize_output(out, self.sizes());
@@ -183,8 +207,8 @@ Tensor& avg_pool_backward_out(const Tensor& grad, const Tensor& self, IntArrayRe
     set_average(call, k, s, p, ceil, count_padding, divisor);
     if (call.in(from).out(to).run()) return out;
   }
-  return on_host<at::_ops::avg_pool2d_backward_grad_input>(grad, self, kernel, stride, padding, ceil, count_padding,
-                                                           divisor, out);
+  return on_host<at::_ops::avg_pool2d_backward_grad_input>(grad, self, kernel, stride, padding,
+                                                           ceil, count_padding, divisor, out);
 }
 
 Tensor adaptive_pool(const Tensor& self, IntArrayRef size) {
@@ -206,7 +230,8 @@ Tensor adaptive_pool_backward(const Tensor& grad, const Tensor& self) {
   return on_host<at::_ops::_adaptive_avg_pool2d_backward>(grad, self);
 }
 
-// ---- resampling ------------------------------------------------------------------------------------------------------
+// ---- resampling
+// ------------------------------------------------------------------------------------------------------
 
 // The operators scale by the ratio of sizes; torch may have been given another factor.
 bool plain_scale(IntArrayRef input, IntArrayRef output, OptDouble h, OptDouble w) {
@@ -224,8 +249,8 @@ Tensor& nearest_out(const Tensor& self, IntArrayRef size, OptDouble h, OptDouble
   }
   return on_host<at::_ops::upsample_nearest2d_out>(self, size, h, w, out);
 }
-Tensor& nearest_backward_out(const Tensor& grad, IntArrayRef size, IntArrayRef input, OptDouble h, OptDouble w,
-                             Tensor& out) {
+Tensor& nearest_backward_out(const Tensor& grad, IntArrayRef size, IntArrayRef input, OptDouble h,
+                             OptDouble w, Tensor& out) {
   if (grad.dim() == 4 && planes(grad) && plain_scale(input, size, h, w)) {
     at::native::resize_output(out, input);
     OpCall call(XHAL_OP_upsample_nearest_grad, grad);
@@ -233,7 +258,8 @@ Tensor& nearest_backward_out(const Tensor& grad, IntArrayRef size, IntArrayRef i
   }
   return on_host<at::_ops::upsample_nearest2d_backward_grad_input>(grad, size, input, h, w, out);
 }
-Tensor& bilinear_out(const Tensor& self, IntArrayRef size, bool corners, OptDouble h, OptDouble w, Tensor& out) {
+Tensor& bilinear_out(const Tensor& self, IntArrayRef size, bool corners, OptDouble h, OptDouble w,
+                     Tensor& out) {
   if (self.dim() == 4 && planes(self) && (corners || plain_scale(self.sizes(), size, h, w))) {
     at::native::resize_output(out, with_plane(self, size[0], size[1]));
     OpCall call(XHAL_OP_upsample_bilinear, self);
@@ -241,14 +267,15 @@ Tensor& bilinear_out(const Tensor& self, IntArrayRef size, bool corners, OptDoub
   }
   return on_host<at::_ops::upsample_bilinear2d_out>(self, size, corners, h, w, out);
 }
-Tensor& bilinear_backward_out(const Tensor& grad, IntArrayRef size, IntArrayRef input, bool corners, OptDouble h,
-                              OptDouble w, Tensor& out) {
+Tensor& bilinear_backward_out(const Tensor& grad, IntArrayRef size, IntArrayRef input, bool corners,
+                              OptDouble h, OptDouble w, Tensor& out) {
   if (grad.dim() == 4 && planes(grad) && (corners || plain_scale(input, size, h, w))) {
     at::native::resize_output(out, input);
     OpCall call(XHAL_OP_upsample_bilinear_grad, grad);
     if (call.attr(0, corners).in(grad).out(out).run()) return out;
   }
-  return on_host<at::_ops::upsample_bilinear2d_backward_grad_input>(grad, size, input, corners, h, w, out);
+  return on_host<at::_ops::upsample_bilinear2d_backward_grad_input>(grad, size, input, corners, h,
+                                                                    w, out);
 }
 
 }  // namespace

@@ -27,24 +27,48 @@ bool pattern_of(const Scalar& value, c10::ScalarType type, uint64_t* pattern) {
   *pattern = 0;
   const auto store = [&](auto element) { std::memcpy(pattern, &element, sizeof element); };
   switch (type) {
-    case at::kFloat: store(value.to<float>()); return true;
-    case at::kDouble: store(value.to<double>()); return true;
-    case at::kHalf: store(value.to<at::Half>()); return true;
-    case at::kBFloat16: store(value.to<at::BFloat16>()); return true;
-    case at::kLong: store(value.to<int64_t>()); return true;
-    case at::kInt: store(value.to<int32_t>()); return true;
-    case at::kShort: store(value.to<int16_t>()); return true;
-    case at::kChar: store(value.to<int8_t>()); return true;
-    case at::kByte: store(value.to<uint8_t>()); return true;
-    case at::kBool: store(uint8_t(value.to<bool>())); return true;
-    case at::kComplexFloat: store(value.to<c10::complex<float>>()); return true;
-    default: return false;
+    case at::kFloat:
+      store(value.to<float>());
+      return true;
+    case at::kDouble:
+      store(value.to<double>());
+      return true;
+    case at::kHalf:
+      store(value.to<at::Half>());
+      return true;
+    case at::kBFloat16:
+      store(value.to<at::BFloat16>());
+      return true;
+    case at::kLong:
+      store(value.to<int64_t>());
+      return true;
+    case at::kInt:
+      store(value.to<int32_t>());
+      return true;
+    case at::kShort:
+      store(value.to<int16_t>());
+      return true;
+    case at::kChar:
+      store(value.to<int8_t>());
+      return true;
+    case at::kByte:
+      store(value.to<uint8_t>());
+      return true;
+    case at::kBool:
+      store(uint8_t(value.to<bool>()));
+      return true;
+    case at::kComplexFloat:
+      store(value.to<c10::complex<float>>());
+      return true;
+    default:
+      return false;
   }
 }
 
 bool is_zero(const Scalar& value) {
-  return !value.isComplex() && (value.isFloatingPoint() ? value.toDouble() == 0 && !std::signbit(value.toDouble())
-                                                        : value.toLong() == 0);
+  return !value.isComplex() &&
+         (value.isFloatingPoint() ? value.toDouble() == 0 && !std::signbit(value.toDouble())
+                                  : value.toLong() == 0);
 }
 
 bool run_fill(Tensor& self, const Scalar& value) {
@@ -54,7 +78,8 @@ bool run_fill(Tensor& self, const Scalar& value) {
   if (self.is_non_overlapping_and_dense()) {
     const uint32_t width = self.element_size() > 8 ? 8 : static_cast<uint32_t>(self.element_size());
     xhal_stream* stream = current_stream(self.device().index());
-    check(xhal_stream_fill(stream, address_of(self), self.nbytes(), pattern, width), "filling a tensor");
+    check(xhal_stream_fill(stream, address_of(self), self.nbytes(), pattern, width),
+          "filling a tensor");
     return true;
   }
   const auto type = same_width(self.scalar_type());
@@ -71,8 +96,8 @@ Tensor& fill_scalar(Tensor& self, const Scalar& value) {
   return run_fill(self, value) ? self : on_host<at::_ops::fill__Scalar>(self, value);
 }
 Tensor& fill_tensor(Tensor& self, const Tensor& value) {
-  TORCH_CHECK(value.dim() == 0, "fill_ only supports 0-dimension value tensor but got tensor with ", value.dim(),
-              " dimensions.");
+  TORCH_CHECK(value.dim() == 0, "fill_ only supports 0-dimension value tensor but got tensor with ",
+              value.dim(), " dimensions.");
   if (value.is_cpu()) return fill_scalar(self, value.item());
   return self.copy_(value.expand(self.sizes()));
 }
@@ -80,13 +105,15 @@ Tensor& zero(Tensor& self) { return run_fill(self, 0) ? self : on_host<at::_ops:
 
 Tensor& arange(const Scalar& start, const Scalar& end, const Scalar& step, Tensor& out) {
   const double from = start.toDouble(), to = end.toDouble(), by = step.toDouble();
-  const bool legal = std::isfinite(from) && std::isfinite(to) && ((by > 0 && to >= from) || (by < 0 && to <= from));
+  const bool legal = std::isfinite(from) && std::isfinite(to) &&
+                     ((by > 0 && to >= from) || (by < 0 && to <= from));
   if (!legal || !is_native(out.scalar_type())) {
     return on_host<at::_ops::arange_start_out>(start, end, step, out);
   }
   const bool integers = start.isIntegral(false) && end.isIntegral(false) && step.isIntegral(false);
-  const int64_t size = integers ? (end.toLong() - start.toLong() + step.toLong() - (by > 0 ? 1 : -1)) / step.toLong()
-                                : static_cast<int64_t>(std::ceil((to - from) / by));
+  const int64_t size =
+      integers ? (end.toLong() - start.toLong() + step.toLong() - (by > 0 ? 1 : -1)) / step.toLong()
+               : static_cast<int64_t>(std::ceil((to - from) / by));
   if (out.numel() != size) at::native::resize_output(out, {size});
   OpCall call(XHAL_OP_arange, out);
   if (call.out(out).scalar(start).scalar(step).run()) return out;

@@ -1,5 +1,5 @@
-// Lists of tensors in one launch. What the operators do not cover (mixed types, strides, different scalars) goes tensor
-// by tensor through torch's own loops, which reach the device again.
+// Lists of tensors in one launch. What the operators do not cover (mixed types, strides, different
+// scalars) goes tensor by tensor through torch's own loops, which reach the device again.
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/_foreach_add_native.h>
 #include <ATen/ops/_foreach_add_ops.h>
@@ -35,7 +35,8 @@ using at::TensorList;
 using Tensors = std::vector<Tensor>;
 namespace slow = at::native;
 
-// Whether one launch does it: one device, one float type, contiguous, sizes equal position by position.
+// Whether one launch does it: one device, one float type, contiguous, sizes equal position by
+// position.
 bool even(TensorList self, std::initializer_list<TensorList> others = {}) {
   if (self.empty()) return false;
   const auto type = self[0].scalar_type();
@@ -73,7 +74,8 @@ std::optional<Scalar> only(at::ArrayRef<Scalar> values) {
   return values.empty() ? std::nullopt : std::optional<Scalar>(values[0]);
 }
 
-// ---- x * alpha + y * beta --------------------------------------------------------------------------------------------
+// ---- x * alpha + y * beta
+// --------------------------------------------------------------------------------------------
 
 bool axpby(TensorList x, TensorList y, TensorList out, const Scalar& alpha, const Scalar& beta) {
   OpCall call(XHAL_OP_multi_axpby, x[0]);
@@ -126,14 +128,16 @@ void sub_list_(TensorList self, TensorList other, const Scalar& alpha) {
   slow::foreach_tensor_sub_list_kernel_slow_(self, other, alpha);
 }
 
-// ---- products and quotients ------------------------------------------------------------------------------------------
+// ---- products and quotients
+// ------------------------------------------------------------------------------------------
 
 bool multiply(TensorList x, TensorList y, TensorList out, const Scalar& factor) {
   OpCall call(XHAL_OP_multi_mul, x[0]);
   return call.in(x).in(y).absent().out(out).scalar(factor.toDouble()).run();
 }
 bool multiply_by(TensorList x, const Tensor& factor, TensorList out) {
-  if (factor.dim() != 0 || factor.device() != x[0].device() || !is_float(factor.scalar_type())) return false;
+  if (factor.dim() != 0 || factor.device() != x[0].device() || !is_float(factor.scalar_type()))
+    return false;
   const Tensor same = factor.to(x[0].scalar_type());
   OpCall call(XHAL_OP_multi_mul, x[0]);
   return call.in(x).in(TensorList()).in(same).out(out).run();
@@ -205,7 +209,8 @@ void div_scalars_(TensorList self, at::ArrayRef<Scalar> values) {
   slow::foreach_tensor_div_scalarlist_kernel_slow_(self, values);
 }
 
-// ---- three lists -----------------------------------------------------------------------------------------------------
+// ---- three lists
+// -----------------------------------------------------------------------------------------------------
 
 bool lerp(TensorList self, TensorList end, TensorList out, const Scalar& weight) {
   OpCall call(XHAL_OP_multi_lerp, self[0]);
@@ -234,7 +239,9 @@ void addcmul_(TensorList self, TensorList a, TensorList b, const Scalar& value) 
 }
 void addcmul_scalars_(TensorList self, TensorList a, TensorList b, at::ArrayRef<Scalar> values) {
   const auto value = only(values);
-  if (value && values.size() == self.size() && accumulate(XHAL_OP_multi_addcmul, self, a, b, *value)) return;
+  if (value && values.size() == self.size() &&
+      accumulate(XHAL_OP_multi_addcmul, self, a, b, *value))
+    return;
   slow::foreach_tensor_addcmul_scalarlist_slow_(self, a, b, values);
 }
 void addcdiv_(TensorList self, TensorList a, TensorList b, const Scalar& value) {
@@ -243,11 +250,14 @@ void addcdiv_(TensorList self, TensorList a, TensorList b, const Scalar& value) 
 }
 void addcdiv_scalars_(TensorList self, TensorList a, TensorList b, at::ArrayRef<Scalar> values) {
   const auto value = only(values);
-  if (value && values.size() == self.size() && accumulate(XHAL_OP_multi_addcdiv, self, a, b, *value)) return;
+  if (value && values.size() == self.size() &&
+      accumulate(XHAL_OP_multi_addcdiv, self, a, b, *value))
+    return;
   slow::foreach_tensor_addcdiv_scalarlist_slow_(self, a, b, values);
 }
 
-// ---- one list --------------------------------------------------------------------------------------------------------
+// ---- one list
+// --------------------------------------------------------------------------------------------------------
 
 bool square_root(TensorList self, TensorList out) {
   OpCall call(XHAL_OP_multi_sqrt, self[0]);
@@ -280,8 +290,8 @@ void copy_(TensorList self, TensorList source, bool non_blocking) {
   for (size_t i = 0; one && i < self.size(); ++i) {
     one = self[i].device().type() == kXhal && self[i].device() == self[0].device() &&
           source[i].device() == self[0].device() && is_native(self[i].scalar_type()) &&
-          is_native(source[i].scalar_type()) && self[i].is_contiguous() && source[i].is_contiguous() &&
-          self[i].sizes().equals(source[i].sizes());
+          is_native(source[i].scalar_type()) && self[i].is_contiguous() &&
+          source[i].is_contiguous() && self[i].sizes().equals(source[i].sizes());
   }
   if (one) {
     OpCall call(XHAL_OP_multi_copy, self[0]);

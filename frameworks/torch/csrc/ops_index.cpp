@@ -42,7 +42,8 @@ Tensor bits(const Tensor& tensor) {
   return type == tensor.scalar_type() ? tensor : reinterpret_as(tensor, type);
 }
 
-// ---- rows by a list --------------------------------------------------------------------------------------------------
+// ---- rows by a list
+// --------------------------------------------------------------------------------------------------
 
 bool run_index_select(const Tensor& self, int64_t dim, const Tensor& index, Tensor& out) {
   if (!movable(self) || !is_index(index) || self.dim() == 0 || index.dim() > 1) return false;
@@ -60,13 +61,18 @@ bool run_index_select(const Tensor& self, int64_t dim, const Tensor& index, Tens
 }
 Tensor index_select(const Tensor& self, int64_t dim, const Tensor& index) {
   Tensor out;
-  return run_index_select(self, dim, index, out) ? out : on_host<at::_ops::index_select>(self, dim, index);
+  return run_index_select(self, dim, index, out)
+             ? out
+             : on_host<at::_ops::index_select>(self, dim, index);
 }
 Tensor& index_select_out(const Tensor& self, int64_t dim, const Tensor& index, Tensor& out) {
-  return run_index_select(self, dim, index, out) ? out : on_host<at::_ops::index_select_out>(self, dim, index, out);
+  return run_index_select(self, dim, index, out)
+             ? out
+             : on_host<at::_ops::index_select_out>(self, dim, index, out);
 }
 
-Tensor embedding_backward(const Tensor& grad, const Tensor& indices, int64_t rows, int64_t padding, bool by_frequency) {
+Tensor embedding_backward(const Tensor& grad, const Tensor& indices, int64_t rows, int64_t padding,
+                          bool by_frequency) {
   if (!by_frequency && is_float(grad.scalar_type()) && is_index(indices) && grad.dim() > 0) {
     const int64_t width = grad.size(-1);
     const Tensor out = new_like(grad, {rows, width});
@@ -77,7 +83,8 @@ Tensor embedding_backward(const Tensor& grad, const Tensor& indices, int64_t row
   return on_host<at::_ops::embedding_dense_backward>(grad, indices, rows, padding, by_frequency);
 }
 
-// ---- advanced indexing -----------------------------------------------------------------------------------------------
+// ---- advanced indexing
+// -----------------------------------------------------------------------------------------------
 
 struct Advanced {
   Tensor self;                         // with the indexed dims adjacent
@@ -90,8 +97,9 @@ struct Advanced {
 bool resolve(const Tensor& self, const IndexList& list, Advanced& plan) {
   if (!movable(self) || self.dim() == 0) return false;
   at::native::checkIndexTensorTypes(list, /*allow_int=*/true);
-  TORCH_CHECK_INDEX(list.size() <= static_cast<size_t>(self.dim()), "too many indices for tensor of dimension ",
-                    self.dim(), " (got ", list.size(), ")");
+  TORCH_CHECK_INDEX(list.size() <= static_cast<size_t>(self.dim()),
+                    "too many indices for tensor of dimension ", self.dim(), " (got ", list.size(),
+                    ")");
   std::vector<Tensor> indices = at::native::expandTensors(self, list, /*ensure_same_device=*/true);
   indices = at::expand_outplace(indices);
   indices.resize(self.dim());
@@ -109,7 +117,8 @@ bool resolve(const Tensor& self, const IndexList& list, Advanced& plan) {
       for (int64_t size : indices[d].sizes()) plan.sizes.push_back(size);
     }
     plan.dims.push_back(d);
-    plan.indices.push_back(indices[d].scalar_type() == at::kLong ? indices[d] : indices[d].to(at::kLong));
+    plan.indices.push_back(indices[d].scalar_type() == at::kLong ? indices[d]
+                                                                 : indices[d].to(at::kLong));
   }
   return !plan.dims.empty();
 }
@@ -126,11 +135,13 @@ Tensor index(const Tensor& self, const IndexList& list) {
 }
 
 // One mask and one value need no indices, and no waiting for their number.
-bool run_as_masked_fill(Tensor& self, const IndexList& list, const Tensor& values, bool accumulate) {
+bool run_as_masked_fill(Tensor& self, const IndexList& list, const Tensor& values,
+                        bool accumulate) {
   if (accumulate || values.numel() != 1 || list.size() != 1) return false;
   const std::optional<Tensor> only = list.get(0);
   if (!only || only->scalar_type() != at::kBool || !on_device(*only) || only->dim() > self.dim() ||
-      !only->sizes().equals(self.sizes().slice(0, only->dim())) || values.scalar_type() != self.scalar_type()) {
+      !only->sizes().equals(self.sizes().slice(0, only->dim())) ||
+      values.scalar_type() != self.scalar_type()) {
     return false;
   }
   Tensor mask = *only;
@@ -139,15 +150,22 @@ bool run_as_masked_fill(Tensor& self, const IndexList& list, const Tensor& value
   return true;
 }
 
-Tensor& index_put(Tensor& self, const IndexList& list, const Tensor& values, bool accumulate, bool unsafe) {
+Tensor& index_put(Tensor& self, const IndexList& list, const Tensor& values, bool accumulate,
+                  bool unsafe) {
   Advanced plan;
   if (run_as_masked_fill(self, list, values, accumulate)) return self;
-  if (values.scalar_type() == self.scalar_type() && (!accumulate || is_native(self.scalar_type())) &&
+  if (values.scalar_type() == self.scalar_type() &&
+      (!accumulate || is_native(self.scalar_type())) &&
       (on_device(values) || values.numel() == 1) && resolve(self, list, plan)) {
     const Tensor given = on_device(values) ? values : values.to(self.device());
     const Tensor source = bits(given.expand(plan.sizes)), target = bits(plan.self);
     OpCall call(XHAL_OP_index_put, self);
-    call.attr(0, plan.dims).attr(1, accumulate).in(target).in(source).in(at::TensorList(plan.indices)).out(target);
+    call.attr(0, plan.dims)
+        .attr(1, accumulate)
+        .in(target)
+        .in(source)
+        .in(at::TensorList(plan.indices))
+        .out(target);
     if (call.run()) return self;
   }
   return on_host<at::_ops::_index_put_impl_>(self, list, values, accumulate, unsafe);
@@ -181,22 +199,25 @@ Tensor masked_select(const Tensor& self, const Tensor& mask) {
   return on_host<at::_ops::masked_select>(self, mask);
 }
 
-// ---- element by element ----------------------------------------------------------------------------------------------
+// ---- element by element
+// ----------------------------------------------------------------------------------------------
 
 Tensor& gather_out(const Tensor& self, int64_t dim, const Tensor& index, bool sparse, Tensor& out) {
   if (movable(self) && is_index(index) && out.scalar_type() == self.scalar_type()) {
     at::native::resize_output(out, index.sizes());
-    const Tensor from = at_least_1d(bits(self)), to = at_least_1d(bits(out)), where = at_least_1d(index);
+    const Tensor from = at_least_1d(bits(self)), to = at_least_1d(bits(out)),
+                 where = at_least_1d(index);
     OpCall call(XHAL_OP_gather, self);
-    if (call.attr(0, c10::maybe_wrap_dim(dim, from.dim())).in(from).in(where).out(to).run()) return out;
+    if (call.attr(0, c10::maybe_wrap_dim(dim, from.dim())).in(from).in(where).out(to).run())
+      return out;
   }
   return on_host<at::_ops::gather_out>(self, dim, index, sparse, out);
 }
 
 enum Reduce : int64_t { kSet = 0, kAdd = 1, kMultiply = 2 };
 
-bool run_scatter(const Tensor& self, int64_t dim, const Tensor& index, const Tensor* source, const Scalar* value,
-                 int64_t reduce, Tensor& out) {
+bool run_scatter(const Tensor& self, int64_t dim, const Tensor& index, const Tensor* source,
+                 const Scalar* value, int64_t reduce, Tensor& out) {
   if (!on_device(self) || !is_native(self.scalar_type()) || !is_index(index) || reduce < 0 ||
       out.scalar_type() != self.scalar_type()) {
     return false;
@@ -214,7 +235,8 @@ bool run_scatter(const Tensor& self, int64_t dim, const Tensor& index, const Ten
   if (source) {
     // The source may be larger than the index; only its front is read.
     part = at_least_1d(*source);
-    call.raw(reinterpret_cast<const void*>(address_of(part)), part.scalar_type(), where.sizes(), part.strides(), false);
+    call.raw(reinterpret_cast<const void*>(address_of(part)), part.scalar_type(), where.sizes(),
+             part.strides(), false);
   } else {
     call.absent();
   }
@@ -228,42 +250,52 @@ int64_t reduce_of(c10::string_view name) {
   return name == "multiply" ? int64_t(kMultiply) : -1;
 }
 
-Tensor& scatter_src_out(const Tensor& self, int64_t dim, const Tensor& index, const Tensor& source, Tensor& out) {
+Tensor& scatter_src_out(const Tensor& self, int64_t dim, const Tensor& index, const Tensor& source,
+                        Tensor& out) {
   return run_scatter(self, dim, index, &source, nullptr, kSet, out)
              ? out
              : on_host<at::_ops::scatter_src_out>(self, dim, index, source, out);
 }
-Tensor& scatter_value_out(const Tensor& self, int64_t dim, const Tensor& index, const Scalar& value, Tensor& out) {
+Tensor& scatter_value_out(const Tensor& self, int64_t dim, const Tensor& index, const Scalar& value,
+                          Tensor& out) {
   return run_scatter(self, dim, index, nullptr, &value, kSet, out)
              ? out
              : on_host<at::_ops::scatter_value_out>(self, dim, index, value, out);
 }
-Tensor& scatter_reduce_out(const Tensor& self, int64_t dim, const Tensor& index, const Tensor& source,
-                           c10::string_view reduce, Tensor& out) {
+Tensor& scatter_reduce_out(const Tensor& self, int64_t dim, const Tensor& index,
+                           const Tensor& source, c10::string_view reduce, Tensor& out) {
   return run_scatter(self, dim, index, &source, nullptr, reduce_of(reduce), out)
              ? out
              : on_host<at::_ops::scatter_reduce_out>(self, dim, index, source, reduce, out);
 }
-Tensor& scatter_add_out(const Tensor& self, int64_t dim, const Tensor& index, const Tensor& source, Tensor& out) {
+Tensor& scatter_add_out(const Tensor& self, int64_t dim, const Tensor& index, const Tensor& source,
+                        Tensor& out) {
   return run_scatter(self, dim, index, &source, nullptr, kAdd, out)
              ? out
              : on_host<at::_ops::scatter_add_out>(self, dim, index, source, out);
 }
 
-Tensor& index_add_out(const Tensor& self, int64_t dim, const Tensor& index, const Tensor& source, const Scalar& alpha,
-                      Tensor& out) {
-  if (on_device(self) && is_native(self.scalar_type()) && is_index(index) && self.dim() > 0 && index.dim() <= 1 &&
-      source.scalar_type() == self.scalar_type() && out.scalar_type() == self.scalar_type()) {
+Tensor& index_add_out(const Tensor& self, int64_t dim, const Tensor& index, const Tensor& source,
+                      const Scalar& alpha, Tensor& out) {
+  if (on_device(self) && is_native(self.scalar_type()) && is_index(index) && self.dim() > 0 &&
+      index.dim() <= 1 && source.scalar_type() == self.scalar_type() &&
+      out.scalar_type() == self.scalar_type()) {
     at::native::resize_output(out, self.sizes());
     const Tensor rows = at_least_1d(index);
     OpCall call(XHAL_OP_index_add, self);
-    call.attr(0, c10::maybe_wrap_dim(dim, self.dim())).in(self).in(rows).in(source).out(out).scalar(alpha);
+    call.attr(0, c10::maybe_wrap_dim(dim, self.dim()))
+        .in(self)
+        .in(rows)
+        .in(source)
+        .out(out)
+        .scalar(alpha);
     if (call.run()) return out;
   }
   return on_host<at::_ops::index_add_out>(self, dim, index, source, alpha, out);
 }
 
-// ---- concatenation ---------------------------------------------------------------------------------------------------
+// ---- concatenation
+// ---------------------------------------------------------------------------------------------------
 
 bool run_cat(const at::ITensorListRef& list, int64_t dim, Tensor& out) {
   std::vector<Tensor> parts;
@@ -272,7 +304,8 @@ bool run_cat(const at::ITensorListRef& list, int64_t dim, Tensor& out) {
   for (const Tensor& tensor : list) {
     if (tensor.dim() == 1 && tensor.size(0) == 0) continue;  // torch has always let these pass
     if (!on_device(tensor) || tensor.dim() == 0 || tensor.device() != out.device()) return false;
-    if (tensor.scalar_type() != type && !(is_native(type) && is_native(tensor.scalar_type()))) return false;
+    if (tensor.scalar_type() != type && !(is_native(type) && is_native(tensor.scalar_type())))
+      return false;
     parts.push_back(bits(tensor.scalar_type() == type ? tensor : tensor.to(type)));
   }
   if (parts.empty()) return false;

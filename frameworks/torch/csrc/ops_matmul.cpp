@@ -1,4 +1,5 @@
-// Matrix products, all of them gemm: transposition is a matter of strides, a 1-d addend is the bias.
+// Matrix products, all of them gemm: transposition is a matter of strides, a 1-d addend is the
+// bias.
 #include <ATen/core/Tensor.h>
 #include <ATen/native/Resize.h>
 #include <ATen/ops/addmm_ops.h>
@@ -71,7 +72,8 @@ bool run(const Product& p, DeviceIndex index) {
     const Tensor& c = *p.addend;
     const int64_t n = p.out.sizes.back();
     const void* data = reinterpret_cast<const void*>(address_of(c));
-    const bool bias = is_one(p.beta) && c.dim() >= 1 && c.numel() == n && c.size(-1) == n && p.out.data != data;
+    const bool bias =
+        is_one(p.beta) && c.dim() >= 1 && c.numel() == n && c.size(-1) == n && p.out.data != data;
     if (bias) {
       call.absent().raw(data, c.scalar_type(), n, c.stride(-1), false);
     } else {
@@ -90,10 +92,12 @@ bool run(const Product& p, DeviceIndex index) {
 
 // What gemm may not be asked for: nothing to multiply, or an addend that only out= could broadcast.
 bool usable(const Tensor& a, const Tensor& b) {
-  return a.device() == b.device() && a.device().type() == kXhal && a.size(-1) == b.size(-2) && a.size(-1) > 0;
+  return a.device() == b.device() && a.device().type() == kXhal && a.size(-1) == b.size(-2) &&
+         a.size(-1) > 0;
 }
 
-// ---- matrix ----------------------------------------------------------------------------------------------------------
+// ---- matrix
+// ----------------------------------------------------------------------------------------------------------
 
 bool run_mm(const Tensor& a, const Tensor& b, Tensor& out) {
   if (a.dim() != 2 || b.dim() != 2 || !usable(a, b) || !is_float(a.scalar_type())) return false;
@@ -122,9 +126,10 @@ bool broadcasts(const Tensor& self, c10::IntArrayRef to) {
   return true;
 }
 
-bool run_addmm(const Tensor& self, const Tensor& a, const Tensor& b, const Scalar& beta, const Scalar& alpha,
-               Tensor& out) {
-  if (a.dim() != 2 || b.dim() != 2 || !usable(a, b) || self.device() != a.device() || !is_float(a.scalar_type())) {
+bool run_addmm(const Tensor& self, const Tensor& a, const Tensor& b, const Scalar& beta,
+               const Scalar& alpha, Tensor& out) {
+  if (a.dim() != 2 || b.dim() != 2 || !usable(a, b) || self.device() != a.device() ||
+      !is_float(a.scalar_type())) {
     return false;
   }
   const int64_t sizes[] = {a.size(0), b.size(1)};
@@ -135,22 +140,30 @@ bool run_addmm(const Tensor& self, const Tensor& a, const Tensor& b, const Scala
     at::native::resize_output(out, sizes);
   }
   const Matrix ma(a), mb(b), mo(out);
-  return run({.a = ma, .b = mb, .out = mo, .addend = &self, .alpha = alpha, .beta = beta}, a.device().index());
+  return run({.a = ma, .b = mb, .out = mo, .addend = &self, .alpha = alpha, .beta = beta},
+             a.device().index());
 }
-Tensor addmm(const Tensor& self, const Tensor& a, const Tensor& b, const Scalar& beta, const Scalar& alpha) {
+Tensor addmm(const Tensor& self, const Tensor& a, const Tensor& b, const Scalar& beta,
+             const Scalar& alpha) {
   Tensor out;
-  return run_addmm(self, a, b, beta, alpha, out) ? out : on_host<at::_ops::addmm>(self, a, b, beta, alpha);
+  return run_addmm(self, a, b, beta, alpha, out)
+             ? out
+             : on_host<at::_ops::addmm>(self, a, b, beta, alpha);
 }
-Tensor& addmm_out(const Tensor& self, const Tensor& a, const Tensor& b, const Scalar& beta, const Scalar& alpha,
-                  Tensor& out) {
-  return run_addmm(self, a, b, beta, alpha, out) ? out : on_host<at::_ops::addmm_out>(self, a, b, beta, alpha, out);
+Tensor& addmm_out(const Tensor& self, const Tensor& a, const Tensor& b, const Scalar& beta,
+                  const Scalar& alpha, Tensor& out) {
+  return run_addmm(self, a, b, beta, alpha, out)
+             ? out
+             : on_host<at::_ops::addmm_out>(self, a, b, beta, alpha, out);
 }
 
-// ---- batches ---------------------------------------------------------------------------------------------------------
+// ---- batches
+// ---------------------------------------------------------------------------------------------------------
 
-bool run_bmm(const Tensor* self, const Tensor& a, const Tensor& b, const Scalar& beta, const Scalar& alpha,
-             Tensor& out) {
-  if (a.dim() != 3 || b.dim() != 3 || a.size(0) != b.size(0) || !usable(a, b) || !is_float(a.scalar_type())) {
+bool run_bmm(const Tensor* self, const Tensor& a, const Tensor& b, const Scalar& beta,
+             const Scalar& alpha, Tensor& out) {
+  if (a.dim() != 3 || b.dim() != 3 || a.size(0) != b.size(0) || !usable(a, b) ||
+      !is_float(a.scalar_type())) {
     return false;
   }
   const int64_t sizes[] = {a.size(0), a.size(1), b.size(2)};
@@ -161,7 +174,8 @@ bool run_bmm(const Tensor* self, const Tensor& a, const Tensor& b, const Scalar&
     at::native::resize_output(out, sizes);
   }
   const Matrix ma(a), mb(b), mo(out);
-  return run({.a = ma, .b = mb, .out = mo, .addend = self, .alpha = alpha, .beta = beta}, a.device().index());
+  return run({.a = ma, .b = mb, .out = mo, .addend = self, .alpha = alpha, .beta = beta},
+             a.device().index());
 }
 Tensor bmm(const Tensor& a, const Tensor& b) {
   Tensor out;
@@ -170,22 +184,26 @@ Tensor bmm(const Tensor& a, const Tensor& b) {
 Tensor& bmm_out(const Tensor& a, const Tensor& b, Tensor& out) {
   return run_bmm(nullptr, a, b, 0, 1, out) ? out : on_host<at::_ops::bmm_out>(a, b, out);
 }
-Tensor& baddbmm_out(const Tensor& self, const Tensor& a, const Tensor& b, const Scalar& beta, const Scalar& alpha,
-                    Tensor& out) {
-  return run_bmm(&self, a, b, beta, alpha, out) ? out
-                                                : on_host<at::_ops::baddbmm_out>(self, a, b, beta, alpha, out);
+Tensor& baddbmm_out(const Tensor& self, const Tensor& a, const Tensor& b, const Scalar& beta,
+                    const Scalar& alpha, Tensor& out) {
+  return run_bmm(&self, a, b, beta, alpha, out)
+             ? out
+             : on_host<at::_ops::baddbmm_out>(self, a, b, beta, alpha, out);
 }
 
-// ---- vectors ---------------------------------------------------------------------------------------------------------
+// ---- vectors
+// ---------------------------------------------------------------------------------------------------------
 
-Tensor& addmv_out(const Tensor& self, const Tensor& a, const Tensor& v, const Scalar& beta, const Scalar& alpha,
-                  Tensor& out) {
-  if (a.dim() == 2 && v.dim() == 1 && a.size(1) == v.size(0) && v.numel() > 0 && a.device() == v.device() &&
-      self.device() == a.device() && (self.dim() == 0 || self.numel() == a.size(0))) {
+Tensor& addmv_out(const Tensor& self, const Tensor& a, const Tensor& v, const Scalar& beta,
+                  const Scalar& alpha, Tensor& out) {
+  if (a.dim() == 2 && v.dim() == 1 && a.size(1) == v.size(0) && v.numel() > 0 &&
+      a.device() == v.device() && self.device() == a.device() &&
+      (self.dim() == 0 || self.numel() == a.size(0))) {
     at::native::resize_output(out, {a.size(0)});
     const Tensor addend = self.dim() ? self.unsqueeze(1) : self;
     const Matrix ma(a), mv = Matrix::column(v), mo = Matrix::column(out);
-    if (run({.a = ma, .b = mv, .out = mo, .addend = &addend, .alpha = alpha, .beta = beta}, a.device().index())) {
+    if (run({.a = ma, .b = mv, .out = mo, .addend = &addend, .alpha = alpha, .beta = beta},
+            a.device().index())) {
       return out;
     }
   }
@@ -194,8 +212,8 @@ Tensor& addmv_out(const Tensor& self, const Tensor& a, const Tensor& v, const Sc
 
 template <class Op>
 Tensor dot(const Tensor& a, const Tensor& b) {
-  if (a.dim() == 1 && b.dim() == 1 && a.size(0) == b.size(0) && a.numel() > 0 && a.device() == b.device() &&
-      is_float(a.scalar_type())) {
+  if (a.dim() == 1 && b.dim() == 1 && a.size(0) == b.size(0) && a.numel() > 0 &&
+      a.device() == b.device() && is_float(a.scalar_type())) {
     Tensor out = new_like(a, {});
     const Matrix ma = Matrix::row(a), mb = Matrix::column(b);
     Matrix mo(out);

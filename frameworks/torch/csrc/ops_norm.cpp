@@ -22,16 +22,20 @@ using Three = std::tuple<Tensor, Tensor, Tensor>;
 // Weights of another type than the input take the input's.
 OptTensor as_input(const OptTensor& weight, const Tensor& input) {
   if (!weight || !weight->defined()) return std::nullopt;
-  return weight->scalar_type() == input.scalar_type() ? weight : OptTensor(weight->to(input.scalar_type()));
+  return weight->scalar_type() == input.scalar_type() ? weight
+                                                      : OptTensor(weight->to(input.scalar_type()));
 }
 
 Tensor statistics(const Tensor& input, c10::IntArrayRef sizes) {
   return new_tensor(sizes, c10::ScalarType::Float, input.device());
 }
 
-bool on_device(const Tensor& tensor) { return tensor.device().type() == kXhal && is_float(tensor.scalar_type()); }
+bool on_device(const Tensor& tensor) {
+  return tensor.device().type() == kXhal && is_float(tensor.scalar_type());
+}
 
-// ---- layer -----------------------------------------------------------------------------------------------------------
+// ---- layer
+// -----------------------------------------------------------------------------------------------------------
 
 bool layer_usable(const Tensor& input, c10::IntArrayRef shape) {
   if (!on_device(input) || shape.empty() || input.numel() == 0) return false;
@@ -39,8 +43,8 @@ bool layer_usable(const Tensor& input, c10::IntArrayRef shape) {
   return axis >= 0 && input.sizes().slice(axis).equals(shape);
 }
 
-Three layer_norm(const Tensor& input, c10::IntArrayRef shape, const OptTensor& weight, const OptTensor& bias,
-                 double eps) {
+Three layer_norm(const Tensor& input, c10::IntArrayRef shape, const OptTensor& weight,
+                 const OptTensor& bias, double eps) {
   if (layer_usable(input, shape)) {
     const int64_t axis = input.dim() - static_cast<int64_t>(shape.size());
     c10::SmallVector<int64_t, 8> rows(input.sizes().begin(), input.sizes().end());
@@ -55,9 +59,9 @@ Three layer_norm(const Tensor& input, c10::IntArrayRef shape, const OptTensor& w
   return on_host<at::_ops::native_layer_norm>(input, shape, weight, bias, eps);
 }
 
-Three layer_norm_backward(const Tensor& grad, const Tensor& input, c10::IntArrayRef shape, const Tensor& mean,
-                          const Tensor& rstd, const OptTensor& weight, const OptTensor& bias,
-                          std::array<bool, 3> mask) {
+Three layer_norm_backward(const Tensor& grad, const Tensor& input, c10::IntArrayRef shape,
+                          const Tensor& mean, const Tensor& rstd, const OptTensor& weight,
+                          const OptTensor& bias, std::array<bool, 3> mask) {
   if (layer_usable(input, shape) && grad.scalar_type() == input.scalar_type()) {
     const int64_t axis = input.dim() - static_cast<int64_t>(shape.size());
     const OptTensor w = as_input(weight, input);
@@ -69,18 +73,22 @@ Three layer_norm_backward(const Tensor& grad, const Tensor& input, c10::IntArray
     OpCall call(XHAL_OP_layer_norm_grad, input);
     call.attr(0, axis).in(grad).in(input).in(mean).in(rstd).in(w);
     if (call.out(din).out(dweight).out(dbias).run()) {
-      if (has_weight && weight->scalar_type() != dweight.scalar_type()) dweight = dweight.to(weight->scalar_type());
-      if (has_bias && bias->scalar_type() != dbias.scalar_type()) dbias = dbias.to(bias->scalar_type());
+      if (has_weight && weight->scalar_type() != dweight.scalar_type())
+        dweight = dweight.to(weight->scalar_type());
+      if (has_bias && bias->scalar_type() != dbias.scalar_type())
+        dbias = dbias.to(bias->scalar_type());
       return {din, dweight, dbias};
     }
   }
-  return on_host<at::_ops::native_layer_norm_backward>(grad, input, shape, mean, rstd, weight, bias, mask);
+  return on_host<at::_ops::native_layer_norm_backward>(grad, input, shape, mean, rstd, weight, bias,
+                                                       mask);
 }
 
-// ---- group -----------------------------------------------------------------------------------------------------------
+// ---- group
+// -----------------------------------------------------------------------------------------------------------
 
-Three group_norm(const Tensor& input, const OptTensor& weight, const OptTensor& bias, int64_t n, int64_t c, int64_t hw,
-                 int64_t groups, double eps) {
+Three group_norm(const Tensor& input, const OptTensor& weight, const OptTensor& bias, int64_t n,
+                 int64_t c, int64_t hw, int64_t groups, double eps) {
   if (on_device(input) && input.numel() > 0) {
     const Tensor out = new_like(input, input.sizes());
     const Tensor mean = statistics(input, {n, groups}), rstd = statistics(input, {n, groups});
@@ -92,9 +100,9 @@ Three group_norm(const Tensor& input, const OptTensor& weight, const OptTensor& 
   return on_host<at::_ops::native_group_norm>(input, weight, bias, n, c, hw, groups, eps);
 }
 
-Three group_norm_backward(const Tensor& grad, const Tensor& input, const Tensor& mean, const Tensor& rstd,
-                          const OptTensor& weight, int64_t n, int64_t c, int64_t hw, int64_t groups,
-                          std::array<bool, 3> mask) {
+Three group_norm_backward(const Tensor& grad, const Tensor& input, const Tensor& mean,
+                          const Tensor& rstd, const OptTensor& weight, int64_t n, int64_t c,
+                          int64_t hw, int64_t groups, std::array<bool, 3> mask) {
   if (on_device(input) && input.numel() > 0 && grad.scalar_type() == input.scalar_type()) {
     const OptTensor w = as_input(weight, input);
     Tensor din, dweight, dbias;
@@ -110,13 +118,16 @@ Three group_norm_backward(const Tensor& grad, const Tensor& input, const Tensor&
       return {din, dweight, dbias};
     }
   }
-  return on_host<at::_ops::native_group_norm_backward>(grad, input, mean, rstd, weight, n, c, hw, groups, mask);
+  return on_host<at::_ops::native_group_norm_backward>(grad, input, mean, rstd, weight, n, c, hw,
+                                                       groups, mask);
 }
 
-// ---- batch -----------------------------------------------------------------------------------------------------------
+// ---- batch
+// -----------------------------------------------------------------------------------------------------------
 
-bool run_batch_norm(const Tensor& input, const OptTensor& weight, const OptTensor& bias, const OptTensor& mean,
-                    const OptTensor& var, bool training, double momentum, double eps, Three& result) {
+bool run_batch_norm(const Tensor& input, const OptTensor& weight, const OptTensor& bias,
+                    const OptTensor& mean, const OptTensor& var, bool training, double momentum,
+                    double eps, Three& result) {
   if (!on_device(input) || input.numel() == 0 || input.dim() < 2) return false;
   const int64_t channels = training ? input.size(1) : 0;
   const Tensor out = new_dense_like(input);
@@ -135,28 +146,35 @@ bool run_batch_norm(const Tensor& input, const OptTensor& weight, const OptTenso
   return true;
 }
 
-Three batch_norm(const Tensor& input, const OptTensor& weight, const OptTensor& bias, const OptTensor& mean,
-                 const OptTensor& var, bool training, double momentum, double eps) {
+Three batch_norm(const Tensor& input, const OptTensor& weight, const OptTensor& bias,
+                 const OptTensor& mean, const OptTensor& var, bool training, double momentum,
+                 double eps) {
   Three result;
-  if (run_batch_norm(input, weight, bias, mean, var, training, momentum, eps, result)) return result;
-  return on_host<at::_ops::native_batch_norm>(input, weight, bias, mean, var, training, momentum, eps);
+  if (run_batch_norm(input, weight, bias, mean, var, training, momentum, eps, result))
+    return result;
+  return on_host<at::_ops::native_batch_norm>(input, weight, bias, mean, var, training, momentum,
+                                              eps);
 }
-Three batch_norm_legit(const Tensor& input, const OptTensor& weight, const OptTensor& bias, Tensor& mean, Tensor& var,
-                       bool training, double momentum, double eps) {
+Three batch_norm_legit(const Tensor& input, const OptTensor& weight, const OptTensor& bias,
+                       Tensor& mean, Tensor& var, bool training, double momentum, double eps) {
   Three result;
-  if (run_batch_norm(input, weight, bias, mean, var, training, momentum, eps, result)) return result;
-  return on_host<at::_ops::_native_batch_norm_legit>(input, weight, bias, mean, var, training, momentum, eps);
+  if (run_batch_norm(input, weight, bias, mean, var, training, momentum, eps, result))
+    return result;
+  return on_host<at::_ops::_native_batch_norm_legit>(input, weight, bias, mean, var, training,
+                                                     momentum, eps);
 }
-Three batch_norm_no_stats(const Tensor& input, const OptTensor& weight, const OptTensor& bias, bool training,
-                          double momentum, double eps) {
+Three batch_norm_no_stats(const Tensor& input, const OptTensor& weight, const OptTensor& bias,
+                          bool training, double momentum, double eps) {
   Three result;
   if (run_batch_norm(input, weight, bias, {}, {}, training, momentum, eps, result)) return result;
-  return on_host<at::_ops::_native_batch_norm_legit_no_stats>(input, weight, bias, training, momentum, eps);
+  return on_host<at::_ops::_native_batch_norm_legit_no_stats>(input, weight, bias, training,
+                                                              momentum, eps);
 }
 
-Three batch_norm_backward(const Tensor& grad, const Tensor& input, const OptTensor& weight, const OptTensor& mean,
-                          const OptTensor& var, const OptTensor& save_mean, const OptTensor& save_rstd, bool training,
-                          double eps, std::array<bool, 3> mask) {
+Three batch_norm_backward(const Tensor& grad, const Tensor& input, const OptTensor& weight,
+                          const OptTensor& mean, const OptTensor& var, const OptTensor& save_mean,
+                          const OptTensor& save_rstd, bool training, double eps,
+                          std::array<bool, 3> mask) {
   if (on_device(input) && input.numel() > 0 && grad.scalar_type() == input.scalar_type()) {
     const OptTensor w = as_input(weight, input);
     const c10::IntArrayRef channels(input.sizes().data() + 1, 1);
@@ -178,8 +196,8 @@ Three batch_norm_backward(const Tensor& grad, const Tensor& input, const OptTens
       return {din, dweight, dbias};
     }
   }
-  return on_host<at::_ops::native_batch_norm_backward>(grad, input, weight, mean, var, save_mean, save_rstd, training,
-                                                       eps, mask);
+  return on_host<at::_ops::native_batch_norm_backward>(grad, input, weight, mean, var, save_mean,
+                                                       save_rstd, training, eps, mask);
 }
 
 }  // namespace

@@ -40,14 +40,17 @@ bool run_two(uint32_t id, const Tensor& out, A first, B second, const OptGenerat
 }
 
 Tensor& uniform(Tensor& self, double from, double to, OptGenerator generator) {
-  TORCH_CHECK(from <= to, "uniform_ expects to return a [from, to) range, but found from=", from, " > to=", to);
-  if (is_float(self.scalar_type()) && run_two(XHAL_OP_uniform, self, from, to, generator)) return self;
+  TORCH_CHECK(from <= to, "uniform_ expects to return a [from, to) range, but found from=", from,
+              " > to=", to);
+  if (is_float(self.scalar_type()) && run_two(XHAL_OP_uniform, self, from, to, generator))
+    return self;
   return on_host<at::_ops::uniform_>(self, from, to, generator);
 }
 
 Tensor& normal(Tensor& self, double mean, double std, OptGenerator generator) {
   TORCH_CHECK(std >= 0, "normal expects std >= 0.0, but found std ", std);
-  if (is_float(self.scalar_type()) && run_two(XHAL_OP_normal, self, mean, std, generator)) return self;
+  if (is_float(self.scalar_type()) && run_two(XHAL_OP_normal, self, mean, std, generator))
+    return self;
   return on_host<at::_ops::normal_>(self, mean, std, generator);
 }
 
@@ -61,36 +64,51 @@ Tensor& exponential(Tensor& self, double lambda, OptGenerator generator) {
   return on_host<at::_ops::exponential_>(self, lambda, generator);
 }
 
-// ---- integers --------------------------------------------------------------------------------------------------------
+// ---- integers
+// --------------------------------------------------------------------------------------------------------
 
-// The largest integer random_ may draw: all of an integer type, all that a float type holds exactly.
+// The largest integer random_ may draw: all of an integer type, all that a float type holds
+// exactly.
 int64_t highest(at::ScalarType type) {
   switch (type) {
-    case at::kByte: return std::numeric_limits<uint8_t>::max();
-    case at::kChar: return std::numeric_limits<int8_t>::max();
-    case at::kShort: return std::numeric_limits<int16_t>::max();
-    case at::kInt: return std::numeric_limits<int32_t>::max();
-    case at::kBool: return 1;
-    case at::kFloat: return int64_t(1) << 24;
-    case at::kHalf: return int64_t(1) << 11;
-    case at::kBFloat16: return int64_t(1) << 8;
-    default: return std::numeric_limits<int64_t>::max() - 1;
+    case at::kByte:
+      return std::numeric_limits<uint8_t>::max();
+    case at::kChar:
+      return std::numeric_limits<int8_t>::max();
+    case at::kShort:
+      return std::numeric_limits<int16_t>::max();
+    case at::kInt:
+      return std::numeric_limits<int32_t>::max();
+    case at::kBool:
+      return 1;
+    case at::kFloat:
+      return int64_t(1) << 24;
+    case at::kHalf:
+      return int64_t(1) << 11;
+    case at::kBFloat16:
+      return int64_t(1) << 8;
+    default:
+      return std::numeric_limits<int64_t>::max() - 1;
   }
 }
 
-bool run_random(Tensor& self, int64_t from, std::optional<int64_t> to, const OptGenerator& generator) {
+bool run_random(Tensor& self, int64_t from, std::optional<int64_t> to,
+                const OptGenerator& generator) {
   if (!is_native(self.scalar_type()) || self.scalar_type() == at::kBool) return false;
-  return run_two(XHAL_OP_random_int, self, from, to.value_or(highest(self.scalar_type()) + 1), generator);
+  return run_two(XHAL_OP_random_int, self, from, to.value_or(highest(self.scalar_type()) + 1),
+                 generator);
 }
 Tensor& random_from(Tensor& self, int64_t from, std::optional<int64_t> to, OptGenerator generator) {
   TORCH_CHECK(!to || from < *to, "random_ expects 'from' to be less than 'to', but got from=", from,
               " >= to=", to.value_or(0));
-  return run_random(self, from, to, generator) ? self
-                                               : on_host<at::_ops::random__from>(self, from, to, generator);
+  return run_random(self, from, to, generator)
+             ? self
+             : on_host<at::_ops::random__from>(self, from, to, generator);
 }
 Tensor& random_to(Tensor& self, int64_t to, OptGenerator generator) {
   TORCH_CHECK(to > 0, "random_ expects 'from' to be less than 'to', but got from=0 >= to=", to);
-  return run_random(self, 0, to, generator) ? self : on_host<at::_ops::random__to>(self, to, generator);
+  return run_random(self, 0, to, generator) ? self
+                                            : on_host<at::_ops::random__to>(self, to, generator);
 }
 Tensor& random_any(Tensor& self, OptGenerator generator) {
   return run_random(self, 0, {}, generator) ? self : on_host<at::_ops::random_>(self, generator);
@@ -107,7 +125,8 @@ Tensor& randperm_out(int64_t n, OptGenerator generator, Tensor& out) {
   return on_host<at::_ops::randperm_generator_out>(n, generator, out);
 }
 
-// ---- yes or no -------------------------------------------------------------------------------------------------------
+// ---- yes or no
+// -------------------------------------------------------------------------------------------------------
 
 Tensor& bernoulli_scalar(Tensor& self, double p, OptGenerator generator) {
   TORCH_CHECK(0 <= p && p <= 1, "bernoulli_ expects p to be in [0, 1], but got p=", p);
@@ -120,21 +139,26 @@ Tensor& bernoulli_scalar(Tensor& self, double p, OptGenerator generator) {
 }
 
 bool run_bernoulli(const Tensor& p, const Tensor& out, const OptGenerator& generator) {
-  if (!is_float(p.scalar_type()) || !is_native(out.scalar_type()) || p.device() != out.device()) return false;
+  if (!is_float(p.scalar_type()) || !is_native(out.scalar_type()) || p.device() != out.device())
+    return false;
   const Tensor probability = p.expand(out.sizes());
   const Philox random = take(generator, out);
   OpCall call(XHAL_OP_bernoulli, out);
   return call.in(probability).out(out).scalar(0.5).random(random).run();
 }
 Tensor& bernoulli_tensor(Tensor& self, const Tensor& p, OptGenerator generator) {
-  return run_bernoulli(p, self, generator) ? self : on_host<at::_ops::bernoulli__Tensor>(self, p, generator);
+  return run_bernoulli(p, self, generator)
+             ? self
+             : on_host<at::_ops::bernoulli__Tensor>(self, p, generator);
 }
 Tensor& bernoulli_out(const Tensor& p, OptGenerator generator, Tensor& out) {
   at::native::resize_output(out, p.sizes());
-  return run_bernoulli(p, out, generator) ? out : on_host<at::_ops::bernoulli_out>(p, generator, out);
+  return run_bernoulli(p, out, generator) ? out
+                                          : on_host<at::_ops::bernoulli_out>(p, generator, out);
 }
 
-// ---- dropout ---------------------------------------------------------------------------------------------------------
+// ---- dropout
+// ---------------------------------------------------------------------------------------------------------
 
 std::tuple<Tensor, Tensor> dropout(const Tensor& input, double p, std::optional<bool> train) {
   TORCH_CHECK(p >= 0 && p <= 1, "dropout probability has to be between 0 and 1, but got ", p);
@@ -152,12 +176,17 @@ std::tuple<Tensor, Tensor> dropout(const Tensor& input, double p, std::optional<
 
 Tensor dropout_backward(const Tensor& grad, const Tensor& mask, double scale) {
   Tensor out;
-  return Pointwise(XHAL_OP_dropout_grad, Types::common).operand(grad).plain(mask).scalar(0, scale).run(out)
+  return Pointwise(XHAL_OP_dropout_grad, Types::common)
+                 .operand(grad)
+                 .plain(mask)
+                 .scalar(0, scale)
+                 .run(out)
              ? out
              : on_host<at::_ops::native_dropout_backward>(grad, mask, scale);
 }
 
-// ---- draws by weight: the largest of weight / exponential is a draw; without replacement, the n largest --------------
+// ---- draws by weight: the largest of weight / exponential is a draw; without replacement, the n
+// largest --------------
 
 Tensor multinomial(const Tensor& self, int64_t samples, bool replacement, OptGenerator generator) {
   const bool one = samples == 1 || !replacement;

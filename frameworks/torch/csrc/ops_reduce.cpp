@@ -72,9 +72,10 @@ void make_result(Tensor& out, const Tensor& like, c10::IntArrayRef sizes, Scalar
   }
 }
 
-// out = op(self) over dims. The operator reads `read` and writes `write`; a given `out` of another type is converted.
-bool run_reduction(uint32_t id, const Tensor& self, Dims dims, bool keepdim, ScalarType read, ScalarType write,
-                   Tensor& out, std::optional<double> attribute = {}) {
+// out = op(self) over dims. The operator reads `read` and writes `write`; a given `out` of another
+// type is converted.
+bool run_reduction(uint32_t id, const Tensor& self, Dims dims, bool keepdim, ScalarType read,
+                   ScalarType write, Tensor& out, std::optional<double> attribute = {}) {
   if (!is_native(self.scalar_type()) || !is_native(read) || !is_native(write)) return false;
   const Reduced shape = reduced(self, dims, keepdim);
   make_result(out, self, shape.sizes, write);
@@ -88,12 +89,14 @@ bool run_reduction(uint32_t id, const Tensor& self, Dims dims, bool keepdim, Sca
   return true;
 }
 
-// ---- sum, product, mean ----------------------------------------------------------------------------------------------
+// ---- sum, product, mean
+// ----------------------------------------------------------------------------------------------
 
 ScalarType sum_type(const Tensor& self, OptType asked, const Tensor& out) {
   if (asked) return *asked;
   if (out.defined()) return out.scalar_type();
-  return c10::isIntegralType(self.scalar_type(), /*includeBool=*/true) ? at::kLong : self.scalar_type();
+  return c10::isIntegralType(self.scalar_type(), /*includeBool=*/true) ? at::kLong
+                                                                       : self.scalar_type();
 }
 
 // A sum may be wider than its terms without a conversion first.
@@ -106,7 +109,8 @@ ScalarType summand_type(ScalarType self, ScalarType result) {
 template <uint32_t id>
 bool run_sum(const Tensor& self, Dims dims, bool keepdim, OptType type, Tensor& out) {
   const ScalarType result = sum_type(self, type, out);
-  return run_reduction(id, self, dims, keepdim, summand_type(self.scalar_type(), result), result, out);
+  return run_reduction(id, self, dims, keepdim, summand_type(self.scalar_type(), result), result,
+                       out);
 }
 
 Tensor sum(const Tensor& self, Dims dims, bool keepdim, OptType type) {
@@ -122,11 +126,13 @@ Tensor& sum_out(const Tensor& self, Dims dims, bool keepdim, OptType type, Tenso
 }
 Tensor sum_all(const Tensor& self, OptType type) {
   Tensor out;
-  return run_sum<XHAL_OP_sum>(self, {}, false, type, out) ? out : on_host<at::_ops::sum>(self, type);
+  return run_sum<XHAL_OP_sum>(self, {}, false, type, out) ? out
+                                                          : on_host<at::_ops::sum>(self, type);
 }
 Tensor prod_all(const Tensor& self, OptType type) {
   Tensor out;
-  return run_sum<XHAL_OP_prod>(self, {}, false, type, out) ? out : on_host<at::_ops::prod>(self, type);
+  return run_sum<XHAL_OP_prod>(self, {}, false, type, out) ? out
+                                                           : on_host<at::_ops::prod>(self, type);
 }
 Tensor& prod_out(const Tensor& self, int64_t dim, bool keepdim, OptType type, Tensor& out) {
   return self.dim() > 0 && run_sum<XHAL_OP_prod>(self, dim, keepdim, type, out)
@@ -141,17 +147,22 @@ bool run_mean(const Tensor& self, Dims dims, bool keepdim, OptType type, Tensor&
 }
 Tensor mean(const Tensor& self, Dims dims, bool keepdim, OptType type) {
   Tensor out;
-  return run_mean(self, dims, keepdim, type, out) ? out : on_host<at::_ops::mean_dim>(self, dims, keepdim, type);
+  return run_mean(self, dims, keepdim, type, out)
+             ? out
+             : on_host<at::_ops::mean_dim>(self, dims, keepdim, type);
 }
 Tensor& mean_out(const Tensor& self, Dims dims, bool keepdim, OptType type, Tensor& out) {
-  return run_mean(self, dims, keepdim, type, out) ? out : on_host<at::_ops::mean_out>(self, dims, keepdim, type, out);
+  return run_mean(self, dims, keepdim, type, out)
+             ? out
+             : on_host<at::_ops::mean_out>(self, dims, keepdim, type, out);
 }
 Tensor mean_all(const Tensor& self, OptType type) {
   Tensor out;
   return run_mean(self, {}, false, type, out) ? out : on_host<at::_ops::mean>(self, type);
 }
 
-// ---- extremes --------------------------------------------------------------------------------------------------------
+// ---- extremes
+// --------------------------------------------------------------------------------------------------------
 
 template <uint32_t id>
 bool run_extreme(const Tensor& self, Dims dims, bool keepdim, Tensor& out) {
@@ -168,7 +179,8 @@ Tensor extreme_all(const Tensor& self) {
   return run_extreme<id>(self, {}, false, out) ? out : on_host<Op>(self);
 }
 
-// ---- any, all --------------------------------------------------------------------------------------------------------
+// ---- any, all
+// --------------------------------------------------------------------------------------------------------
 
 template <uint32_t id>
 bool run_logical(const Tensor& self, Dims dims, bool keepdim, Tensor& out) {
@@ -189,9 +201,11 @@ Tensor& logical_all_out(const Tensor& self, Tensor& out) {
   return run_logical<id>(self, {}, false, out) ? out : on_host<Op>(self, out);
 }
 
-// ---- norm, variance --------------------------------------------------------------------------------------------------
+// ---- norm, variance
+// --------------------------------------------------------------------------------------------------
 
-Tensor& norm_out(const Tensor& self, const Scalar& ord, Dims dims, bool keepdim, OptType type, Tensor& out) {
+Tensor& norm_out(const Tensor& self, const Scalar& ord, Dims dims, bool keepdim, OptType type,
+                 Tensor& out) {
   const ScalarType read = type ? *type : self.scalar_type();
   if (is_float(read) && !ord.isComplex() && (self.numel() > 0 || ord.toDouble() >= 0) &&
       run_reduction(XHAL_OP_norm, self, dims, keepdim, read, read, out, ord.toDouble())) {
@@ -202,8 +216,8 @@ Tensor& norm_out(const Tensor& self, const Scalar& ord, Dims dims, bool keepdim,
 
 using Correction = std::optional<Scalar>;
 
-bool run_var(const Tensor& self, Dims dims, const Correction& correction, bool keepdim, bool root, Tensor& out,
-             Tensor* mean) {
+bool run_var(const Tensor& self, Dims dims, const Correction& correction, bool keepdim, bool root,
+             Tensor& out, Tensor* mean) {
   if (!is_float(self.scalar_type())) return false;
   const Reduced shape = reduced(self, dims, keepdim);
   make_result(out, self, shape.sizes, self.scalar_type());
@@ -223,16 +237,19 @@ bool run_var(const Tensor& self, Dims dims, const Correction& correction, bool k
 template <bool root, class Op>
 Tensor var(const Tensor& self, Dims dims, const Correction& correction, bool keepdim) {
   Tensor out;
-  return run_var(self, dims, correction, keepdim, root, out, nullptr) ? out
-                                                                      : on_host<Op>(self, dims, correction, keepdim);
+  return run_var(self, dims, correction, keepdim, root, out, nullptr)
+             ? out
+             : on_host<Op>(self, dims, correction, keepdim);
 }
 template <bool root, class Op>
-Tensor& var_out(const Tensor& self, Dims dims, const Correction& correction, bool keepdim, Tensor& out) {
+Tensor& var_out(const Tensor& self, Dims dims, const Correction& correction, bool keepdim,
+                Tensor& out) {
   return run_var(self, dims, correction, keepdim, root, out, nullptr)
              ? out
              : on_host<Op>(self, dims, correction, keepdim, out);
 }
-std::tuple<Tensor, Tensor> var_mean(const Tensor& self, Dims dims, const Correction& correction, bool keepdim) {
+std::tuple<Tensor, Tensor> var_mean(const Tensor& self, Dims dims, const Correction& correction,
+                                    bool keepdim) {
   Tensor out, mean;
   if (run_var(self, dims, correction, keepdim, false, out, &mean)) return {out, mean};
   return on_host<at::_ops::var_mean_correction>(self, dims, correction, keepdim);

@@ -37,7 +37,8 @@ bool usable(const Tensor& self) {
   return self.device().type() == kXhal && is_native(self.scalar_type()) && self.numel() > 0;
 }
 
-// ---- the place of the extreme ----------------------------------------------------------------------------------------
+// ---- the place of the extreme
+// ----------------------------------------------------------------------------------------
 
 template <uint32_t id, class Op>
 Tensor& arg_extreme_out(const Tensor& self, std::optional<int64_t> dim, bool keepdim, Tensor& out) {
@@ -59,9 +60,10 @@ Tensor& arg_extreme_out(const Tensor& self, std::optional<int64_t> dim, bool kee
 }
 
 template <uint32_t id, class Op>
-std::tuple<Tensor&, Tensor&> extreme_dim_out(const Tensor& self, int64_t dim, bool keepdim, Tensor& value,
-                                             Tensor& index) {
-  if (usable(self) && value.scalar_type() == self.scalar_type() && index.scalar_type() == at::kLong) {
+std::tuple<Tensor&, Tensor&> extreme_dim_out(const Tensor& self, int64_t dim, bool keepdim,
+                                             Tensor& value, Tensor& index) {
+  if (usable(self) && value.scalar_type() == self.scalar_type() &&
+      index.scalar_type() == at::kLong) {
     const Tensor from = at_least_1d(self);
     const int64_t d = c10::maybe_wrap_dim(dim, from.dim());
     const Sizes sizes = without(self, d, keepdim);
@@ -73,10 +75,11 @@ std::tuple<Tensor&, Tensor&> extreme_dim_out(const Tensor& self, int64_t dim, bo
   return on_host<Op>(self, dim, keepdim, value, index);
 }
 
-// ---- sorted ----------------------------------------------------------------------------------------------------------
+// ---- sorted
+// ----------------------------------------------------------------------------------------------------------
 
-std::tuple<Tensor&, Tensor&> topk_out(const Tensor& self, int64_t k, int64_t dim, bool largest, bool sorted,
-                                      Tensor& values, Tensor& indices) {
+std::tuple<Tensor&, Tensor&> topk_out(const Tensor& self, int64_t k, int64_t dim, bool largest,
+                                      bool sorted, Tensor& values, Tensor& indices) {
   const Tensor from = at_least_1d(self);
   const int64_t d = c10::maybe_wrap_dim(dim, from.dim());
   if (usable(self) && k > 0 && k <= from.size(d) && values.scalar_type() == self.scalar_type()) {
@@ -86,13 +89,14 @@ std::tuple<Tensor&, Tensor&> topk_out(const Tensor& self, int64_t k, int64_t dim
     at::native::resize_output(indices, sizes);
     const Tensor v = at_least_1d(values), i = at_least_1d(indices);
     OpCall call(XHAL_OP_topk, self);
-    if (call.attr(0, k).attr(1, d).attr(2, largest).in(from).out(v).out(i).run()) return {values, indices};
+    if (call.attr(0, k).attr(1, d).attr(2, largest).in(from).out(v).out(i).run())
+      return {values, indices};
   }
   return on_host<at::_ops::topk_values>(self, k, dim, largest, sorted, values, indices);
 }
 
-std::tuple<Tensor&, Tensor&> sort_out(const Tensor& self, std::optional<bool> stable, int64_t dim, bool descending,
-                                      Tensor& values, Tensor& indices) {
+std::tuple<Tensor&, Tensor&> sort_out(const Tensor& self, std::optional<bool> stable, int64_t dim,
+                                      bool descending, Tensor& values, Tensor& indices) {
   if (usable(self) && values.scalar_type() == self.scalar_type()) {
     at::native::resize_output(values, self.sizes());
     at::native::resize_output(indices, self.sizes());
@@ -104,14 +108,18 @@ std::tuple<Tensor&, Tensor&> sort_out(const Tensor& self, std::optional<bool> st
   return on_host<at::_ops::sort_values_stable>(self, stable, dim, descending, values, indices);
 }
 
-// ---- running sum -----------------------------------------------------------------------------------------------------
+// ---- running sum
+// -----------------------------------------------------------------------------------------------------
 
-Tensor& cumsum_out(const Tensor& self, int64_t dim, std::optional<at::ScalarType> type, Tensor& out) {
-  if (self.device().type() == kXhal && is_native(self.scalar_type()) && is_native(out.scalar_type())) {
+Tensor& cumsum_out(const Tensor& self, int64_t dim, std::optional<at::ScalarType> type,
+                   Tensor& out) {
+  if (self.device().type() == kXhal && is_native(self.scalar_type()) &&
+      is_native(out.scalar_type())) {
     at::native::resize_output(out, self.sizes());
     if (self.numel() == 0) return out;
     const bool wider = !c10::isFloatingType(self.scalar_type()) && out.scalar_type() == at::kLong;
-    const Tensor from = at_least_1d(wider ? self : self.to(out.scalar_type())), to = at_least_1d(out);
+    const Tensor from = at_least_1d(wider ? self : self.to(out.scalar_type())),
+                 to = at_least_1d(out);
     OpCall call(XHAL_OP_cumsum, self);
     if (call.attr(0, c10::maybe_wrap_dim(dim, from.dim())).in(from).out(to).run()) return out;
   }

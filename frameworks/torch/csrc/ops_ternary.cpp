@@ -20,52 +20,79 @@ namespace {
 using at::Scalar;
 using at::Tensor;
 
-// ---- choosing --------------------------------------------------------------------------------------------------------
+// ---- choosing
+// --------------------------------------------------------------------------------------------------------
 
 bool run_where(const Tensor& condition, const Tensor& self, const Tensor& other, Tensor& out) {
   if (condition.scalar_type() != at::kBool || condition.device().type() != kXhal) return false;
-  return Pointwise(XHAL_OP_where, Types::common).plain(condition).operand(self).operand(other).run(out);
+  return Pointwise(XHAL_OP_where, Types::common)
+      .plain(condition)
+      .operand(self)
+      .operand(other)
+      .run(out);
 }
 Tensor where(const Tensor& condition, const Tensor& self, const Tensor& other) {
   Tensor out;
-  return run_where(condition, self, other, out) ? out : on_host<at::_ops::where_self>(condition, self, other);
+  return run_where(condition, self, other, out)
+             ? out
+             : on_host<at::_ops::where_self>(condition, self, other);
 }
 Tensor& where_out(const Tensor& condition, const Tensor& self, const Tensor& other, Tensor& out) {
-  return run_where(condition, self, other, out) ? out : on_host<at::_ops::where_self_out>(condition, self, other, out);
+  return run_where(condition, self, other, out)
+             ? out
+             : on_host<at::_ops::where_self_out>(condition, self, other, out);
 }
 
 bool run_masked_fill(const Tensor& self, const Tensor& mask, const Scalar& value, Tensor& out) {
   if (mask.scalar_type() != at::kBool || mask.device().type() != kXhal) return false;
-  return Pointwise(XHAL_OP_masked_fill, Types::common).operand(self).plain(mask).scalar(0, value).run(out);
+  return Pointwise(XHAL_OP_masked_fill, Types::common)
+      .operand(self)
+      .plain(mask)
+      .scalar(0, value)
+      .run(out);
 }
 Tensor masked_fill(const Tensor& self, const Tensor& mask, const Scalar& value) {
   Tensor out;
-  return run_masked_fill(self, mask, value, out) ? out : on_host<at::_ops::masked_fill_Scalar>(self, mask, value);
+  return run_masked_fill(self, mask, value, out)
+             ? out
+             : on_host<at::_ops::masked_fill_Scalar>(self, mask, value);
 }
 Tensor& masked_fill_(Tensor& self, const Tensor& mask, const Scalar& value) {
-  return run_masked_fill(self, mask, value, self) ? self : on_host<at::_ops::masked_fill__Scalar>(self, mask, value);
+  return run_masked_fill(self, mask, value, self)
+             ? self
+             : on_host<at::_ops::masked_fill__Scalar>(self, mask, value);
 }
 // The value is cast to the type of self, it does not promote it.
 Tensor& masked_fill_tensor_(Tensor& self, const Tensor& mask, const Tensor& value) {
-  TORCH_CHECK(value.dim() == 0, "masked_fill_ only supports a 0-dimensional value tensor, but got tensor with ",
+  TORCH_CHECK(value.dim() == 0,
+              "masked_fill_ only supports a 0-dimensional value tensor, but got tensor with ",
               value.dim(), " dimension(s).");
   if (value.is_cpu()) return masked_fill_(self, mask, value.item());
   if (mask.scalar_type() == at::kBool && mask.device().type() == kXhal) {
     const Tensor same = value.to(self.scalar_type());
-    if (Pointwise(XHAL_OP_where, Types::common).plain(mask).operand(same).operand(self).run(self)) return self;
+    if (Pointwise(XHAL_OP_where, Types::common).plain(mask).operand(same).operand(self).run(self))
+      return self;
   }
   return on_host<at::_ops::masked_fill__Tensor>(self, mask, value);
 }
 
-// ---- three tensors ---------------------------------------------------------------------------------------------------
+// ---- three tensors
+// ---------------------------------------------------------------------------------------------------
 
 template <uint32_t id>
 struct Accumulate {
-  static bool run(const Tensor& self, const Tensor& a, const Tensor& b, const Scalar& value, Tensor& out) {
-    return Pointwise(id, Types::common).operand(self).operand(a).operand(b).scalar(0, value).run(out);
+  static bool run(const Tensor& self, const Tensor& a, const Tensor& b, const Scalar& value,
+                  Tensor& out) {
+    return Pointwise(id, Types::common)
+        .operand(self)
+        .operand(a)
+        .operand(b)
+        .scalar(0, value)
+        .run(out);
   }
   template <class Op>
-  static Tensor functional(const Tensor& self, const Tensor& a, const Tensor& b, const Scalar& value) {
+  static Tensor functional(const Tensor& self, const Tensor& a, const Tensor& b,
+                           const Scalar& value) {
     Tensor out;
     return run(self, a, b, value, out) ? out : on_host<Op>(self, a, b, value);
   }
@@ -74,7 +101,8 @@ struct Accumulate {
     return run(self, a, b, value, self) ? self : on_host<Op>(self, a, b, value);
   }
   template <class Op>
-  static Tensor& into(const Tensor& self, const Tensor& a, const Tensor& b, const Scalar& value, Tensor& out) {
+  static Tensor& into(const Tensor& self, const Tensor& a, const Tensor& b, const Scalar& value,
+                      Tensor& out) {
     return run(self, a, b, value, out) ? out : on_host<Op>(self, a, b, value, out);
   }
 };
@@ -103,7 +131,8 @@ Tensor& lerp_out(const Tensor& self, const Tensor& end, const Weight& weight, Te
   return run_lerp(self, end, weight, out) ? out : on_host<Op>(self, end, weight, out);
 }
 
-// ---- gradients -------------------------------------------------------------------------------------------------------
+// ---- gradients
+// -------------------------------------------------------------------------------------------------------
 
 template <uint32_t id, class Functional, class Out>
 struct Gradient {
@@ -123,7 +152,8 @@ struct Gradient {
   }
 };
 
-bool run_gelu_backward(const Tensor& grad, const Tensor& self, c10::string_view approximate, Tensor& out) {
+bool run_gelu_backward(const Tensor& grad, const Tensor& self, c10::string_view approximate,
+                       Tensor& out) {
   return Pointwise(XHAL_OP_gelu_grad, Types::common)
       .operand(grad)
       .operand(self)
@@ -132,17 +162,24 @@ bool run_gelu_backward(const Tensor& grad, const Tensor& self, c10::string_view 
 }
 Tensor gelu_backward(const Tensor& grad, const Tensor& self, c10::string_view approximate) {
   Tensor out;
-  return run_gelu_backward(grad, self, approximate, out) ? out
-                                                         : on_host<at::_ops::gelu_backward>(grad, self, approximate);
+  return run_gelu_backward(grad, self, approximate, out)
+             ? out
+             : on_host<at::_ops::gelu_backward>(grad, self, approximate);
 }
-Tensor& gelu_backward_out(const Tensor& grad, const Tensor& self, c10::string_view approximate, Tensor& out) {
+Tensor& gelu_backward_out(const Tensor& grad, const Tensor& self, c10::string_view approximate,
+                          Tensor& out) {
   return run_gelu_backward(grad, self, approximate, out)
              ? out
              : on_host<at::_ops::gelu_backward_grad_input>(grad, self, approximate, out);
 }
 
-bool run_threshold_backward(const Tensor& grad, const Tensor& self, const Scalar& threshold, Tensor& out) {
-  return Pointwise(XHAL_OP_threshold_grad, Types::common).operand(grad).operand(self).scalar(0, threshold).run(out);
+bool run_threshold_backward(const Tensor& grad, const Tensor& self, const Scalar& threshold,
+                            Tensor& out) {
+  return Pointwise(XHAL_OP_threshold_grad, Types::common)
+      .operand(grad)
+      .operand(self)
+      .scalar(0, threshold)
+      .run(out);
 }
 Tensor threshold_backward(const Tensor& grad, const Tensor& self, const Scalar& threshold) {
   Tensor out;
@@ -150,7 +187,8 @@ Tensor threshold_backward(const Tensor& grad, const Tensor& self, const Scalar& 
              ? out
              : on_host<at::_ops::threshold_backward>(grad, self, threshold);
 }
-Tensor& threshold_backward_out(const Tensor& grad, const Tensor& self, const Scalar& threshold, Tensor& out) {
+Tensor& threshold_backward_out(const Tensor& grad, const Tensor& self, const Scalar& threshold,
+                               Tensor& out) {
   return run_threshold_backward(grad, self, threshold, out)
              ? out
              : on_host<at::_ops::threshold_backward_grad_input>(grad, self, threshold, out);

@@ -54,7 +54,9 @@ struct Unary {
     Tensor out;
     return run<id, types>(self, out) ? out : on_host<Functional>(self);
   }
-  static Tensor& in_place(Tensor& self) { return run<id, types>(self, self) ? self : on_host<InPlace>(self); }
+  static Tensor& in_place(Tensor& self) {
+    return run<id, types>(self, self) ? self : on_host<InPlace>(self);
+  }
   static Tensor& into(const Tensor& self, Tensor& out) {
     return run<id, types>(self, out) ? out : on_host<Out>(self, out);
   }
@@ -71,20 +73,25 @@ struct Rounding {
   static bool run(const Tensor& self, Tensor& out) {
     const bool integer = c10::isIntegralType(self.scalar_type(), /*includeBool=*/false);
     if (integer && out.is_same(self)) return true;
-    return Pointwise(integer ? uint32_t(XHAL_OP_strided_copy) : id, Types::common).operand(self).run(out);
+    return Pointwise(integer ? uint32_t(XHAL_OP_strided_copy) : id, Types::common)
+        .operand(self)
+        .run(out);
   }
   static Tensor functional(const Tensor& self) {
     Tensor out;
     return run(self, out) ? out : on_host<Functional>(self);
   }
-  static Tensor& into(const Tensor& self, Tensor& out) { return run(self, out) ? out : on_host<Out>(self, out); }
+  static Tensor& into(const Tensor& self, Tensor& out) {
+    return run(self, out) ? out : on_host<Out>(self, out);
+  }
   static void add(torch::Library& m) {
     native<Functional, &functional>(m);
     native<Out, &into>(m);
   }
 };
 
-// ---- is it infinite, and of which sign -------------------------------------------------------------------------------
+// ---- is it infinite, and of which sign
+// -------------------------------------------------------------------------------
 
 template <int sign>
 bool run_is_inf(const Tensor& self, Tensor& out) {
@@ -104,17 +111,22 @@ Tensor& is_signed_inf(const Tensor& self, Tensor& out) {
   return run_is_inf<sign>(self, out) ? out : on_host<Op>(self, out);
 }
 
-// ---- with arguments --------------------------------------------------------------------------------------------------
+// ---- with arguments
+// --------------------------------------------------------------------------------------------------
 
 bool run_gelu(const Tensor& self, c10::string_view approximate, Tensor& out) {
-  return Pointwise(XHAL_OP_gelu, Types::common).operand(self).attr(0, int64_t(approximate == "tanh")).run(out);
+  return Pointwise(XHAL_OP_gelu, Types::common)
+      .operand(self)
+      .attr(0, int64_t(approximate == "tanh"))
+      .run(out);
 }
 Tensor gelu(const Tensor& self, c10::string_view approximate) {
   Tensor out;
   return run_gelu(self, approximate, out) ? out : on_host<at::_ops::gelu>(self, approximate);
 }
 Tensor& gelu_out(const Tensor& self, c10::string_view approximate, Tensor& out) {
-  return run_gelu(self, approximate, out) ? out : on_host<at::_ops::gelu_out>(self, approximate, out);
+  return run_gelu(self, approximate, out) ? out
+                                          : on_host<at::_ops::gelu_out>(self, approximate, out);
 }
 
 using OptScalar = std::optional<Scalar>;
@@ -144,49 +156,61 @@ Tensor& clamp_max_out(const Tensor& self, const Scalar& hi, Tensor& out) {
 }
 
 bool run_clamp_tensor(const Tensor& self, const OptTensor& lo, const OptTensor& hi, Tensor& out) {
-  return Pointwise(XHAL_OP_clamp, Types::common).operand(self).optional_operand(lo).optional_operand(hi).run(out);
+  return Pointwise(XHAL_OP_clamp, Types::common)
+      .operand(self)
+      .optional_operand(lo)
+      .optional_operand(hi)
+      .run(out);
 }
-Tensor& clamp_tensor_out(const Tensor& self, const OptTensor& lo, const OptTensor& hi, Tensor& out) {
-  return run_clamp_tensor(self, lo, hi, out) ? out : on_host<at::_ops::clamp_Tensor_out>(self, lo, hi, out);
+Tensor& clamp_tensor_out(const Tensor& self, const OptTensor& lo, const OptTensor& hi,
+                         Tensor& out) {
+  return run_clamp_tensor(self, lo, hi, out)
+             ? out
+             : on_host<at::_ops::clamp_Tensor_out>(self, lo, hi, out);
 }
 Tensor& clamp_min_tensor_out(const Tensor& self, const Tensor& lo, Tensor& out) {
-  return run_clamp_tensor(self, lo, {}, out) ? out : on_host<at::_ops::clamp_min_Tensor_out>(self, lo, out);
+  return run_clamp_tensor(self, lo, {}, out)
+             ? out
+             : on_host<at::_ops::clamp_min_Tensor_out>(self, lo, out);
 }
 Tensor& clamp_max_tensor_out(const Tensor& self, const Tensor& hi, Tensor& out) {
-  return run_clamp_tensor(self, {}, hi, out) ? out : on_host<at::_ops::clamp_max_Tensor_out>(self, hi, out);
+  return run_clamp_tensor(self, {}, hi, out)
+             ? out
+             : on_host<at::_ops::clamp_max_Tensor_out>(self, hi, out);
 }
 
 }  // namespace
 
 // X(ATen, catalogue, types)
-#define XHAL_UNARY(X)                        \
-  X(neg, neg, common)                        \
-  X(abs, abs, common)                        \
-  X(sign, sign, common)                      \
-  X(sgn, sign, common)                       \
-  X(exp, exp, to_float)                      \
-  X(expm1, expm1, to_float)                  \
-  X(log, log, to_float)                      \
-  X(log1p, log1p, to_float)                  \
-  X(log2, log2, to_float)                    \
-  X(sqrt, sqrt, to_float)                    \
-  X(rsqrt, rsqrt, to_float)                  \
-  X(reciprocal, reciprocal, to_float)        \
-  X(sin, sin, to_float)                      \
-  X(cos, cos, to_float)                      \
-  X(tanh, tanh, to_float)                    \
-  X(sigmoid, sigmoid, to_float)              \
-  X(erf, erf, to_float)                      \
-  X(relu, relu, common)                      \
-  X(silu, silu, common)                      \
-  X(logical_not, logical_not, boolean)       \
+#define XHAL_UNARY(X)                  \
+  X(neg, neg, common)                  \
+  X(abs, abs, common)                  \
+  X(sign, sign, common)                \
+  X(sgn, sign, common)                 \
+  X(exp, exp, to_float)                \
+  X(expm1, expm1, to_float)            \
+  X(log, log, to_float)                \
+  X(log1p, log1p, to_float)            \
+  X(log2, log2, to_float)              \
+  X(sqrt, sqrt, to_float)              \
+  X(rsqrt, rsqrt, to_float)            \
+  X(reciprocal, reciprocal, to_float)  \
+  X(sin, sin, to_float)                \
+  X(cos, cos, to_float)                \
+  X(tanh, tanh, to_float)              \
+  X(sigmoid, sigmoid, to_float)        \
+  X(erf, erf, to_float)                \
+  X(relu, relu, common)                \
+  X(silu, silu, common)                \
+  X(logical_not, logical_not, boolean) \
   X(bitwise_not, bitwise_not, common)
 
 #define XHAL_ROUNDING(X) X(floor) X(ceil) X(trunc) X(round)
 
 TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
-#define XHAL_ADD(aten, op, types) \
-  Unary<XHAL_OP_##op, Types::types, at::_ops::aten, at::_ops::aten##_, at::_ops::aten##_out>::add(m);
+#define XHAL_ADD(aten, op, types)                                                                  \
+  Unary<XHAL_OP_##op, Types::types, at::_ops::aten, at::_ops::aten##_, at::_ops::aten##_out>::add( \
+      m);
   XHAL_UNARY(XHAL_ADD)
 #undef XHAL_ADD
 #define XHAL_ADD(op) Rounding<XHAL_OP_##op, at::_ops::op, at::_ops::op##_out>::add(m);

@@ -89,8 +89,8 @@ bool Pointwise::finish(OpCall& call) const {
   return call.run();
 }
 
-// The first tensor on the device that counts for the type, or any on the device; null when there is none, or when an
-// operand is on the host and no mere number.
+// The first tensor on the device that counts for the type, or any on the device; null when there is
+// none, or when an operand is on the host and no mere number.
 const at::Tensor* Pointwise::leader() const {
   const at::Tensor* leader = nullptr;
   bool plain = true;
@@ -138,8 +138,8 @@ bool Pointwise::run(at::Tensor& out) {
     if (input.tensor) {
       promote = promote || (!input.plain && input.tensor->scalar_type() != common);
       TORCH_CHECK(input.tensor->device() == like->device() || input.tensor->is_cpu(),
-                  "Expected all tensors to be on the same device, but found at least two devices, ", like->device(),
-                  " and ", input.tensor->device(), "!");
+                  "Expected all tensors to be on the same device, but found at least two devices, ",
+                  like->device(), " and ", input.tensor->device(), "!");
     } else if (input.number) {
       promote = promote || !c10::isFloatingType(common) || input.value.isComplex();
     }
@@ -161,12 +161,14 @@ bool Pointwise::run(at::Tensor& out) {
   for (int i = 0; i < count_ && alike; ++i) {
     const Input& input = inputs_[i];
     if (!input.tensor) continue;
-    alike = input.tensor->is_contiguous() && (input.plain || input.tensor->scalar_type() == common) &&
+    alike = input.tensor->is_contiguous() &&
+            (input.plain || input.tensor->scalar_type() == common) &&
             input.tensor->sizes().equals(like->sizes());
   }
   const c10::ScalarType result = types_ == Types::boolean ? c10::ScalarType::Bool : common;
-  if (alike && (!out.defined() || (out.is_contiguous() && out.scalar_type() == result &&
-                                   out.sizes().equals(like->sizes()) && out.device() == like->device()))) {
+  if (alike &&
+      (!out.defined() || (out.is_contiguous() && out.scalar_type() == result &&
+                          out.sizes().equals(like->sizes()) && out.device() == like->device()))) {
     return run_alike(out, *like, result);
   }
   return run_iterated(out, common, result);
@@ -181,7 +183,8 @@ bool Pointwise::run_alike(at::Tensor& out, const at::Tensor& like, c10::ScalarTy
   for (int i = 0; i < count_; ++i) {
     const at::Tensor* tensor = inputs_[i].tensor;
     if (tensor) {
-      call.raw(reinterpret_cast<const void*>(address_of(*tensor)), tensor->scalar_type(), size, stride, false);
+      call.raw(reinterpret_cast<const void*>(address_of(*tensor)), tensor->scalar_type(), size,
+               stride, false);
     } else {
       call.absent();
     }
@@ -217,7 +220,8 @@ bool Pointwise::run_iterated(at::Tensor& out, c10::ScalarType common, c10::Scala
   if (iter.numel() == 0) return true;
 
   const auto type = out.scalar_type();
-  const bool direct = type == result || (mixes_floats() && types_ != Types::boolean && is_float(type) && is_float(result));
+  const bool direct = type == result || (mixes_floats() && types_ != Types::boolean &&
+                                         is_float(type) && is_float(result));
   const int ndim = iter.ndim();
   if (!direct || ndim > XHAL_MAX_DIMENSIONS) {
     // Into a contiguous result of the operator's own type, then over.
@@ -244,7 +248,8 @@ bool Pointwise::run_iterated(at::Tensor& out, c10::ScalarType common, c10::Scala
     const auto bytes = iter.strides(arg);
     const int64_t width = iter.element_size(arg);
     for (int d = 0; d < ndim; ++d) strides[ndim - 1 - d] = bytes[d] / width;
-    call.raw(iter.data_ptr(arg), iter.dtype(arg), sizes, c10::IntArrayRef(strides, sizes.size()), output);
+    call.raw(iter.data_ptr(arg), iter.dtype(arg), sizes, c10::IntArrayRef(strides, sizes.size()),
+             output);
   };
   int operand = 1;
   for (int i = 0; i < count_; ++i) {

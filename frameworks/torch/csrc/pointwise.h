@@ -1,12 +1,13 @@
-// pointwise.h: elementwise operators with torch's rules for types, broadcasting, layouts and out= tensors.
+// pointwise.h: elementwise operators with torch's rules for types, broadcasting, layouts and out=
+// tensors.
 //
 //   at::Tensor out;  // undefined: made here; defined: written, resized where torch allows it
-//   Pointwise call(XHAL_OP_add, Types::common);
-//   if (!call.operand(a).operand(b).scalar(2, alpha).run(out)) return on_host<at::_ops::add_Tensor>(a, b, alpha);
+//   Pointwise call(XHAL_OP_add, Types::common); if (!call.operand(a).operand(b).scalar(2,
+//   alpha).run(out)) return on_host<at::_ops::add_Tensor>(a, b, alpha);
 //
-// Operands come in the catalogue's order. A 0-d CPU tensor becomes the launch scalar of its position where the operator
-// has one. Same-shaped contiguous operands of one type take a short path; everything else goes through TensorIterator
-// for its shape and strides.
+// Operands come in the catalogue's order. A 0-d CPU tensor becomes the launch scalar of its
+// position where the operator has one. Same-shaped contiguous operands of one type take a short
+// path; everything else goes through TensorIterator for its shape and strides.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -34,7 +35,8 @@ class Pointwise {
     inputs_[count_++] = {};
     return *this;
   }
-  // The operand does not take part in type promotion (masks, gradients' saved values of another kind).
+  // The operand does not take part in type promotion (masks, gradients' saved values of another
+  // kind).
   Pointwise& plain(const at::Tensor& tensor);
 
   Pointwise& attr(uint32_t index, int64_t value);

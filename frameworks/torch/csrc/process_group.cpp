@@ -15,7 +15,8 @@ namespace {
 using at::Tensor;
 using c10d::OpType;
 
-// ---- what libxcoll moves and reduces ---------------------------------------------------------------------------------
+// ---- what libxcoll moves and reduces
+// ---------------------------------------------------------------------------------
 
 struct Elements {
   xcoll_dtype type;
@@ -32,8 +33,8 @@ Elements reducible(const Tensor& tensor, const char* what) {
   }
   const Dtype dtype = dtype_of(type);
   const xcoll_dtype number = dtype.code << 8 | dtype.bits;
-  TORCH_CHECK_NOT_IMPLEMENTED(dtype.bits && xcoll_dtype_bytes(number), what, ": libxcoll cannot reduce ",
-                              tensor.scalar_type());
+  TORCH_CHECK_NOT_IMPLEMENTED(dtype.bits && xcoll_dtype_bytes(number), what,
+                              ": libxcoll cannot reduce ", tensor.scalar_type());
   return {number, count};
 }
 
@@ -41,15 +42,18 @@ Elements reducible(const Tensor& tensor, const char* what) {
 Elements movable(const Tensor& tensor) {
   const Dtype dtype = dtype_of(tensor.scalar_type());
   const xcoll_dtype number = dtype.code << 8 | dtype.bits;
-  if (dtype.bits && xcoll_dtype_bytes(number)) return {number, static_cast<uint64_t>(tensor.numel())};
+  if (dtype.bits && xcoll_dtype_bytes(number))
+    return {number, static_cast<uint64_t>(tensor.numel())};
   return {XCOLL_U8, static_cast<uint64_t>(tensor.nbytes())};
 }
 
 xcoll_reduction reduction_of(const c10d::ReduceOp& op, const Tensor& tensor) {
   const bool complex = tensor.is_complex();
   switch (static_cast<c10d::ReduceOp::RedOpType>(op)) {
-    case c10d::ReduceOp::SUM: return XCOLL_SUM;
-    case c10d::ReduceOp::AVG: return XCOLL_AVG;
+    case c10d::ReduceOp::SUM:
+      return XCOLL_SUM;
+    case c10d::ReduceOp::AVG:
+      return XCOLL_AVG;
     case c10d::ReduceOp::PRODUCT:
       if (complex) break;
       return XCOLL_PROD;
@@ -59,12 +63,17 @@ xcoll_reduction reduction_of(const c10d::ReduceOp& op, const Tensor& tensor) {
     case c10d::ReduceOp::MAX:
       if (complex) break;
       return XCOLL_MAX;
-    case c10d::ReduceOp::BAND: return XCOLL_BAND;
-    case c10d::ReduceOp::BOR: return XCOLL_BOR;
-    case c10d::ReduceOp::BXOR: return XCOLL_BXOR;
-    default: break;
+    case c10d::ReduceOp::BAND:
+      return XCOLL_BAND;
+    case c10d::ReduceOp::BOR:
+      return XCOLL_BOR;
+    case c10d::ReduceOp::BXOR:
+      return XCOLL_BXOR;
+    default:
+      break;
   }
-  TORCH_CHECK_NOT_IMPLEMENTED(false, "the backend xhal does not have this reduction for ", tensor.scalar_type());
+  TORCH_CHECK_NOT_IMPLEMENTED(false, "the backend xhal does not have this reduction for ",
+                              tensor.scalar_type());
 }
 
 void* data_of(const Tensor& tensor) { return tensor.unsafeGetTensorImpl()->mutable_data(); }
@@ -122,11 +131,14 @@ Alive& alive() {
 
 }  // namespace
 
-// ---- life ------------------------------------------------------------------------------------------------------------
+// ---- life
+// ------------------------------------------------------------------------------------------------------------
 
 ProcessGroupXhal::ProcessGroupXhal(const c10::intrusive_ptr<c10d::Store>& store, int rank, int size,
                                    std::chrono::milliseconds timeout)
-    : Backend(rank, size), options_(c10::make_intrusive<Options>("xhal", timeout)), timeout_(timeout) {
+    : Backend(rank, size),
+      options_(c10::make_intrusive<Options>("xhal", timeout)),
+      timeout_(timeout) {
   constexpr const char* kKey = "xhal/unique_id";
   xcoll_unique_id id{};
   if (rank == 0) {
@@ -155,7 +167,8 @@ void ProcessGroupXhal::close() {
   }
   if (!is_shut_down()) {
     for (const auto& [lane, stream] : streams_) {
-      // Bounded by the deadlines of the operations; a failure has been reported to whoever waited for it.
+      // Bounded by the deadlines of the operations; a failure has been reported to whoever waited
+      // for it.
       xhal_stream_synchronize(stream_handle(lane.first, stream.id()), XHAL_FOREVER);
     }
   }
@@ -168,10 +181,12 @@ void ProcessGroupXhal::abort() { xcoll_comm_abort(comm_, "aborted by the program
 void ProcessGroupXhal::setTimeout(std::chrono::milliseconds timeout) {
   timeout_ = timeout;
   options_->timeout = timeout;
-  check_collective(xcoll_comm_set_timeout(comm_, static_cast<uint64_t>(timeout.count()) * 1000000u));
+  check_collective(
+      xcoll_comm_set_timeout(comm_, static_cast<uint64_t>(timeout.count()) * 1000000u));
 }
 
-c10::intrusive_ptr<c10d::Backend> make_process_group(const c10::intrusive_ptr<c10d::Store>& store, int rank, int size,
+c10::intrusive_ptr<c10d::Backend> make_process_group(const c10::intrusive_ptr<c10d::Store>& store,
+                                                     int rank, int size,
                                                      std::chrono::milliseconds timeout) {
   return c10::make_intrusive<ProcessGroupXhal>(store, rank, size, timeout);
 }
@@ -188,13 +203,16 @@ void close_process_groups() {
   }
 }
 
-// ---- submitting ------------------------------------------------------------------------------------------------------
+// ---- submitting
+// ------------------------------------------------------------------------------------------------------
 
-ProcessGroupXhal::Call ProcessGroupXhal::call(xcoll_kind kind, std::chrono::milliseconds timeout) const {
+ProcessGroupXhal::Call ProcessGroupXhal::call(xcoll_kind kind,
+                                              std::chrono::milliseconds timeout) const {
   Call made;
   made.op.struct_size = sizeof made.op;
   made.op.kind = kind;
-  if (timeout.count() > 0 && timeout != timeout_) made.op.timeout_ns = static_cast<uint64_t>(timeout.count()) * 1000000u;
+  if (timeout.count() > 0 && timeout != timeout_)
+    made.op.timeout_ns = static_cast<uint64_t>(timeout.count()) * 1000000u;
   return made;
 }
 
@@ -205,12 +223,15 @@ void ProcessGroupXhal::touch(Submission& submission, const Tensor& tensor) {
 }
 
 c10::Stream ProcessGroupXhal::stream_of(DeviceIndex device, OpType type) {
-  const std::pair<DeviceIndex, int> lane(device, type == OpType::SEND ? 1 : type == OpType::RECV ? 2 : 0);
+  const std::pair<DeviceIndex, int> lane(device, type == OpType::SEND   ? 1
+                                                 : type == OpType::RECV ? 2
+                                                                        : 0);
   std::lock_guard lock(mutex_);
   auto found = streams_.find(lane);
   if (found == streams_.end()) {
     const StreamId id = stream_from_pool(device, /*urgent=*/true);
-    found = streams_.emplace(lane, c10::Stream(c10::Stream::UNSAFE, c10::Device(kXhal, device), id)).first;
+    found = streams_.emplace(lane, c10::Stream(c10::Stream::UNSAFE, c10::Device(kXhal, device), id))
+                .first;
   }
   return found->second;
 }
@@ -235,7 +256,8 @@ ProcessGroupXhal::WorkPtr ProcessGroupXhal::submit(Submission submission) {
   return submission.device ? submit_on_device(submission, ops) : submit_on_host(submission, ops);
 }
 
-ProcessGroupXhal::WorkPtr ProcessGroupXhal::submit_on_device(Submission& submission, std::vector<xcoll_op>& ops) {
+ProcessGroupXhal::WorkPtr ProcessGroupXhal::submit_on_device(Submission& submission,
+                                                             std::vector<xcoll_op>& ops) {
   const DeviceIndex device = submission.device->index();
   const c10::Stream stream = stream_of(device, submission.plan.type);
   xhal_stream* ours = stream_handle(device, stream.id());
@@ -244,7 +266,8 @@ ProcessGroupXhal::WorkPtr ProcessGroupXhal::submit_on_device(Submission& submiss
   check(xhal_stream_wait_event(ours, &ready), "starting a collective");
   check_collective(xcoll_submit(comm_, ops.data(), ops.size(), ours, nullptr));
   for (const Tensor& tensor : submission.plan.kept) {
-    if (tensor.device().type() == kXhal) record_stream(tensor.storage().data_ptr(), device, stream.id());
+    if (tensor.device().type() == kXhal)
+      record_stream(tensor.storage().data_ptr(), device, stream.id());
   }
   {
     const c10::StreamGuard guard(stream);
@@ -253,20 +276,22 @@ ProcessGroupXhal::WorkPtr ProcessGroupXhal::submit_on_device(Submission& submiss
   submission.plan.after.clear();
   submission.plan.kept.clear();
   check(xhal_event_record(ours, 0, &done), "submitting a collective");
-  return c10::make_intrusive<XhalWork>(getRank(), xcoll_comm_sequence(comm_), std::move(submission.plan), device,
-                                       stream, done);
+  return c10::make_intrusive<XhalWork>(getRank(), xcoll_comm_sequence(comm_),
+                                       std::move(submission.plan), device, stream, done);
 }
 
-ProcessGroupXhal::WorkPtr ProcessGroupXhal::submit_on_host(Submission& submission, std::vector<xcoll_op>& ops) {
+ProcessGroupXhal::WorkPtr ProcessGroupXhal::submit_on_host(Submission& submission,
+                                                           std::vector<xcoll_op>& ops) {
   xcoll_request* request = nullptr;
   check_collective(xcoll_submit(comm_, ops.data(), ops.size(), nullptr, &request));
-  auto work = c10::make_intrusive<XhalWork>(getRank(), xcoll_comm_sequence(comm_), std::move(submission.plan), request,
-                                            timeout_);
+  auto work = c10::make_intrusive<XhalWork>(getRank(), xcoll_comm_sequence(comm_),
+                                            std::move(submission.plan), request, timeout_);
   follower_.add(work);
   return work;
 }
 
-// Calls until endCoalescing are one group. A start without an end (an exception came between) is given up here.
+// Calls until endCoalescing are one group. A start without an end (an exception came between) is
+// given up here.
 void ProcessGroupXhal::startCoalescing() {
   if (coalescing_ && !coalescing_->calls.empty()) {
     TORCH_WARN("the group was still coalescing ", coalescing_->calls.size(),
@@ -284,9 +309,11 @@ ProcessGroupXhal::WorkPtr ProcessGroupXhal::endCoalescing() {
   return submit(std::move(all));
 }
 
-// ---- collectives -----------------------------------------------------------------------------------------------------
+// ---- collectives
+// -----------------------------------------------------------------------------------------------------
 
-ProcessGroupXhal::WorkPtr ProcessGroupXhal::broadcast(Tensors& tensors, const c10d::BroadcastOptions& options) {
+ProcessGroupXhal::WorkPtr ProcessGroupXhal::broadcast(Tensors& tensors,
+                                                      const c10d::BroadcastOptions& options) {
   const Tensor& tensor = single(tensors, "broadcast");
   require_dense(tensor, "broadcast");
   const Elements elements = movable(tensor);
@@ -303,7 +330,8 @@ ProcessGroupXhal::WorkPtr ProcessGroupXhal::broadcast(Tensors& tensors, const c1
   return submit(std::move(s));
 }
 
-ProcessGroupXhal::WorkPtr ProcessGroupXhal::allreduce(Tensors& tensors, const c10d::AllreduceOptions& options) {
+ProcessGroupXhal::WorkPtr ProcessGroupXhal::allreduce(Tensors& tensors,
+                                                      const c10d::AllreduceOptions& options) {
   single(tensors, "all_reduce");
   c10d::AllreduceCoalescedOptions same;
   same.reduceOp = options.reduceOp;
@@ -311,8 +339,8 @@ ProcessGroupXhal::WorkPtr ProcessGroupXhal::allreduce(Tensors& tensors, const c1
   return allreduce_coalesced(tensors, same);
 }
 
-ProcessGroupXhal::WorkPtr ProcessGroupXhal::allreduce_coalesced(Tensors& tensors,
-                                                                const c10d::AllreduceCoalescedOptions& options) {
+ProcessGroupXhal::WorkPtr ProcessGroupXhal::allreduce_coalesced(
+    Tensors& tensors, const c10d::AllreduceCoalescedOptions& options) {
   Submission s;
   s.plan.type = OpType::ALLREDUCE;
   s.plan.outputs = tensors;
@@ -330,7 +358,8 @@ ProcessGroupXhal::WorkPtr ProcessGroupXhal::allreduce_coalesced(Tensors& tensors
   return submit(std::move(s));
 }
 
-ProcessGroupXhal::WorkPtr ProcessGroupXhal::reduce(Tensors& tensors, const c10d::ReduceOptions& options) {
+ProcessGroupXhal::WorkPtr ProcessGroupXhal::reduce(Tensors& tensors,
+                                                   const c10d::ReduceOptions& options) {
   const Tensor& tensor = single(tensors, "reduce");
   require_dense(tensor, "reduce");
   const Elements elements = reducible(tensor, "reduce");
@@ -355,8 +384,8 @@ ProcessGroupXhal::WorkPtr ProcessGroupXhal::_allgather_base(Tensor& output, Tens
   return allgather_into_tensor_coalesced(outputs, inputs, options);
 }
 
-ProcessGroupXhal::WorkPtr ProcessGroupXhal::allgather_into_tensor_coalesced(Tensors& outputs, Tensors& inputs,
-                                                                            const c10d::AllgatherOptions& options) {
+ProcessGroupXhal::WorkPtr ProcessGroupXhal::allgather_into_tensor_coalesced(
+    Tensors& outputs, Tensors& inputs, const c10d::AllgatherOptions& options) {
   Submission s;
   s.plan.type = OpType::_ALLGATHER_BASE;
   s.plan.outputs = outputs;
@@ -364,8 +393,8 @@ ProcessGroupXhal::WorkPtr ProcessGroupXhal::allgather_into_tensor_coalesced(Tens
     require_dense(outputs[i], "all_gather_into_tensor");
     TORCH_CHECK_VALUE(outputs[i].numel() == inputs[i].numel() * getSize() &&
                           outputs[i].scalar_type() == inputs[i].scalar_type(),
-                      "all_gather_into_tensor: the output must have the input's type and ", getSize(),
-                      " times its elements");
+                      "all_gather_into_tensor: the output must have the input's type and ",
+                      getSize(), " times its elements");
     const Tensor from = packed(inputs[i]);
     const Elements elements = movable(from);
     touch(s, outputs[i]);
@@ -380,7 +409,8 @@ ProcessGroupXhal::WorkPtr ProcessGroupXhal::allgather_into_tensor_coalesced(Tens
   return submit(std::move(s));
 }
 
-ProcessGroupXhal::WorkPtr ProcessGroupXhal::allgather(std::vector<Tensors>& outputs, Tensors& inputs,
+ProcessGroupXhal::WorkPtr ProcessGroupXhal::allgather(std::vector<Tensors>& outputs,
+                                                      Tensors& inputs,
                                                       const c10d::AllgatherOptions& options) {
   const Tensor from = packed(single(inputs, "all_gather"));
   const Tensors& into = outputs.at(0);
@@ -392,7 +422,8 @@ ProcessGroupXhal::WorkPtr ProcessGroupXhal::allgather(std::vector<Tensors>& outp
   touch(s, from);
   const Tensor flat = shares(into, false);
   touch(s, flat);
-  const uint64_t width = movable(from).type == XCOLL_U8 && from.element_size() > 1 ? from.element_size() : 1;
+  const uint64_t width =
+      movable(from).type == XCOLL_U8 && from.element_size() > 1 ? from.element_size() : 1;
   const bool even = same_numel(into);
   Call c = call(even ? XCOLL_ALL_GATHER : XCOLL_ALL_GATHER_V, options.timeout);
   c.op.send = data_of(from);
@@ -400,7 +431,8 @@ ProcessGroupXhal::WorkPtr ProcessGroupXhal::allgather(std::vector<Tensors>& outp
   c.op.count = movable(from).count;
   c.op.dtype = movable(from).type;
   if (!even) {
-    for (const Tensor& tensor : into) c.send_counts.push_back(static_cast<uint64_t>(tensor.numel()) * width);
+    for (const Tensor& tensor : into)
+      c.send_counts.push_back(static_cast<uint64_t>(tensor.numel()) * width);
   }
   s.calls.push_back(std::move(c));
   s.plan.after.push_back([flat, into] { take_apart(flat, into); });
@@ -461,8 +493,8 @@ ProcessGroupXhal::WorkPtr ProcessGroupXhal::scatter(Tensors& outputs, std::vecto
   return submit(std::move(s));
 }
 
-ProcessGroupXhal::WorkPtr ProcessGroupXhal::_reduce_scatter_base(Tensor& output, Tensor& input,
-                                                                 const c10d::ReduceScatterOptions& options) {
+ProcessGroupXhal::WorkPtr ProcessGroupXhal::_reduce_scatter_base(
+    Tensor& output, Tensor& input, const c10d::ReduceScatterOptions& options) {
   Tensors outputs{output}, inputs{input};
   return reduce_scatter_tensor_coalesced(outputs, inputs, options);
 }
@@ -476,8 +508,8 @@ ProcessGroupXhal::WorkPtr ProcessGroupXhal::reduce_scatter_tensor_coalesced(
     require_dense(outputs[i], "reduce_scatter_tensor");
     TORCH_CHECK_VALUE(inputs[i].numel() == outputs[i].numel() * getSize() &&
                           outputs[i].scalar_type() == inputs[i].scalar_type(),
-                      "reduce_scatter_tensor: the input must have the output's type and ", getSize(),
-                      " times its elements");
+                      "reduce_scatter_tensor: the input must have the output's type and ",
+                      getSize(), " times its elements");
     const Tensor from = packed(inputs[i]);
     const Elements elements = reducible(outputs[i], "reduce_scatter_tensor");
     touch(s, outputs[i]);
@@ -493,14 +525,15 @@ ProcessGroupXhal::WorkPtr ProcessGroupXhal::reduce_scatter_tensor_coalesced(
   return submit(std::move(s));
 }
 
-ProcessGroupXhal::WorkPtr ProcessGroupXhal::reduce_scatter(Tensors& outputs, std::vector<Tensors>& inputs,
-                                                           const c10d::ReduceScatterOptions& options) {
+ProcessGroupXhal::WorkPtr ProcessGroupXhal::reduce_scatter(
+    Tensors& outputs, std::vector<Tensors>& inputs, const c10d::ReduceScatterOptions& options) {
   const Tensor& into = single(outputs, "reduce_scatter");
   require_dense(into, "reduce_scatter");
   const Tensors& from = inputs.at(0);
   TORCH_CHECK_VALUE(inputs.size() == 1 && from.size() == static_cast<size_t>(getSize()) &&
                         from[getRank()].numel() == into.numel(),
-                    "reduce_scatter: one input for each of the ", getSize(), " ranks, this rank's of the output's size");
+                    "reduce_scatter: one input for each of the ", getSize(),
+                    " ranks, this rank's of the output's size");
   Submission s;
   s.plan.type = OpType::REDUCE_SCATTER;
   s.plan.outputs = outputs;
@@ -517,7 +550,8 @@ ProcessGroupXhal::WorkPtr ProcessGroupXhal::reduce_scatter(Tensors& outputs, std
   c.op.reduction = reduction_of(options.reduceOp, flat);
   if (!even) {
     const uint64_t pairs = into.is_complex() ? 2 : 1;
-    for (const Tensor& tensor : from) c.send_counts.push_back(static_cast<uint64_t>(tensor.numel()) * pairs);
+    for (const Tensor& tensor : from)
+      c.send_counts.push_back(static_cast<uint64_t>(tensor.numel()) * pairs);
   }
   s.calls.push_back(std::move(c));
   return submit(std::move(s));
@@ -543,7 +577,8 @@ ProcessGroupXhal::WorkPtr ProcessGroupXhal::alltoall_base(Tensor& output, Tensor
   c.op.dtype = elements.type;
   if (even) {
     TORCH_CHECK_VALUE(input.numel() == output.numel() && input.numel() % getSize() == 0,
-                      "all_to_all_single: input and output must have the same size, a multiple of ", getSize());
+                      "all_to_all_single: input and output must have the same size, a multiple of ",
+                      getSize());
     c.op.count = elements.count / ranks;
   } else {
     const auto counts = [&](const std::vector<int64_t>& splits, const Tensor& tensor) {
@@ -563,8 +598,9 @@ ProcessGroupXhal::WorkPtr ProcessGroupXhal::alltoall_base(Tensor& output, Tensor
 
 ProcessGroupXhal::WorkPtr ProcessGroupXhal::alltoall(Tensors& outputs, Tensors& inputs,
                                                      const c10d::AllToAllOptions& options) {
-  TORCH_CHECK_VALUE(inputs.size() == static_cast<size_t>(getSize()) && outputs.size() == inputs.size(),
-                    "all_to_all: one input and one output for each of the ", getSize(), " ranks");
+  TORCH_CHECK_VALUE(
+      inputs.size() == static_cast<size_t>(getSize()) && outputs.size() == inputs.size(),
+      "all_to_all: one input and one output for each of the ", getSize(), " ranks");
   const Tensor from = shares(inputs, true), to = shares(outputs, false);
   Submission s;
   s.plan.type = OpType::ALLTOALL;
@@ -583,9 +619,11 @@ ProcessGroupXhal::WorkPtr ProcessGroupXhal::alltoall(Tensors& outputs, Tensors& 
   return submit(std::move(s));
 }
 
-// ---- point to point, barrier -----------------------------------------------------------------------------------------
+// ---- point to point, barrier
+// -----------------------------------------------------------------------------------------
 
-// Messages between two ranks match in order; torch's tags are not looked at, as with other device backends.
+// Messages between two ranks match in order; torch's tags are not looked at, as with other device
+// backends.
 ProcessGroupXhal::WorkPtr ProcessGroupXhal::send(Tensors& tensors, int destination, int) {
   const Tensor from = packed(single(tensors, "send"));
   const Elements elements = movable(from);

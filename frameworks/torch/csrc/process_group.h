@@ -1,7 +1,9 @@
-// process_group.h: the c10d backend `xhal` over libxcoll, for tensors of xhal devices and of the host.
+// process_group.h: the c10d backend `xhal` over libxcoll, for tensors of xhal devices and of the
+// host.
 //
-// Device work runs on a stream of the group's own, after what the caller's stream has been given, and overlaps with what
-// it is given later. All ranks make a group at the same time: it meets over the store once, then the store is not used.
+// Device work runs on a stream of the group's own, after what the caller's stream has been given,
+// and overlaps with what it is given later. All ranks make a group at the same time: it meets over
+// the store once, then the store is not used.
 #pragma once
 
 #include <torch/csrc/distributed/c10d/Backend.hpp>
@@ -18,7 +20,8 @@ class ProcessGroupXhal final : public c10d::Backend {
   using Tensors = std::vector<at::Tensor>;
   using WorkPtr = c10::intrusive_ptr<c10d::Work>;
 
-  ProcessGroupXhal(const c10::intrusive_ptr<c10d::Store>& store, int rank, int size, std::chrono::milliseconds timeout);
+  ProcessGroupXhal(const c10::intrusive_ptr<c10d::Store>& store, int rank, int size,
+                   std::chrono::milliseconds timeout);
   ~ProcessGroupXhal() override;
 
   const std::string getBackendName() const override { return "xhal"; }
@@ -33,14 +36,19 @@ class ProcessGroupXhal final : public c10d::Backend {
 
   WorkPtr broadcast(Tensors& tensors, const c10d::BroadcastOptions& options) override;
   WorkPtr allreduce(Tensors& tensors, const c10d::AllreduceOptions& options) override;
-  WorkPtr allreduce_coalesced(Tensors& tensors, const c10d::AllreduceCoalescedOptions& options) override;
+  WorkPtr allreduce_coalesced(Tensors& tensors,
+                              const c10d::AllreduceCoalescedOptions& options) override;
   WorkPtr reduce(Tensors& tensors, const c10d::ReduceOptions& options) override;
-  WorkPtr allgather(std::vector<Tensors>& outputs, Tensors& inputs, const c10d::AllgatherOptions& options) override;
-  WorkPtr _allgather_base(at::Tensor& output, at::Tensor& input, const c10d::AllgatherOptions& options) override;
+  WorkPtr allgather(std::vector<Tensors>& outputs, Tensors& inputs,
+                    const c10d::AllgatherOptions& options) override;
+  WorkPtr _allgather_base(at::Tensor& output, at::Tensor& input,
+                          const c10d::AllgatherOptions& options) override;
   WorkPtr allgather_into_tensor_coalesced(Tensors& outputs, Tensors& inputs,
                                           const c10d::AllgatherOptions& options) override;
-  WorkPtr gather(std::vector<Tensors>& outputs, Tensors& inputs, const c10d::GatherOptions& options) override;
-  WorkPtr scatter(Tensors& outputs, std::vector<Tensors>& inputs, const c10d::ScatterOptions& options) override;
+  WorkPtr gather(std::vector<Tensors>& outputs, Tensors& inputs,
+                 const c10d::GatherOptions& options) override;
+  WorkPtr scatter(Tensors& outputs, std::vector<Tensors>& inputs,
+                  const c10d::ScatterOptions& options) override;
   WorkPtr reduce_scatter(Tensors& outputs, std::vector<Tensors>& inputs,
                          const c10d::ReduceScatterOptions& options) override;
   WorkPtr _reduce_scatter_base(at::Tensor& output, at::Tensor& input,
@@ -48,13 +56,16 @@ class ProcessGroupXhal final : public c10d::Backend {
   WorkPtr reduce_scatter_tensor_coalesced(Tensors& outputs, Tensors& inputs,
                                           const c10d::ReduceScatterOptions& options) override;
   WorkPtr alltoall_base(at::Tensor& output, at::Tensor& input, std::vector<int64_t>& output_splits,
-                        std::vector<int64_t>& input_splits, const c10d::AllToAllOptions& options) override;
-  WorkPtr alltoall(Tensors& outputs, Tensors& inputs, const c10d::AllToAllOptions& options) override;
+                        std::vector<int64_t>& input_splits,
+                        const c10d::AllToAllOptions& options) override;
+  WorkPtr alltoall(Tensors& outputs, Tensors& inputs,
+                   const c10d::AllToAllOptions& options) override;
   WorkPtr send(Tensors& tensors, int destination, int tag) override;
   WorkPtr recv(Tensors& tensors, int source, int tag) override;
   WorkPtr barrier(const c10d::BarrierOptions& options) override;
 
-  // Waits for the group's streams and leaves the communicator. Idempotent; called at exit for groups still alive.
+  // Waits for the group's streams and leaves the communicator. Idempotent; called at exit for
+  // groups still alive.
   void close();
   void abort() override;
 
@@ -80,13 +91,15 @@ class ProcessGroupXhal final : public c10d::Backend {
   c10::intrusive_ptr<Options> options_;
   std::chrono::milliseconds timeout_;
   std::mutex mutex_;
-  // Collectives, sends and receives have a stream each: a send that waits for its receiver holds nothing else up.
+  // Collectives, sends and receives have a stream each: a send that waits for its receiver holds
+  // nothing else up.
   std::map<std::pair<DeviceIndex, int>, c10::Stream> streams_;
   std::optional<Submission> coalescing_;
   Follower follower_;
 };
 
-c10::intrusive_ptr<c10d::Backend> make_process_group(const c10::intrusive_ptr<c10d::Store>& store, int rank, int size,
+c10::intrusive_ptr<c10d::Backend> make_process_group(const c10::intrusive_ptr<c10d::Store>& store,
+                                                     int rank, int size,
                                                      std::chrono::milliseconds timeout);
 void close_process_groups();
 

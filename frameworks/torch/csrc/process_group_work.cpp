@@ -8,7 +8,8 @@ namespace {
 using Future = c10::ivalue::Future;
 
 c10::intrusive_ptr<Future> make_future(std::vector<c10::Device> devices) {
-  return c10::make_intrusive<Future>(c10::ListType::create(c10::TensorType::get()), std::move(devices));
+  return c10::make_intrusive<Future>(c10::ListType::create(c10::TensorType::get()),
+                                     std::move(devices));
 }
 
 }  // namespace
@@ -17,13 +18,17 @@ void check_collective(xcoll_status status) {
   if (status >= 0) return;
   const std::string text = xcoll_last_error();
   switch (status) {
-    case XCOLL_ERR_UNSUPPORTED: TORCH_CHECK_NOT_IMPLEMENTED(false, text);
-    case XCOLL_ERR_INVALID_ARGUMENT: TORCH_CHECK_VALUE(false, text);
-    default: TORCH_CHECK_WITH(DistBackendError, false, text);
+    case XCOLL_ERR_UNSUPPORTED:
+      TORCH_CHECK_NOT_IMPLEMENTED(false, text);
+    case XCOLL_ERR_INVALID_ARGUMENT:
+      TORCH_CHECK_VALUE(false, text);
+    default:
+      TORCH_CHECK_WITH(DistBackendError, false, text);
   }
 }
 
-XhalWork::XhalWork(int rank, uint64_t sequence, WorkPlan plan, DeviceIndex device, c10::Stream stream, xhal_event done)
+XhalWork::XhalWork(int rank, uint64_t sequence, WorkPlan plan, DeviceIndex device,
+                   c10::Stream stream, xhal_event done)
     : c10d::Work(rank, plan.type),
       plan_(std::move(plan)),
       sequence_(sequence),
@@ -101,9 +106,10 @@ bool XhalWork::wait(std::chrono::milliseconds timeout) {
     if (plan_.block_host) check(xhal_event_wait(&done_, XHAL_FOREVER), "waiting for a collective");
     return true;
   }
-  const uint64_t limit_ns = timeout == kNoTimeout ? UINT64_MAX : static_cast<uint64_t>(timeout.count()) * 1000000u;
-  TORCH_CHECK_WITH(DistBackendError, follow(limit_ns ? limit_ns : 1), "the collective is not complete after ",
-                   timeout.count(), " ms; it goes on");
+  const uint64_t limit_ns =
+      timeout == kNoTimeout ? UINT64_MAX : static_cast<uint64_t>(timeout.count()) * 1000000u;
+  TORCH_CHECK_WITH(DistBackendError, follow(limit_ns ? limit_ns : 1),
+                   "the collective is not complete after ", timeout.count(), " ms; it goes on");
   std::exception_ptr failure;
   {
     std::lock_guard lock(ending_);
@@ -113,7 +119,8 @@ bool XhalWork::wait(std::chrono::milliseconds timeout) {
   return true;
 }
 
-// ---- follower --------------------------------------------------------------------------------------------------------
+// ---- follower
+// --------------------------------------------------------------------------------------------------------
 
 Follower::~Follower() { stop(); }
 
@@ -136,7 +143,8 @@ void Follower::stop() {
 }
 
 void Follower::run() {
-  constexpr uint64_t kTurnNs = 2'000'000;  // a later receive may end before the first: look at all this often
+  constexpr uint64_t kTurnNs =
+      2'000'000;  // a later receive may end before the first: look at all this often
   std::unique_lock lock(mutex_);
   while (true) {
     changed_.wait(lock, [this] { return stopping_ || !open_.empty(); });

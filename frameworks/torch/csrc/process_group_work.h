@@ -1,12 +1,12 @@
 // process_group_work.h: one submission to a communicator, as torch waits for it.
 //
-// Device tensors: the submission is on the group's own stream; wait() makes the caller's current stream wait and
-// returns. Host tensors: a request of libxcoll; wait() blocks. A follower thread of the group completes the futures of
-// host submissions, because libxcoll calls nobody back.
+// Device tensors: the submission is on the group's own stream; wait() makes the caller's current
+// stream wait and returns. Host tensors: a request of libxcoll; wait() blocks. A follower thread of
+// the group completes the futures of host submissions, because libxcoll calls nobody back.
 #pragma once
 
-#include <torch/csrc/distributed/c10d/Work.hpp>
 #include <xcoll/xcoll.h>
+#include <torch/csrc/distributed/c10d/Work.hpp>
 
 #include <condition_variable>
 #include <deque>
@@ -25,17 +25,20 @@ void check_collective(xcoll_status status);
 
 struct WorkPlan {
   c10d::OpType type = c10d::OpType::UNKNOWN;
-  std::vector<at::Tensor> outputs;         // what result() and the future give
-  std::vector<at::Tensor> kept;            // alive until the work is done
-  std::vector<std::function<void()>> after;  // copies out of staging, when the communication is done
-  bool block_host = false;                 // wait() waits for the device too (barrier)
+  std::vector<at::Tensor> outputs;  // what result() and the future give
+  std::vector<at::Tensor> kept;     // alive until the work is done
+  std::vector<std::function<void()>>
+      after;                // copies out of staging, when the communication is done
+  bool block_host = false;  // wait() waits for the device too (barrier)
 };
 
 class XhalWork final : public c10d::Work {
  public:
   // On a device: `done` is recorded on the group's stream. On the host: `request` is owned.
-  XhalWork(int rank, uint64_t sequence, WorkPlan plan, DeviceIndex device, c10::Stream stream, xhal_event done);
-  XhalWork(int rank, uint64_t sequence, WorkPlan plan, xcoll_request* request, std::chrono::milliseconds timeout);
+  XhalWork(int rank, uint64_t sequence, WorkPlan plan, DeviceIndex device, c10::Stream stream,
+           xhal_event done);
+  XhalWork(int rank, uint64_t sequence, WorkPlan plan, xcoll_request* request,
+           std::chrono::milliseconds timeout);
   ~XhalWork() override;
 
   bool isCompleted() override;

@@ -13,7 +13,8 @@ struct Stubs final : torch::profiler::impl::ProfilerStubs {
   void record(DeviceIndex* index, Event* event, int64_t* cpu_ns) const override {
     if (index) *index = current_device();
     auto made = std::make_shared<xhal_event>();
-    check(xhal_event_record(current_stream(current_device()), XHAL_EVENT_TIMED, made.get()), "marking a profile");
+    check(xhal_event_record(current_stream(current_device()), XHAL_EVENT_TIMED, made.get()),
+          "marking a profile");
     *event = std::move(made);
     if (cpu_ns) *cpu_ns = c10::getTime();
   }

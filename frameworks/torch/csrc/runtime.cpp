@@ -22,7 +22,9 @@ struct Library {
 std::atomic<bool> ended{false};
 std::atomic<void (*)()> first_open_callback{nullptr};
 
-std::string text_of(const xhal_string& s) { return s.data ? std::string(s.data, s.size) : std::string(); }
+std::string text_of(const xhal_string& s) {
+  return s.data ? std::string(s.data, s.size) : std::string();
+}
 
 // Only the devices of the best plugin, unless the user has chosen.
 std::vector<xhal_device_info> choose(std::vector<xhal_device_info> all) {
@@ -73,11 +75,11 @@ const Library& library() {
 
 void check_index(DeviceIndex index) {
   const DeviceIndex count = device_count();
-  TORCH_CHECK(count > 0, "xhal:", static_cast<int>(index), " was asked for, but there is no xHAL device: ",
-              library().why);
-  TORCH_CHECK(index >= 0 && index < count, "xhal:", static_cast<int>(index), " was asked for, but there are ",
-              static_cast<int>(count), " xHAL device(s), xhal:0 to xhal:", static_cast<int>(count) - 1,
-              "; see: xhal list");
+  TORCH_CHECK(count > 0, "xhal:", static_cast<int>(index),
+              " was asked for, but there is no xHAL device: ", library().why);
+  TORCH_CHECK(index >= 0 && index < count, "xhal:", static_cast<int>(index),
+              " was asked for, but there are ", static_cast<int>(count),
+              " xHAL device(s), xhal:0 to xhal:", static_cast<int>(count) - 1, "; see: xhal list");
 }
 
 }  // namespace
@@ -91,7 +93,8 @@ std::string last_error_text(xhal_status status) {
   std::string text = text_of(error.text);
   if (text.empty()) text = xhal_status_text(status);
   text += " [" + std::string(xhal_status_name(status)) + "]";
-  if (error.cause != XHAL_OK && error.cause_text.size) text += "\n  because: " + text_of(error.cause_text);
+  if (error.cause != XHAL_OK && error.cause_text.size)
+    text += "\n  because: " + text_of(error.cause_text);
   return text;
 }
 
@@ -110,8 +113,10 @@ void fail(xhal_status status, const char* doing) {
     case XHAL_ERR_DEVICE:
     case XHAL_ERR_DEPENDENCY:
       TORCH_CHECK(false, text,
-                  "\n  The stream is stopped. torch.xhal.recover() makes it usable again; what was queued behind the "
-                  "failed operation has not run. XHAL_LAUNCH_BLOCKING=1 makes the failing call itself raise.");
+                  "\n  The stream is stopped. torch.xhal.recover() makes it usable again; what was "
+                  "queued behind the "
+                  "failed operation has not run. XHAL_LAUNCH_BLOCKING=1 makes the failing call "
+                  "itself raise.");
     default:
       TORCH_CHECK(false, text);
   }
@@ -133,14 +138,16 @@ const xhal_device_info& device_info(DeviceIndex index) {
 }
 
 bool device_is_open(DeviceIndex index) {
-  return index >= 0 && index < kMaxDevices && detail::devices[index].open.load(std::memory_order_acquire);
+  return index >= 0 && index < kMaxDevices &&
+         detail::devices[index].open.load(std::memory_order_acquire);
 }
 
 void on_first_open(void (*callback)()) { first_open_callback.store(callback); }
 
 Device& open_device(DeviceIndex index) {
   check_index(index);
-  TORCH_CHECK(!ended.load(), "xhal:", static_cast<int>(index), " cannot be opened: the interpreter is exiting");
+  TORCH_CHECK(!ended.load(), "xhal:", static_cast<int>(index),
+              " cannot be opened: the interpreter is exiting");
   Device& device = detail::devices[index];
   std::lock_guard lock(device.mutex);
   if (device.open.load(std::memory_order_relaxed)) return device;
@@ -184,7 +191,8 @@ bool launch_blocking() {
   return on;
 }
 
-// ---- current device and streams --------------------------------------------------------------------------------------
+// ---- current device and streams
+// --------------------------------------------------------------------------------------
 
 namespace {
 
@@ -196,7 +204,8 @@ struct Current {
 thread_local Current current;
 
 xhal_stream* make_stream(DeviceIndex index, StreamId id) {
-  TORCH_CHECK(id >= 0 && id < kMaxStreams, "stream ", id, " of xhal:", static_cast<int>(index), " does not exist");
+  TORCH_CHECK(id >= 0 && id < kMaxStreams, "stream ", id, " of xhal:", static_cast<int>(index),
+              " does not exist");
   Device& found = device(index);
   std::lock_guard lock(found.mutex);
   xhal_stream* stream = found.streams[id].load(std::memory_order_relaxed);
@@ -222,7 +231,8 @@ void set_current_device(DeviceIndex index) {
 void set_current_device_unchecked(DeviceIndex index) noexcept { current.device = index; }
 
 xhal_stream* stream_handle(DeviceIndex index, StreamId id) {
-  if (id < 0 || id >= kMaxStreams || index < 0 || index >= kMaxDevices) return make_stream(index, id);
+  if (id < 0 || id >= kMaxStreams || index < 0 || index >= kMaxDevices)
+    return make_stream(index, id);
   xhal_stream* stream = detail::devices[index].streams[id].load(std::memory_order_acquire);
   return stream ? stream : make_stream(index, id);
 }
@@ -253,7 +263,8 @@ StreamId exchange_stream(DeviceIndex index, StreamId id) {
 
 StreamId stream_from_pool(DeviceIndex index, bool urgent) {
   Device& found = device(index);
-  const uint32_t turn = found.next_stream[urgent].fetch_add(1, std::memory_order_relaxed) % kPoolStreams;
+  const uint32_t turn =
+      found.next_stream[urgent].fetch_add(1, std::memory_order_relaxed) % kPoolStreams;
   return 1 + (urgent ? kPoolStreams : 0) + static_cast<StreamId>(turn);
 }
 

@@ -1,8 +1,10 @@
-// runtime.h: libxhal as this process sees it: which devices there are, and the context, pool and streams of each.
+// runtime.h: libxhal as this process sees it: which devices there are, and the context, pool and
+// streams of each.
 //
-// A device has two numbers: its index in torch ("xhal:1") and its index among xHAL's visible devices. They are the same
-// when XHAL_VISIBLE_DEVICES is set; otherwise torch sees only the devices of the plugin with the highest priority that
-// has any, so that no rank trains on the host unnoticed. A device is opened at its first use, never at import.
+// A device has two numbers: its index in torch ("xhal:1") and its index among xHAL's visible
+// devices. They are the same when XHAL_VISIBLE_DEVICES is set; otherwise torch sees only the
+// devices of the plugin with the highest priority that has any, so that no rank trains on the host
+// unnoticed. A device is opened at its first use, never at import.
 #pragma once
 
 #include <c10/core/Device.h>
@@ -26,7 +28,8 @@ inline constexpr int kMaxStreams = 1 + 2 * kPoolStreams;
 // Throws what `status` and the thread's error record say; `doing` names what the bridge was about.
 [[noreturn]] void fail(xhal_status status, const char* doing);
 inline void check(xhal_status status, const char* doing) {
-  if (status < 0) [[unlikely]] fail(status, doing);
+  if (status < 0) [[unlikely]]
+    fail(status, doing);
 }
 // The thread's error record as one text.
 std::string last_error_text(xhal_status status);
@@ -45,8 +48,8 @@ struct Device {
   std::atomic<uint32_t> next_stream[2] = {};  // normal, urgent
 };
 
-// Number of devices, 0 when there is none or libxhal cannot start; why() then tells. Opens nothing, leaves the process
-// able to fork.
+// Number of devices, 0 when there is none or libxhal cannot start; why() then tells. Opens nothing,
+// leaves the process able to fork.
 DeviceIndex device_count() noexcept;
 std::string why_no_devices();
 
@@ -64,14 +67,17 @@ void on_first_open(void (*callback)());
 // Waits for everything on every stream of the device.
 void synchronize_device(DeviceIndex index);
 
-// Ends the process's use of xHAL: later frees are ignored, later work is refused. Called at interpreter exit.
+// Ends the process's use of xHAL: later frees are ignored, later work is refused. Called at
+// interpreter exit.
 void shutdown();
 bool is_shut_down();
 
-// XHAL_LAUNCH_BLOCKING=1: every launch waits for its result, so that an error names the call that caused it.
+// XHAL_LAUNCH_BLOCKING=1: every launch waits for its result, so that an error names the call that
+// caused it.
 bool launch_blocking();
 
-// ---- current device and streams of the calling thread ----------------------------------------------------------------
+// ---- current device and streams of the calling thread
+// ----------------------------------------------------------------
 
 DeviceIndex current_device();
 void set_current_device(DeviceIndex index);
@@ -84,7 +90,8 @@ xhal_stream* current_stream(DeviceIndex index);
 StreamId exchange_stream(DeviceIndex index, StreamId id);
 StreamId stream_from_pool(DeviceIndex index, bool urgent);
 
-// ---- inline ----------------------------------------------------------------------------------------------------------
+// ---- inline
+// ----------------------------------------------------------------------------------------------------------
 
 namespace detail {
 extern Device devices[kMaxDevices];
@@ -92,7 +99,8 @@ extern Device devices[kMaxDevices];
 
 inline Device& device(DeviceIndex index) {
   Device& found = detail::devices[static_cast<uint8_t>(index) % kMaxDevices];
-  if (!found.open.load(std::memory_order_acquire)) [[unlikely]] return open_device(index);
+  if (!found.open.load(std::memory_order_acquire)) [[unlikely]]
+    return open_device(index);
   return found;
 }
 

@@ -36,12 +36,15 @@ class On {
 
 at::Tensor new_tensor(c10::IntArrayRef sizes, c10::ScalarType type, c10::Device device) {
   const On on(device);
-  return at::Tensor(at::detail::empty_generic(sizes, device_allocator(), kKeys, type, std::nullopt));
+  return at::Tensor(
+      at::detail::empty_generic(sizes, device_allocator(), kKeys, type, std::nullopt));
 }
 
-at::Tensor new_strided(c10::IntArrayRef sizes, c10::IntArrayRef strides, c10::ScalarType type, c10::Device device) {
+at::Tensor new_strided(c10::IntArrayRef sizes, c10::IntArrayRef strides, c10::ScalarType type,
+                       c10::Device device) {
   const On on(device);
-  return at::Tensor(at::detail::empty_strided_generic(sizes, strides, device_allocator(), kKeys, type));
+  return at::Tensor(
+      at::detail::empty_strided_generic(sizes, strides, device_allocator(), kKeys, type));
 }
 
 at::Tensor new_dense_like(const at::TensorBase& like, c10::ScalarType type) {
@@ -57,25 +60,28 @@ void resize_storage(c10::StorageImpl* storage, size_t size_bytes) {
   c10::DataPtr grown = device_allocator()->allocate(size_bytes);
   const size_t keep = std::min(size_bytes, storage->nbytes());
   if (keep) {
-    check(xhal_stream_copy(current_stream(current_device()), reinterpret_cast<uint64_t>(grown.get()),
-                           reinterpret_cast<uint64_t>(storage->data()), keep),
-          "growing a storage");
+    check(
+        xhal_stream_copy(current_stream(current_device()), reinterpret_cast<uint64_t>(grown.get()),
+                         reinterpret_cast<uint64_t>(storage->data()), keep),
+        "growing a storage");
   }
   storage->set_data_ptr_noswap(std::move(grown));
   storage->set_nbytes(size_bytes);
 }
 
 at::Tensor reinterpret_as(const at::Tensor& tensor, c10::ScalarType type) {
-  at::Tensor view = at::detail::make_tensor<c10::TensorImpl>(c10::TensorImpl::VIEW, c10::Storage(tensor.storage()),
-                                                             kKeys, c10::scalarTypeToTypeMeta(type));
+  at::Tensor view = at::detail::make_tensor<c10::TensorImpl>(c10::TensorImpl::VIEW,
+                                                             c10::Storage(tensor.storage()), kKeys,
+                                                             c10::scalarTypeToTypeMeta(type));
   auto* impl = view.unsafeGetTensorImpl();
   impl->set_sizes_and_strides(tensor.sizes(), tensor.strides(), tensor.storage_offset());
   return view;
 }
 
 at::Tensor reinterpret_as_pairs(const at::Tensor& tensor, c10::ScalarType half) {
-  at::Tensor view = at::detail::make_tensor<c10::TensorImpl>(c10::TensorImpl::VIEW, c10::Storage(tensor.storage()),
-                                                             kKeys, c10::scalarTypeToTypeMeta(half));
+  at::Tensor view = at::detail::make_tensor<c10::TensorImpl>(c10::TensorImpl::VIEW,
+                                                             c10::Storage(tensor.storage()), kKeys,
+                                                             c10::scalarTypeToTypeMeta(half));
   c10::SmallVector<int64_t, 8> sizes(tensor.sizes().begin(), tensor.sizes().end());
   c10::SmallVector<int64_t, 8> strides;
   for (int64_t stride : tensor.strides()) strides.push_back(2 * stride);
@@ -89,20 +95,23 @@ namespace {
 
 using OptInt = std::optional<int64_t>;
 
-at::Tensor empty(c10::IntArrayRef sizes, std::optional<at::ScalarType> type, std::optional<at::Layout> layout,
-                 std::optional<at::Device> device, std::optional<bool> pinned,
-                 std::optional<at::MemoryFormat> format) {
-  TORCH_CHECK(!layout || *layout == at::kStrided, "xhal tensors are strided; ", *layout, " is not supported");
+at::Tensor empty(c10::IntArrayRef sizes, std::optional<at::ScalarType> type,
+                 std::optional<at::Layout> layout, std::optional<at::Device> device,
+                 std::optional<bool> pinned, std::optional<at::MemoryFormat> format) {
+  TORCH_CHECK(!layout || *layout == at::kStrided, "xhal tensors are strided; ", *layout,
+              " is not supported");
   TORCH_CHECK(!pinned || !*pinned, "only dense CPU tensors can be pinned");
   const On on(device.value_or(at::Device(kXhal)));
   return at::Tensor(at::detail::empty_generic(sizes, device_allocator(), kKeys,
-                                              type.value_or(c10::get_default_dtype_as_scalartype()), format));
+                                              type.value_or(c10::get_default_dtype_as_scalartype()),
+                                              format));
 }
 
-at::Tensor empty_strided(c10::IntArrayRef sizes, c10::IntArrayRef strides, std::optional<at::ScalarType> type,
-                         std::optional<at::Layout> layout, std::optional<at::Device> device,
-                         std::optional<bool> pinned) {
-  TORCH_CHECK(!layout || *layout == at::kStrided, "xhal tensors are strided; ", *layout, " is not supported");
+at::Tensor empty_strided(c10::IntArrayRef sizes, c10::IntArrayRef strides,
+                         std::optional<at::ScalarType> type, std::optional<at::Layout> layout,
+                         std::optional<at::Device> device, std::optional<bool> pinned) {
+  TORCH_CHECK(!layout || *layout == at::kStrided, "xhal tensors are strided; ", *layout,
+              " is not supported");
   TORCH_CHECK(!pinned || !*pinned, "only dense CPU tensors can be pinned");
   return new_strided(sizes, strides, type.value_or(c10::get_default_dtype_as_scalartype()),
                      device.value_or(at::Device(kXhal)));
@@ -111,13 +120,14 @@ at::Tensor empty_strided(c10::IntArrayRef sizes, c10::IntArrayRef strides, std::
 // Grows the storage of `self` to hold its present sizes and strides.
 void fit_storage(at::TensorImpl* self) {
   if (self->numel() == 0) return;
-  const size_t needed = at::detail::computeStorageNbytes(self->sizes(), self->strides(), self->itemsize(),
-                                                         self->storage_offset());
+  const size_t needed = at::detail::computeStorageNbytes(self->sizes(), self->strides(),
+                                                         self->itemsize(), self->storage_offset());
   const c10::Storage& storage = self->unsafe_storage();
   if (needed > storage.nbytes()) resize_storage(storage.unsafeGetStorageImpl(), needed);
 }
 
-const at::Tensor& resize(const at::Tensor& self, c10::IntArrayRef sizes, std::optional<at::MemoryFormat> format) {
+const at::Tensor& resize(const at::Tensor& self, c10::IntArrayRef sizes,
+                         std::optional<at::MemoryFormat> format) {
   auto* impl = self.unsafeGetTensorImpl();
   if (!self.sizes().equals(sizes)) {
     at::detail::check_size_nonnegative(sizes);
@@ -131,8 +141,8 @@ const at::Tensor& resize(const at::Tensor& self, c10::IntArrayRef sizes, std::op
   return self;
 }
 
-at::Tensor& set_storage(at::Tensor& self, at::Storage storage, int64_t offset, c10::IntArrayRef sizes,
-                        c10::IntArrayRef strides) {
+at::Tensor& set_storage(at::Tensor& self, at::Storage storage, int64_t offset,
+                        c10::IntArrayRef sizes, c10::IntArrayRef strides) {
   at::native::checkSetStorage(self, std::move(storage), offset, sizes, strides);
   auto* impl = self.unsafeGetTensorImpl();
   impl->set_storage_offset(offset);
@@ -146,7 +156,8 @@ at::Tensor& set_storage(at::Tensor& self, at::Storage storage, int64_t offset, c
 }
 
 at::Tensor& set_nothing(at::Tensor& self) {
-  c10::Storage none(c10::Storage::use_byte_size_t(), 0, device_allocator()->allocate(0), device_allocator(), true);
+  c10::Storage none(c10::Storage::use_byte_size_t(), 0, device_allocator()->allocate(0),
+                    device_allocator(), true);
   return set_storage(self, std::move(none), 0, {0}, {});
 }
 
@@ -155,7 +166,8 @@ void record_stream_op(at::Tensor& self, at::Stream stream) {
 }
 
 bool shallow_copies(const at::Tensor& self, const at::Tensor& from) {
-  // Moving a module between the CPU and this device may swap the data of a parameter in place: tied weights stay tied.
+  // Moving a module between the CPU and this device may swap the data of a parameter in place: tied
+  // weights stay tied.
   const auto known = [](const at::Tensor& tensor) {
     return tensor.layout() == at::kStrided && (tensor.device().type() == kXhal || tensor.is_cpu());
   };
@@ -174,7 +186,8 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
   m.impl("view_as_real", TORCH_FN(at::native::view_as_real));
   m.impl("view_as_complex", TORCH_FN(at::native::view_as_complex));
   m.impl("resize_", TORCH_FN(resize));
-  m.impl("set_.source_Storage", TORCH_FN(static_cast<at::Tensor& (*)(at::Tensor&, at::Storage)>(at::native::set_)));
+  m.impl("set_.source_Storage",
+         TORCH_FN(static_cast<at::Tensor& (*)(at::Tensor&, at::Storage)>(at::native::set_)));
   m.impl("set_.source_Storage_storage_offset", TORCH_FN(set_storage));
   m.impl("set_.source_Tensor", TORCH_FN(at::native::set_tensor_));
   m.impl("set_", TORCH_FN(set_nothing));

@@ -1,16 +1,20 @@
-/* xhal/base.h: the words every other header uses: export marks, versions, strings, handles, structures.
+/* xhal/base.h: the words every other header uses: export marks, versions, strings, handles,
+ * structures.
  *
  * Rules of this ABI, stated once:
- *  - Every function returns an xhal_status (status.h); results go through pointers and are written only on XHAL_OK.
- *  - Fixed-width scalars only. Sizes are in bytes, times in nanoseconds, unless the name says otherwise.
- *  - Input structures begin with `uint32_t struct_size` = sizeof the structure the caller was compiled with. A smaller one
- *    than the first released size is XHAL_ERR_STRUCT_SIZE; a larger one is accepted if all bytes unknown to the callee are
- *    zero, else XHAL_ERR_UNKNOWN_FIELD. Zero in a field added later always means the behaviour before it existed.
- *  - Output structures carry the caller's `struct_size` too: the callee writes at most that much and zeroes the rest.
- *  - Structures used in arrays (xhal_device_info, xhal_tensor_desc, xhal_event, ...) are frozen for the major version.
- *  - Strings are {pointer, length}, need no terminating zero, and are borrowed for the call unless stated otherwise.
- *  - Nothing allocated on one side of the boundary is freed on the other.
- *  - No exception, abort or exit crosses a function of this ABI, in either direction.
+ *  - Every function returns an xhal_status (status.h); results go through pointers and are written
+ *  only on XHAL_OK. - Fixed-width scalars only. Sizes are in bytes, times in nanoseconds, unless
+ *  the name says otherwise. - Input structures begin with `uint32_t struct_size` = sizeof the
+ *  structure the caller was compiled with. A smaller one
+ *    than the first released size is XHAL_ERR_STRUCT_SIZE; a larger one is accepted if all bytes
+ *    unknown to the callee are zero, else XHAL_ERR_UNKNOWN_FIELD. Zero in a field added later
+ *    always means the behaviour before it existed.
+ *  - Output structures carry the caller's `struct_size` too: the callee writes at most that much
+ *  and zeroes the rest. - Structures used in arrays (xhal_device_info, xhal_tensor_desc,
+ *  xhal_event, ...) are frozen for the major version. - Strings are {pointer, length}, need no
+ *  terminating zero, and are borrowed for the call unless stated otherwise. - Nothing allocated on
+ *  one side of the boundary is freed on the other. - No exception, abort or exit crosses a function
+ *  of this ABI, in either direction.
  */
 #ifndef XHAL_BASE_H
 #define XHAL_BASE_H
@@ -36,7 +40,8 @@
 
 XHAL_EXTERN_C_BEGIN
 
-/* A timeout that never expires. The wait still ends at shutdown, on device loss and when the signaller is gone. */
+/* A timeout that never expires. The wait still ends at shutdown, on device loss and when the
+ * signaller is gone. */
 #define XHAL_FOREVER UINT64_MAX
 
 /* A borrowed string. `data` may be NULL when `size` is 0. */
@@ -45,7 +50,8 @@ typedef struct xhal_string {
   uint64_t size;
 } xhal_string;
 
-/* Objects. Handles are pointers to memory that libxhal never unmaps, so that a stale one can be told from a live one. */
+/* Objects. Handles are pointers to memory that libxhal never unmaps, so that a stale one can be
+ * told from a live one. */
 typedef struct xhal_device xhal_device;
 typedef struct xhal_context xhal_context;
 typedef struct xhal_stream xhal_stream;
@@ -57,9 +63,11 @@ typedef struct xhal_graph xhal_graph;
 typedef struct xhal_comm xhal_comm;
 typedef struct xhal_pool xhal_pool;
 
-/* The kind of an object, as stored in its head. Values are arbitrary bit patterns so that random memory rarely matches. */
+/* The kind of an object, as stored in its head. Values are arbitrary bit patterns so that random
+ * memory rarely matches. */
 enum {
-  XHAL_KIND_DEAD = 0x0DEADDEAu, /* destroyed; the memory may be used again for an object of the same kind */
+  /* destroyed; the memory may be used again for an object of the same kind */
+  XHAL_KIND_DEAD = 0x0DEADDEAu,
   XHAL_KIND_DEVICE = 0x58480001u,
   XHAL_KIND_CONTEXT = 0x58480002u,
   XHAL_KIND_STREAM = 0x58480003u,
@@ -72,8 +80,8 @@ enum {
   XHAL_KIND_POOL = 0x5848000Au
 };
 
-/* A structure in a `next` chain begins like this. An unknown `type` is XHAL_ERR_UNKNOWN_STRUCT unless
- * XHAL_STRUCT_IGNORABLE is set in it. No chained structure is defined in this version. */
+/* A structure in a `next` chain begins like this. An unknown `type` is XHAL_ERR_UNKNOWN_STRUCT
+ * unless XHAL_STRUCT_IGNORABLE is set in it. No chained structure is defined in this version. */
 typedef struct xhal_chain {
   uint32_t struct_size;
   uint32_t type;
@@ -95,7 +103,12 @@ enum {
 };
 
 /* Device types, DLPack's numbers (DLDeviceType). */
-enum { XHAL_DEVICE_CPU = 1, XHAL_DEVICE_CUDA_HOST = 3, XHAL_DEVICE_EXTENSION = 12, XHAL_DEVICE_ONEAPI = 14 };
+enum {
+  XHAL_DEVICE_CPU = 1,
+  XHAL_DEVICE_CUDA_HOST = 3,
+  XHAL_DEVICE_EXTENSION = 12,
+  XHAL_DEVICE_ONEAPI = 14
+};
 
 XHAL_EXTERN_C_END
 #endif

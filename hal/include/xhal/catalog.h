@@ -3,7 +3,8 @@
 #define XHAL_CATALOG_H
 
 enum {
-#define XHAL_OP(name, id, version, inputs, outputs, attributes, scalars, shape, alias, determinism, tolerance, flops, bytes, prose) \
+#define XHAL_OP(name, id, version, inputs, outputs, attributes, scalars, shape, alias, \
+                determinism, tolerance, flops, bytes, prose)                           \
   XHAL_OP_##name = id,
 #include "xhal/ops.inc"
 #undef XHAL_OP

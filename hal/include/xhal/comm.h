@@ -1,7 +1,9 @@
-/* xhal/comm.h: collectives a vendor has of its own. Slots only: frameworks call xcoll_*, libxcoll fetches this table.
+/* xhal/comm.h: collectives a vendor has of its own. Slots only: frameworks call xcoll_*, libxcoll
+ * fetches this table.
  *
- * libxcoll uses it only when the bootstrap finds that every rank offers the same plugin and the same comm version. All
- * calls are non-blocking; progress is polled; abort may come from any thread.
+ * libxcoll uses it only when the bootstrap finds that every rank offers the same plugin and the
+ * same comm version. All calls are non-blocking; progress is polled; abort may come from any
+ * thread.
  */
 #ifndef XHAL_COMM_H
 #define XHAL_COMM_H
@@ -10,9 +12,24 @@
 
 XHAL_EXTERN_C_BEGIN
 
-enum { XHAL_COMM_ALL_REDUCE = 1, XHAL_COMM_REDUCE_SCATTER = 2, XHAL_COMM_ALL_GATHER = 3, XHAL_COMM_BROADCAST = 4,
-       XHAL_COMM_REDUCE = 5, XHAL_COMM_ALL_TO_ALL = 6, XHAL_COMM_SEND = 7, XHAL_COMM_RECV = 8, XHAL_COMM_BARRIER = 9 };
-enum { XHAL_REDUCE_SUM = 0, XHAL_REDUCE_PROD = 1, XHAL_REDUCE_MIN = 2, XHAL_REDUCE_MAX = 3, XHAL_REDUCE_AVG = 4 };
+enum {
+  XHAL_COMM_ALL_REDUCE = 1,
+  XHAL_COMM_REDUCE_SCATTER = 2,
+  XHAL_COMM_ALL_GATHER = 3,
+  XHAL_COMM_BROADCAST = 4,
+  XHAL_COMM_REDUCE = 5,
+  XHAL_COMM_ALL_TO_ALL = 6,
+  XHAL_COMM_SEND = 7,
+  XHAL_COMM_RECV = 8,
+  XHAL_COMM_BARRIER = 9
+};
+enum {
+  XHAL_REDUCE_SUM = 0,
+  XHAL_REDUCE_PROD = 1,
+  XHAL_REDUCE_MIN = 2,
+  XHAL_REDUCE_MAX = 3,
+  XHAL_REDUCE_AVG = 4
+};
 
 /* One operation of a group. Frozen. */
 typedef struct xhal_comm_op {
@@ -40,10 +57,13 @@ typedef struct xhal_comm_init_info {
 typedef struct xhal_comm_table {
   uint32_t struct_size;
   uint32_t version;
-  xhal_status (*unique_id)(xhal_device* device, void* bytes, uint64_t capacity, uint64_t* size_bytes);
-  xhal_status (*init)(const xhal_comm_init_info* info, xhal_comm** comms); /* begins; poll until not NOT_READY */
+  xhal_status (*unique_id)(xhal_device* device, void* bytes, uint64_t capacity,
+                           uint64_t* size_bytes);
+  xhal_status (*init)(const xhal_comm_init_info* info,
+                      xhal_comm** comms); /* begins; poll until not NOT_READY */
   xhal_status (*poll)(xhal_comm* comm);
-  xhal_status (*submit)(xhal_comm* comm, xhal_stream* stream, const xhal_comm_op* ops, uint32_t count); /* a group */
+  xhal_status (*submit)(xhal_comm* comm, xhal_stream* stream, const xhal_comm_op* ops,
+                        uint32_t count); /* a group */
   xhal_status (*async_error)(xhal_comm* comm);
   xhal_status (*abort)(xhal_comm* comm);
   xhal_status (*split)(xhal_comm* comm, int32_t color, int32_t key, xhal_comm** child);

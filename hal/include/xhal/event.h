@@ -1,8 +1,9 @@
 /* xhal/event.h: a point in a stream, by value.
  *
- * An event is a timeline and a value, plus an optional timestamp slot. It is copied freely and never freed. Slot 0 means
- * untimed; timed events take a slot of the device's ring, and when the ring has come round the time is EXPIRED while the
- * completion stays answerable. An event recorded during a capture is flagged and valid only inside that capture.
+ * An event is a timeline and a value, plus an optional timestamp slot. It is copied freely and
+ * never freed. Slot 0 means untimed; timed events take a slot of the device's ring, and when the
+ * ring has come round the time is EXPIRED while the completion stays answerable. An event recorded
+ * during a capture is flagged and valid only inside that capture.
  */
 #ifndef XHAL_EVENT_H
 #define XHAL_EVENT_H
@@ -22,8 +23,8 @@ typedef struct xhal_event {
 } xhal_event;
 
 /* Records the end of everything submitted to `stream` so far; `flags` 0 or XHAL_EVENT_TIMED.
- * Errors: the stream's failure (after which nothing is recorded), INVALID_HANDLE. UNSUPPORTED for TIMED without
- * XHAL_CAP_TIMESTAMP.   Thread: any.   Blocks: no.   Since: 0.1 */
+ * Errors: the stream's failure (after which nothing is recorded), INVALID_HANDLE. UNSUPPORTED for
+ * TIMED without XHAL_CAP_TIMESTAMP.   Thread: any.   Blocks: no.   Since: 0.1 */
 XHAL_API xhal_status xhal_event_record(xhal_stream* stream, uint32_t flags, xhal_event* event);
 
 /* As xhal_timeline_query and xhal_timeline_wait on the event's pair; CAPTURE for a captured event.
@@ -31,14 +32,15 @@ XHAL_API xhal_status xhal_event_record(xhal_stream* stream, uint32_t flags, xhal
 XHAL_API xhal_status xhal_event_query(const xhal_event* event);
 XHAL_API xhal_status xhal_event_wait(const xhal_event* event, uint64_t timeout_ns);
 
-/* Makes later work of `stream` wait for `event`, which may be of another stream, device or plugin. A captured event makes
- * `stream` join that capture. Thread: any.   Blocks: no.   Since: 0.1 */
+/* Makes later work of `stream` wait for `event`, which may be of another stream, device or plugin.
+ * A captured event makes `stream` join that capture. Thread: any.   Blocks: no.   Since: 0.1 */
 XHAL_API xhal_status xhal_stream_wait_event(xhal_stream* stream, const xhal_event* event);
 
 /* Nanoseconds between two timed, reached events of one device.
  * Errors: NOT_READY, EXPIRED, INVALID_ARGUMENT (untimed, or of different devices).
  * Thread: any.   Blocks: no.   Since: 0.1 */
-XHAL_API xhal_status xhal_event_elapsed(const xhal_event* start, const xhal_event* end, int64_t* elapsed_ns);
+XHAL_API xhal_status xhal_event_elapsed(const xhal_event* start, const xhal_event* end,
+                                        int64_t* elapsed_ns);
 
 XHAL_EXTERN_C_END
 #endif

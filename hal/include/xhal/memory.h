@@ -1,8 +1,9 @@
 /* xhal/memory.h: device, pinned and shared memory; addresses; moving whole slabs between processes.
  *
- * A device pointer is a raw 64-bit address, unique in the process across all devices; address + offset is legal anywhere a
- * device address is taken. Whether the host may touch it is a property of the memory, never assumed. These calls are slow
- * (they reach the driver): frameworks allocate from a pool (pool.h).
+ * A device pointer is a raw 64-bit address, unique in the process across all devices; address +
+ * offset is legal anywhere a device address is taken. Whether the host may touch it is a property
+ * of the memory, never assumed. These calls are slow (they reach the driver): frameworks allocate
+ * from a pool (pool.h).
  */
 #ifndef XHAL_MEMORY_H
 #define XHAL_MEMORY_H
@@ -20,7 +21,8 @@ enum {
 /* Properties of memory, as asked for and as found. */
 enum {
   XHAL_MEMORY_HOST_VISIBLE = 1u << 0,
-  XHAL_MEMORY_COHERENT = 1u << 1, /* host and device see each other's writes at stream synchronisation */
+  /* host and device see each other's writes at stream synchronisation */
+  XHAL_MEMORY_COHERENT = 1u << 1,
   XHAL_MEMORY_CACHED = 1u << 2,
   XHAL_MEMORY_EXPORTABLE = 1u << 3
 };
@@ -36,25 +38,32 @@ typedef struct xhal_memory_info {
 } xhal_memory_info;
 
 /* Allocates device or shared memory. Its content is undefined.
- * Errors: INVALID_ARGUMENT (size 0, alignment not a power of two), UNSUPPORTED (kind or property), OUT_OF_MEMORY, LIMIT
- * (the context's quota). Thread: any.   Blocks: driver call.   Lifetime: until freed or its context destroyed. Since: 0.1 */
-XHAL_API xhal_status xhal_memory_alloc(xhal_context* context, const xhal_memory_info* info, uint64_t* address);
+ * Errors: INVALID_ARGUMENT (size 0, alignment not a power of two), UNSUPPORTED (kind or property),
+ * OUT_OF_MEMORY, LIMIT (the context's quota). Thread: any.   Blocks: driver call.   Lifetime: until
+ * freed or its context destroyed. Since: 0.1 */
+XHAL_API xhal_status xhal_memory_alloc(xhal_context* context, const xhal_memory_info* info,
+                                       uint64_t* address);
 
 /* Frees an allocation by its first address. The caller guarantees that no submitted work uses it.
- * Errors: INVALID_ARGUMENT when `address` is not the start of an allocation of this context (nothing is freed).
+ * Errors: INVALID_ARGUMENT when `address` is not the start of an allocation of this context
+ * (nothing is freed).
  * Thread: any.   Blocks: driver call.   Since: 0.1 */
 XHAL_API xhal_status xhal_memory_free(xhal_context* context, uint64_t address);
 
-/* Pinned host memory, allocated by libxhal and registered with each device that first uses it; a device that refuses the
- * registration is served through a bounce buffer. `address` is a host pointer. No slot.
+/* Pinned host memory, allocated by libxhal and registered with each device that first uses it; a
+ * device that refuses the registration is served through a bounce buffer. `address` is a host
+ * pointer. No slot.
  * Thread: any.   Blocks: may.   Lifetime: until freed; not tied to a device.   Since: 0.1 */
 XHAL_API xhal_status xhal_host_alloc(uint64_t size_bytes, void** address);
 XHAL_API xhal_status xhal_host_free(void* address);
 
-/* Makes existing host memory known to one device, so that it reaches it without a bounce. `device_address` is where the
- * device sees it; on most devices the same number. Errors: UNSUPPORTED, INVALID_ARGUMENT (NULL, zero size, registered twice).
- * Thread: any.   Blocks: driver call.   Lifetime: until unregistered; the caller keeps the memory mapped.   Since: 0.1 */
-XHAL_API xhal_status xhal_host_register(xhal_context* context, void* host, uint64_t size_bytes, uint64_t* device_address);
+/* Makes existing host memory known to one device, so that it reaches it without a bounce.
+ * `device_address` is where the device sees it; on most devices the same number. Errors:
+ * UNSUPPORTED, INVALID_ARGUMENT (NULL, zero size, registered twice).
+ * Thread: any.   Blocks: driver call.   Lifetime: until unregistered; the caller keeps the memory
+ * mapped.   Since: 0.1 */
+XHAL_API xhal_status xhal_host_register(xhal_context* context, void* host, uint64_t size_bytes,
+                                        uint64_t* device_address);
 XHAL_API xhal_status xhal_host_unregister(xhal_context* context, void* host);
 
 /* What an address is. Frozen. */
@@ -69,14 +78,15 @@ typedef struct xhal_pointer_info {
   uint64_t reserved[1];
 } xhal_pointer_info;
 
-/* Finds the allocation an address lies in, by libxhal's own map; no slot, no driver. XHAL_OK with kind 0 when unknown.
+/* Finds the allocation an address lies in, by libxhal's own map; no slot, no driver. XHAL_OK with
+ * kind 0 when unknown.
  * Thread: any.   Blocks: no.   Since: 0.1 */
 XHAL_API xhal_status xhal_pointer_query(uint64_t address, xhal_pointer_info* info);
 
 enum { XHAL_EXTERNAL_FD = 1, XHAL_EXTERNAL_DMABUF = 2, XHAL_EXTERNAL_IPC = 3 };
 
-/* A slab on its way to another process. `fd` is owned by whoever holds the structure and closed by it; for
- * XHAL_EXTERNAL_IPC it is -1 and `blob` carries everything. Frozen. */
+/* A slab on its way to another process. `fd` is owned by whoever holds the structure and closed by
+ * it; for XHAL_EXTERNAL_IPC it is -1 and `blob` carries everything. Frozen. */
 typedef struct xhal_external {
   uint32_t handle_type;
   int32_t fd;
@@ -85,28 +95,34 @@ typedef struct xhal_external {
   uint8_t blob[64];
 } xhal_external;
 
-/* Exports the whole slab `address` lies in (allocated with XHAL_MEMORY_EXPORTABLE). The slab stays until every importer
- * has freed it. Errors: UNSUPPORTED (handle type), INVALID_ARGUMENT (not exportable).
+/* Exports the whole slab `address` lies in (allocated with XHAL_MEMORY_EXPORTABLE). The slab stays
+ * until every importer has freed it. Errors: UNSUPPORTED (handle type), INVALID_ARGUMENT (not
+ * exportable).
  * Thread: any.   Blocks: may.   Since: 0.1 */
-XHAL_API xhal_status xhal_memory_export(xhal_context* context, uint64_t address, uint32_t handle_type,
-                                        xhal_external* external);
+XHAL_API xhal_status xhal_memory_export(xhal_context* context, uint64_t address,
+                                        uint32_t handle_type, xhal_external* external);
 
-/* Maps an exported slab; `address` is where it begins here. Freed with xhal_memory_free. The fd stays the caller's.
+/* Maps an exported slab; `address` is where it begins here. Freed with xhal_memory_free. The fd
+ * stays the caller's.
  * Thread: any.   Blocks: may.   Since: 0.1 */
-XHAL_API xhal_status xhal_memory_import(xhal_context* context, const xhal_external* external, uint64_t* address);
+XHAL_API xhal_status xhal_memory_import(xhal_context* context, const xhal_external* external,
+                                        uint64_t* address);
 
 enum { XHAL_PROTECT_NONE = 0, XHAL_PROTECT_READ = 1, XHAL_PROTECT_READ_WRITE = 3 };
 
-/* Address space without memory, and memory put into it in pieces (optional: XHAL_CAP_VIRTUAL_MEMORY). Sizes and addresses
- * are multiples of XHAL_LIMIT_VIRTUAL_GRANULARITY_BYTES, else INVALID_ARGUMENT and nothing changes. `release` needs an
- * empty range. Mapped pieces are read-write until protected.
+/* Address space without memory, and memory put into it in pieces (optional:
+ * XHAL_CAP_VIRTUAL_MEMORY). Sizes and addresses are multiples of
+ * XHAL_LIMIT_VIRTUAL_GRANULARITY_BYTES, else INVALID_ARGUMENT and nothing changes. `release` needs
+ * an empty range. Mapped pieces are read-write until protected.
  * Thread: any for different ranges.   Blocks: driver call.   Since: 0.1 */
-XHAL_API xhal_status xhal_virtual_reserve(xhal_context* context, uint64_t size_bytes, uint64_t* address);
+XHAL_API xhal_status xhal_virtual_reserve(xhal_context* context, uint64_t size_bytes,
+                                          uint64_t* address);
 XHAL_API xhal_status xhal_virtual_release(xhal_context* context, uint64_t address);
 XHAL_API xhal_status xhal_virtual_map(xhal_context* context, uint64_t address, uint64_t size_bytes);
-XHAL_API xhal_status xhal_virtual_unmap(xhal_context* context, uint64_t address, uint64_t size_bytes);
-XHAL_API xhal_status xhal_virtual_protect(xhal_context* context, uint64_t address, uint64_t size_bytes,
-                                          uint32_t protection);
+XHAL_API xhal_status xhal_virtual_unmap(xhal_context* context, uint64_t address,
+                                        uint64_t size_bytes);
+XHAL_API xhal_status xhal_virtual_protect(xhal_context* context, uint64_t address,
+                                          uint64_t size_bytes, uint32_t protection);
 
 XHAL_EXTERN_C_END
 #endif

@@ -1,41 +1,47 @@
-/* xhal/plugin.h: what a plugin is: one exported symbol, two tables. Vendors in C++ use plugin.hpp and rarely look here.
+/* xhal/plugin.h: what a plugin is: one exported symbol, two tables. Vendors in C++ use plugin.hpp
+ * and rarely look here.
  *
- * The loader opens the library, calls xhal_plugin_negotiate once, copies both tables, fills holes with stubs that return
- * XHAL_ERR_UNSUPPORTED, and never unloads it. A plugin starts no thread, opens no driver and does no work in static
- * constructors; `enumerate` is passive; `device_open` initialises.
+ * The loader opens the library, calls xhal_plugin_negotiate once, copies both tables, fills holes
+ * with stubs that return XHAL_ERR_UNSUPPORTED, and never unloads it. A plugin starts no thread,
+ * opens no driver and does no work in static constructors; `enumerate` is passive; `device_open`
+ * initialises.
  */
 #ifndef XHAL_PLUGIN_H
 #define XHAL_PLUGIN_H
 
-#include "xhal/xhal.h"
 #include "xhal/host.h"
+#include "xhal/xhal.h"
 
 XHAL_EXTERN_C_BEGIN
 
-/* The dispatch table of a device: one function a slot, in the order of slots.inc. `host` is libxhal's; plugins give NULL.
- * What the slot of a hosted call must do, where it differs from the export:
- *   device_close        stops all work, frees everything of the device; contexts and streams may still exist.
+/* The dispatch table of a device: one function a slot, in the order of slots.inc. `host` is
+ * libxhal's; plugins give NULL. What the slot of a hosted call must do, where it differs from the
+ * export:
+ *   device_close        stops all work, frees everything of the device; contexts and streams may
+ *                       still exist.
  *   context_create      `info` is never NULL here. The default context is made by device_open.
  *   memory_alloc        calls host->range_add; libxhal has checked sizes and quota.
  *   memory_free         calls host->range_remove; the address is a live allocation's start.
  *   stream_create       `timeline` is libxhal's, owned by the stream; it must outlive nothing.
  *   stream_destroy      returns when the stream's work has run.
- *   stream_copy         both ranges are of this device, registered host memory, or, with XHAL_CAP_PAGEABLE_COPY, any host
- *                       memory; bounds are checked.
+ *   stream_copy         both ranges are of this device, registered host memory, or, with
+ *                       XHAL_CAP_PAGEABLE_COPY, any host memory; bounds are checked.
  *   stream_fill         pattern, alignment and bounds are checked.
- *   stream_wait         the timeline may belong to anything if XHAL_CAP_FOREIGN_TIMELINE, else to a stream of this device;
- *                       without XHAL_CAP_WAIT_BEFORE_SIGNAL its signal has been submitted.
- *   stream_signal       raise (or, if the stream has failed before, fail) the timeline; `timestamp` may be NULL. Values of
- *                       one timeline come in rising order.
+ *   stream_wait         the timeline may belong to anything if XHAL_CAP_FOREIGN_TIMELINE, else to a
+ *                       stream of this device; without XHAL_CAP_WAIT_BEFORE_SIGNAL its signal has
+ *                       been submitted.
+ *   stream_signal       raise (or, if the stream has failed before, fail) the timeline; `timestamp`
+ *                       may be NULL. Values of one timeline come in rising order.
  *   stream_recover      as the export; from now on the stream's own timeline is `fresh`.
- *   begin/end_capture, capture_record (*token names this point of this capture), capture_wait (the stream joins it).
- *   graph_destroy       as the export.
+ *   begin/end_capture, capture_record (*token names this point of this capture), capture_wait (the
+ *   stream joins it). graph_destroy       as the export.
  */
 typedef struct xhal_dispatch {
   uint32_t struct_size;
   uint32_t minor;
   void* host;
-#define XHAL_SLOT(object, method, name, since, params, args, SECOND, second) xhal_status(*name) params;
+#define XHAL_SLOT(object, method, name, since, params, args, SECOND, second) \
+  xhal_status(*name) params;
 #define XHAL_SLOT_HOSTED(object, method, name, since, params, args) xhal_status(*name) params;
 #include "xhal/slots.inc"
 #undef XHAL_SLOT
@@ -57,12 +63,13 @@ typedef struct xhal_plugin_table {
   uint32_t reserved0;
   const xhal_dispatch* slots; /* of all its devices; may have NULL holes */
 
-  /* Lists the plugin's devices passively. Only ordinal, type, flags, numa_node, memory_bytes, capabilities, uuid, name,
-   * vendor and pci are the plugin's to fill. `capacity` 0 only counts. */
+  /* Lists the plugin's devices passively. Only ordinal, type, flags, numa_node, memory_bytes,
+   * capabilities, uuid, name, vendor and pci are the plugin's to fill. `capacity` 0 only counts. */
   xhal_status (*enumerate)(xhal_device_info* devices, uint32_t capacity, uint32_t* count);
-  /* Opens a device; with XHAL_OPEN_OBSERVE `context` is NULL. Also fills `info` with what is now known. */
-  xhal_status (*device_open)(const xhal_plugin_open* open, xhal_device_info* info, xhal_device** device,
-                             xhal_context** context);
+  /* Opens a device; with XHAL_OPEN_OBSERVE `context` is NULL. Also fills `info` with what is now
+   * known. */
+  xhal_status (*device_open)(const xhal_plugin_open* open, xhal_device_info* info,
+                             xhal_device** device, xhal_context** context);
   /* The last xhal_shutdown: join every thread. Devices have been closed. May be NULL. */
   void (*shutdown)(void);
 } xhal_plugin_table;
@@ -85,11 +92,14 @@ typedef struct xhal_negotiate_reply {
   char build[64]; /* the plugin's build id, zero-terminated */
 } xhal_negotiate_reply;
 
-/* The one exported symbol. Both sides pick the highest common minor of the highest common major; without one, returns
- * XHAL_ERR_VERSION with its range filled in. No side passes the other an enumerator newer than that.
+/* The one exported symbol. Both sides pick the highest common minor of the highest common major;
+ * without one, returns XHAL_ERR_VERSION with its range filled in. No side passes the other an
+ * enumerator newer than that.
  * Thread: called once.   Blocks: no.   Since: 0.1 */
-typedef xhal_status (*xhal_plugin_negotiate_fn)(const xhal_negotiate_request* request, xhal_negotiate_reply* reply);
-XHAL_API xhal_status xhal_plugin_negotiate(const xhal_negotiate_request* request, xhal_negotiate_reply* reply);
+typedef xhal_status (*xhal_plugin_negotiate_fn)(const xhal_negotiate_request* request,
+                                                xhal_negotiate_reply* reply);
+XHAL_API xhal_status xhal_plugin_negotiate(const xhal_negotiate_request* request,
+                                           xhal_negotiate_reply* reply);
 
 XHAL_EXTERN_C_END
 #endif

@@ -1,8 +1,9 @@
 /* xhal/pool.h: the caching allocator. Lives in libxhal, is the only cache, has no slot.
  *
- * A pool takes slabs from xhal_memory_alloc and cuts blocks from them. A block is allocated for use on a stream and may be
- * freed while work on it is still queued: it is handed out again in the order of that stream, or, to another stream, after
- * the pool has made that stream wait. Uses on other streams are told by events at the free.
+ * A pool takes slabs from xhal_memory_alloc and cuts blocks from them. A block is allocated for use
+ * on a stream and may be freed while work on it is still queued: it is handed out again in the
+ * order of that stream, or, to another stream, after the pool has made that stream wait. Uses on
+ * other streams are told by events at the free.
  */
 #ifndef XHAL_POOL_H
 #define XHAL_POOL_H
@@ -15,8 +16,9 @@ typedef struct xhal_pool_info {
   uint32_t struct_size;
   uint32_t type; /* 0 */
   const xhal_chain* next;
-  uint32_t kind;        /* XHAL_MEMORY_DEVICE (0 means this), _HOST or _SHARED */
-  uint32_t flags;       /* XHAL_MEMORY_EXPORTABLE: slabs may be exported and are kept until every importer has closed */
+  uint32_t kind;  /* XHAL_MEMORY_DEVICE (0 means this), _HOST or _SHARED */
+  uint32_t flags; /* XHAL_MEMORY_EXPORTABLE: slabs may be exported and are kept until every importer
+                     has closed */
   uint64_t limit_bytes; /* most it may hold in slabs; 0 = no limit */
 } xhal_pool_info;
 
@@ -24,40 +26,50 @@ typedef struct xhal_pool_info {
 typedef struct xhal_pool_stats {
   uint32_t struct_size;
   uint32_t reserved0;
-  uint64_t used_bytes, used_peak_bytes;         /* in blocks handed out, rounded as the pool rounds */
-  uint64_t requested_bytes;                     /* as asked for */
+  uint64_t used_bytes, used_peak_bytes; /* in blocks handed out, rounded as the pool rounds */
+  uint64_t requested_bytes;             /* as asked for */
   uint64_t reserved_bytes, reserved_peak_bytes; /* in slabs */
   uint64_t largest_free_bytes;
   uint64_t pending_bytes; /* freed, waiting for events */
-  uint64_t allocation_count, free_count, slab_count, slab_allocation_count, retry_count, out_of_memory_count;
+  uint64_t allocation_count, free_count, slab_count, slab_allocation_count, retry_count,
+      out_of_memory_count;
 } xhal_pool_stats;
 
-/* Makes a pool. `info` NULL = device memory, no limit. Errors: UNSUPPORTED (kind), INVALID_ARGUMENT.
+/* Makes a pool. `info` NULL = device memory, no limit. Errors: UNSUPPORTED (kind),
+ * INVALID_ARGUMENT.
  * Thread: any.   Blocks: no.   Lifetime: until destroyed or its context is.   Since: 0.1 */
-XHAL_API xhal_status xhal_pool_create(xhal_context* context, const xhal_pool_info* info, xhal_pool** pool);
+XHAL_API xhal_status xhal_pool_create(xhal_context* context, const xhal_pool_info* info,
+                                      xhal_pool** pool);
 
-/* Destroys a pool once all blocks are freed; with blocks still out it is XHAL_ERR_BUSY and nothing changes.
+/* Destroys a pool once all blocks are freed; with blocks still out it is XHAL_ERR_BUSY and nothing
+ * changes.
  * Thread: external sync.   Blocks: until pending events are reached.   Since: 0.1 */
 XHAL_API xhal_status xhal_pool_destroy(xhal_pool* pool);
 
-/* Allocates a block for use on `stream` (NULL: on no stream; the block may be touched at once by anyone). Aligned to 512
- * bytes. `tag` (may be empty) is remembered for the out-of-memory record. Size 0 gives address 0.
- * Errors: OUT_OF_MEMORY: the text names the largest holders by tag, what is free and the largest free block.
+/* Allocates a block for use on `stream` (NULL: on no stream; the block may be touched at once by
+ * anyone). Aligned to 512 bytes. `tag` (may be empty) is remembered for the out-of-memory record.
+ * Size 0 gives address 0.
+ * Errors: OUT_OF_MEMORY: the text names the largest holders by tag, what is free and the largest
+ * free block.
  * Thread: any.   Blocks: only when a new slab is needed.   Lifetime: until freed.   Since: 0.1 */
-XHAL_API xhal_status xhal_pool_alloc(xhal_pool* pool, xhal_stream* stream, uint64_t size_bytes, xhal_string tag,
-                                     uint64_t* address);
+XHAL_API xhal_status xhal_pool_alloc(xhal_pool* pool, xhal_stream* stream, uint64_t size_bytes,
+                                     xhal_string tag, uint64_t* address);
 
-/* Gives a block back. It is reused when all `events` are reached, in the order of the stream it was allocated for; a
- * block allocated without a stream, as soon as the events are reached. Address 0 is legal and does nothing.
- * Errors: INVALID_ARGUMENT when `address` is not a block of this pool that is out (nothing changes).
+/* Gives a block back. It is reused when all `events` are reached, in the order of the stream it was
+ * allocated for; a block allocated without a stream, as soon as the events are reached. Address 0
+ * is legal and does nothing.
+ * Errors: INVALID_ARGUMENT when `address` is not a block of this pool that is out (nothing
+ * changes).
  * Thread: any.   Blocks: no.   Lifetime: `events` for the call.   Since: 0.1 */
-XHAL_API xhal_status xhal_pool_free(xhal_pool* pool, uint64_t address, const xhal_event* events, uint32_t event_count);
+XHAL_API xhal_status xhal_pool_free(xhal_pool* pool, uint64_t address, const xhal_event* events,
+                                    uint32_t event_count);
 
 /* Gives free slabs back to the device until at most `keep_bytes` are held; waits for nothing.
  * Thread: any.   Blocks: driver calls.   Since: 0.1 */
 XHAL_API xhal_status xhal_pool_trim(xhal_pool* pool, uint64_t keep_bytes);
 
-/* Reads the counters; xhal_pool_reset_peaks sets the peaks to the present values. Thread: any. Blocks: no. Since: 0.1 */
+/* Reads the counters; xhal_pool_reset_peaks sets the peaks to the present values. Thread: any.
+ * Blocks: no. Since: 0.1 */
 XHAL_API xhal_status xhal_pool_query(xhal_pool* pool, xhal_pool_stats* stats);
 XHAL_API xhal_status xhal_pool_reset_peaks(xhal_pool* pool);
 

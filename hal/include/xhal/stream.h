@@ -1,11 +1,12 @@
 /* xhal/stream.h: an in-order queue of work on a device.
  *
- * Work of one stream runs in submission order, work of different streams in any order unless they wait for each other.
- * Submitting never waits for other work to finish. Every stream has a timeline of its own that events are values of.
+ * Work of one stream runs in submission order, work of different streams in any order unless they
+ * wait for each other. Submitting never waits for other work to finish. Every stream has a timeline
+ * of its own that events are values of.
  *
- * When an operation fails, the stream fails: what was reached stays reached, everything behind it is dropped, and every
- * submission returns the failure until xhal_stream_recover. A stream that waits for a failed value fails with
- * XHAL_ERR_DEPENDENCY and the origin as its cause.
+ * When an operation fails, the stream fails: what was reached stays reached, everything behind it
+ * is dropped, and every submission returns the failure until xhal_stream_recover. A stream that
+ * waits for a failed value fails with XHAL_ERR_DEPENDENCY and the origin as its cause.
  */
 #ifndef XHAL_STREAM_H
 #define XHAL_STREAM_H
@@ -24,9 +25,11 @@ typedef struct xhal_stream_info {
 
 /* Makes a stream. `info` NULL = defaults. Errors: OUT_OF_MEMORY, LIMIT.
  * Thread: any.   Blocks: may.   Lifetime: until destroyed or its context is.   Since: 0.1 */
-XHAL_API xhal_status xhal_stream_create(xhal_context* context, const xhal_stream_info* info, xhal_stream** stream);
+XHAL_API xhal_status xhal_stream_create(xhal_context* context, const xhal_stream_info* info,
+                                        xhal_stream** stream);
 
-/* Destroys a stream after its submitted work has run (or been dropped, if it failed). Events of it stay answerable.
+/* Destroys a stream after its submitted work has run (or been dropped, if it failed). Events of it
+ * stay answerable.
  * Thread: external sync.   Blocks: until its work has ended.   Since: 0.1 */
 XHAL_API xhal_status xhal_stream_destroy(xhal_stream* stream);
 
@@ -34,40 +37,53 @@ XHAL_API xhal_status xhal_stream_destroy(xhal_stream* stream);
  * Thread: any.   Blocks: no.   Lifetime: its memory for ever.   Since: 0.1 */
 XHAL_API xhal_status xhal_stream_timeline(xhal_stream* stream, xhal_timeline** timeline);
 
-/* Waits until everything submitted so far has run: record + wait. Thread: any. Blocks: up to timeout_ns. Since: 0.1 */
+/* Waits until everything submitted so far has run: record + wait. Thread: any. Blocks: up to
+ * timeout_ns. Since: 0.1 */
 XHAL_API xhal_status xhal_stream_synchronize(xhal_stream* stream, uint64_t timeout_ns);
 
-/* Copies `size_bytes` from `src` to `dst`; both are device addresses or host pointers in any combination, also of other
- * plugins' devices (then directly where the host can touch them, else through a pinned bounce buffer). The ranges may not overlap, except exactly.
- * Host memory that is not pinned must stay valid until the copy has run.
- * Errors: INVALID_ARGUMENT (a range leaves its allocation), OVERLAP, the stream's failure. Size 0 is legal.
+/* Copies `size_bytes` from `src` to `dst`; both are device addresses or host pointers in any
+ * combination, also of other plugins' devices (then directly where the host can touch them, else
+ * through a pinned bounce buffer). The ranges may not overlap, except exactly. Host memory that is
+ * not pinned must stay valid until the copy has run.
+ * Errors: INVALID_ARGUMENT (a range leaves its allocation), OVERLAP, the stream's failure. Size 0
+ * is legal.
  * Thread: any.   Blocks: no.   Since: 0.1 */
-XHAL_API xhal_status xhal_stream_copy(xhal_stream* stream, uint64_t dst, uint64_t src, uint64_t size_bytes);
+XHAL_API xhal_status xhal_stream_copy(xhal_stream* stream, uint64_t dst, uint64_t src,
+                                      uint64_t size_bytes);
 
-/* Fills `size_bytes` at `dst` with the low `pattern_bytes` (1, 2, 4 or 8) of `pattern`; size and dst are multiples of it.
+/* Fills `size_bytes` at `dst` with the low `pattern_bytes` (1, 2, 4 or 8) of `pattern`; size and
+ * dst are multiples of it.
  * Thread: any.   Blocks: no.   Since: 0.1 */
-XHAL_API xhal_status xhal_stream_fill(xhal_stream* stream, uint64_t dst, uint64_t size_bytes, uint64_t pattern,
-                                      uint32_t pattern_bytes);
+XHAL_API xhal_status xhal_stream_fill(xhal_stream* stream, uint64_t dst, uint64_t size_bytes,
+                                      uint64_t pattern, uint32_t pattern_bytes);
 
 typedef void (*xhal_host_fn)(void* user, xhal_status status);
 
-enum { XHAL_HOST_CALL_NON_BLOCKING = 1u << 0 /* later work need not wait for the call to return */ };
+enum {
+  XHAL_HOST_CALL_NON_BLOCKING = 1u << 0 /* later work need not wait for the call to return */
+};
 
-/* Calls `callback` on a host thread in stream order, with XHAL_OK, or with the stream's failure when it is dropped: it is
- * always called exactly once. It may signal timelines and submit work, and may not block on xHAL work.
+/* Calls `callback` on a host thread in stream order, with XHAL_OK, or with the stream's failure
+ * when it is dropped: it is always called exactly once. It may signal timelines and submit work,
+ * and may not block on xHAL work.
  * Thread: any.   Blocks: no.   Lifetime: `user` until called.   Since: 0.1 */
-XHAL_API xhal_status xhal_stream_host_call(xhal_stream* stream, xhal_host_fn callback, void* user, uint32_t flags);
+XHAL_API xhal_status xhal_stream_host_call(xhal_stream* stream, xhal_host_fn callback, void* user,
+                                           uint32_t flags);
 
-/* Later work of `stream` runs after `timeline` has reached `value`. The signal may be submitted later, by any thread; it
- * may be of another plugin or the host. Thread: any.   Blocks: no.   Since: 0.1 */
+/* Later work of `stream` runs after `timeline` has reached `value`. The signal may be submitted
+ * later, by any thread; it may be of another plugin or the host. Thread: any.   Blocks:
+ * no.   Since: 0.1 */
 XHAL_API xhal_status xhal_stream_wait(xhal_stream* stream, xhal_timeline* timeline, uint64_t value);
 
 /* Raises `timeline` to `value` when everything submitted before has run.
- * Errors: PERMISSION for an imported timeline or another stream's own. Thread: any.   Blocks: no.   Since: 0.1 */
-XHAL_API xhal_status xhal_stream_signal(xhal_stream* stream, xhal_timeline* timeline, uint64_t value);
+ * Errors: PERMISSION for an imported timeline or another stream's own. Thread: any.   Blocks:
+ * no.   Since: 0.1 */
+XHAL_API xhal_status xhal_stream_signal(xhal_stream* stream, xhal_timeline* timeline,
+                                        uint64_t value);
 
-/* Makes a failed stream usable again: returns once the hardware no longer touches the failed work's memory, drops what
- * is queued, and gives the handle a fresh timeline; the old one keeps its failure. On a healthy stream it does nothing.
+/* Makes a failed stream usable again: returns once the hardware no longer touches the failed work's
+ * memory, drops what is queued, and gives the handle a fresh timeline; the old one keeps its
+ * failure. On a healthy stream it does nothing.
  * Errors: DEVICE_LOST (a device-wide failure needs a reset and a new open).
  * Thread: external sync.   Blocks: until quiet.   Since: 0.1 */
 XHAL_API xhal_status xhal_stream_recover(xhal_stream* stream);

@@ -1,7 +1,7 @@
 /* xhal/telemetry.h: what a device tells about itself while it runs, and the control table.
  *
- * Readings are asked for by id and come as samples. A reading a device does not have is absent (valid bit clear), never
- * zero; a reading that is computed instead of measured says `modelled`.
+ * Readings are asked for by id and come as samples. A reading a device does not have is absent
+ * (valid bit clear), never zero; a reading that is computed instead of measured says `modelled`.
  */
 #ifndef XHAL_TELEMETRY_H
 #define XHAL_TELEMETRY_H
@@ -11,24 +11,24 @@
 XHAL_EXTERN_C_BEGIN
 
 /* X(name, id, unit). Append only. Counters only grow. */
-#define XHAL_TELEMETRY_LIST(X)         \
-  X(MEMORY_TOTAL_BYTES, 1, BYTES)      \
-  X(MEMORY_USED_BYTES, 2, BYTES)       \
-  X(UTILIZATION, 3, RATIO)             \
-  X(TEMPERATURE, 4, CELSIUS)           \
-  X(POWER, 5, WATTS)                   \
-  X(POWER_CAP, 6, WATTS)               \
-  X(ENERGY, 7, JOULES)                 \
-  X(CLOCK, 8, HERTZ)                   \
-  X(HEALTH, 9, STATE)                  \
-  X(OPERATIONS, 10, COUNT)             \
-  X(COPY_BYTES, 11, BYTES)             \
-  X(BUSY_NS, 12, NANOSECONDS)          \
-  X(STREAMS, 13, COUNT)                \
-  X(ERRORS_CORRECTED, 14, COUNT)       \
-  X(ERRORS_UNCORRECTED, 15, COUNT)     \
-  X(RESETS, 16, COUNT)                 \
-  X(LINK_TRANSMIT_BYTES, 17, BYTES)    \
+#define XHAL_TELEMETRY_LIST(X)      \
+  X(MEMORY_TOTAL_BYTES, 1, BYTES)   \
+  X(MEMORY_USED_BYTES, 2, BYTES)    \
+  X(UTILIZATION, 3, RATIO)          \
+  X(TEMPERATURE, 4, CELSIUS)        \
+  X(POWER, 5, WATTS)                \
+  X(POWER_CAP, 6, WATTS)            \
+  X(ENERGY, 7, JOULES)              \
+  X(CLOCK, 8, HERTZ)                \
+  X(HEALTH, 9, STATE)               \
+  X(OPERATIONS, 10, COUNT)          \
+  X(COPY_BYTES, 11, BYTES)          \
+  X(BUSY_NS, 12, NANOSECONDS)       \
+  X(STREAMS, 13, COUNT)             \
+  X(ERRORS_CORRECTED, 14, COUNT)    \
+  X(ERRORS_UNCORRECTED, 15, COUNT)  \
+  X(RESETS, 16, COUNT)              \
+  X(LINK_TRANSMIT_BYTES, 17, BYTES) \
   X(LINK_RECEIVE_BYTES, 18, BYTES)
 
 enum {
@@ -60,9 +60,11 @@ typedef struct xhal_sample {
   double value;
 } xhal_sample;
 
-/* Fills `count` samples by their ids. An unknown or unavailable id leaves its valid bit clear. Works on observed devices.
+/* Fills `count` samples by their ids. An unknown or unavailable id leaves its valid bit clear.
+ * Works on observed devices.
  * Thread: any.   Blocks: no.   Since: 0.1 */
-XHAL_API xhal_status xhal_device_telemetry(xhal_device* device, xhal_sample* samples, uint32_t count);
+XHAL_API xhal_status xhal_device_telemetry(xhal_device* device, xhal_sample* samples,
+                                           uint32_t count);
 
 enum {
   XHAL_DEVICE_EVENT_HEALTH = 1,
@@ -78,11 +80,13 @@ typedef struct xhal_device_event {
   char text[112];
 } xhal_device_event;
 
-/* Gives a descriptor that delivers health, link and reset events without polling; the caller closes it. Events nobody has
- * asked for are dropped. Served by libxhal. Thread: any.   Blocks: no.   Since: 0.1 */
+/* Gives a descriptor that delivers health, link and reset events without polling; the caller closes
+ * it. Events nobody has asked for are dropped. Served by libxhal. Thread: any.   Blocks:
+ * no.   Since: 0.1 */
 XHAL_API xhal_status xhal_device_events_fd(xhal_device* device, int32_t* fd);
 
-/* Control, only for devices opened with XHAL_OPEN_CONTROL (else PERMISSION). Members may be NULL = unsupported. */
+/* Control, only for devices opened with XHAL_OPEN_CONTROL (else PERMISSION). Members may be NULL =
+ * unsupported. */
 typedef struct xhal_control_table {
   uint32_t struct_size;
   uint32_t reserved0;
@@ -90,7 +94,8 @@ typedef struct xhal_control_table {
   xhal_status (*set_power_cap)(xhal_device* device, double watts);
   xhal_status (*inject)(xhal_device* device, xhal_string fault);
 } xhal_control_table;
-XHAL_API xhal_status xhal_device_control_table(xhal_device* device, const xhal_control_table** table);
+XHAL_API xhal_status xhal_device_control_table(xhal_device* device,
+                                               const xhal_control_table** table);
 
 XHAL_EXTERN_C_END
 #endif

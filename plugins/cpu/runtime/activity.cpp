@@ -8,7 +8,8 @@ void ActivityLog::enable(xhal_activity_fn callback, void* user) {
   if (callback == nullptr) on_.store(false);
   const std::lock_guard deliver(deliver_mutex_);
   if (callback != nullptr && callback_ != nullptr) {
-    throw plugin::Error(XHAL_ERR_BUSY, "activity of this device is delivered to somebody else already");
+    throw plugin::Error(XHAL_ERR_BUSY,
+                        "activity of this device is delivered to somebody else already");
   }
   callback_ = callback;
   user_ = user;
@@ -46,7 +47,8 @@ void ActivityLog::flush() {
     const std::lock_guard lock(mutex_);
     batch.swap(records_);
   }
-  if (!batch.empty() && callback_ != nullptr) callback_(user_, batch.data(), static_cast<uint32_t>(batch.size()));
+  if (!batch.empty() && callback_ != nullptr)
+    callback_(user_, batch.data(), static_cast<uint32_t>(batch.size()));
 }
 
 }  // namespace xhal::cpu

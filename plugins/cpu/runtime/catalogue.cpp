@@ -13,8 +13,8 @@ struct Row {
 };
 
 constexpr Row kRows[] = {
-#define XHAL_OP(name, id, version, inputs, outputs, attributes, scalars, shape, alias, determinism, tolerance, flops, \
-                bytes, prose)                                                                                         \
+#define XHAL_OP(name, id, version, inputs, outputs, attributes, scalars, shape, alias, \
+                determinism, tolerance, flops, bytes, prose)                           \
   {id, inputs, outputs, alias, #determinism},
 #include "xhal/ops.inc"
 #undef XHAL_OP
@@ -32,7 +32,8 @@ std::vector<std::string_view> words(std::string_view text) {
 
 std::string_view name_of_group(std::string_view word) { return word.substr(0, word.find(':')); }
 
-// The input group that `output` may lie on, or -1. "all in place" pairs x_out with x, and out with in.
+// The input group that `output` may lie on, or -1. "all in place" pairs x_out with x, and out with
+// in.
 int partner(const Row& row, const std::vector<std::string_view>& inputs, std::string_view output) {
   std::vector<std::string> wanted;
   if (row.alias == "all in place") {
@@ -57,7 +58,8 @@ int partner(const Row& row, const std::vector<std::string_view>& inputs, std::st
 OperatorFacts facts_of(const xhal_op_info& info) {
   OperatorFacts facts;
   facts.aliases.assign(info.operand_count, 0);
-  const auto* row = std::find_if(std::begin(kRows), std::end(kRows), [&](const Row& r) { return r.id == info.id; });
+  const auto* row = std::find_if(std::begin(kRows), std::end(kRows),
+                                 [&](const Row& r) { return r.id == info.id; });
   if (row == std::end(kRows)) return facts;
   facts.deterministic = row->determinism != "no";
   const auto inputs = words(row->inputs), outputs = words(row->outputs);
@@ -68,8 +70,10 @@ OperatorFacts facts_of(const xhal_op_info& info) {
     const int in = partner(*row, inputs, name_of_group(outputs[o]));
     if (in < 0) continue;
     const uint32_t group = static_cast<uint32_t>(inputs.size() + o);
-    const uint32_t count = std::min(info.group_sizes[group], info.group_sizes[static_cast<uint32_t>(in)]);
-    for (uint32_t i = 0; i < count; ++i) facts.aliases[first[group] + i] = first[static_cast<uint32_t>(in)] + i + 1;
+    const uint32_t count =
+        std::min(info.group_sizes[group], info.group_sizes[static_cast<uint32_t>(in)]);
+    for (uint32_t i = 0; i < count; ++i)
+      facts.aliases[first[group] + i] = first[static_cast<uint32_t>(in)] + i + 1;
   }
   return facts;
 }

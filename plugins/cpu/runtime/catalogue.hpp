@@ -1,4 +1,5 @@
-// catalogue.hpp: what the catalogue says of an operator beside what its kernel knows: aliases and determinism.
+// catalogue.hpp: what the catalogue says of an operator beside what its kernel knows: aliases and
+// determinism.
 #pragma once
 
 #include <cstdint>
@@ -9,8 +10,9 @@
 namespace xhal::cpu {
 
 struct OperatorFacts {
-  std::vector<uint32_t> aliases;    // for each operand: 1 + the input it may share its address with, or 0
-  uint32_t first_output = 0;        // operands from here on are outputs
+  std::vector<uint32_t>
+      aliases;                // for each operand: 1 + the input it may share its address with, or 0
+  uint32_t first_output = 0;  // operands from here on are outputs
   bool deterministic = true;
 };
 

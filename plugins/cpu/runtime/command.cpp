@@ -8,10 +8,10 @@ namespace xhal::cpu {
 CommandQueue::~CommandQueue() {
   for (Chunk* c = read_; c != nullptr;) {
     Chunk* next = c->next;
-    ::operator delete(c, std::align_val_t{64});
+    ::operator delete (c, std::align_val_t{64});
     c = next;
   }
-  if (Chunk* spare = spare_.load()) ::operator delete(spare, std::align_val_t{64});
+  if (Chunk* spare = spare_.load()) ::operator delete (spare, std::align_val_t{64});
 }
 
 CommandQueue::Chunk* CommandQueue::new_chunk(uint64_t at_least) {
@@ -22,7 +22,8 @@ CommandQueue::Chunk* CommandQueue::new_chunk(uint64_t at_least) {
     }
   }
   const uint64_t capacity = at_least <= kChunkBytes ? kChunkBytes : at_least;
-  auto* chunk = static_cast<Chunk*>(::operator new(sizeof(Chunk) + capacity, std::align_val_t{64}));
+  auto* chunk =
+      static_cast<Chunk*>(::operator new (sizeof(Chunk) + capacity, std::align_val_t{64}));
   chunk->next = nullptr;
   chunk->capacity = capacity;
   return chunk;
@@ -30,7 +31,7 @@ CommandQueue::Chunk* CommandQueue::new_chunk(uint64_t at_least) {
 
 void CommandQueue::give_back(Chunk* chunk) {
   if (chunk->capacity == kChunkBytes) chunk = spare_.exchange(chunk, std::memory_order_acq_rel);
-  if (chunk != nullptr) ::operator delete(chunk, std::align_val_t{64});
+  if (chunk != nullptr) ::operator delete (chunk, std::align_val_t{64});
 }
 
 // A chunk always keeps a line free for the command that says where the next one is.

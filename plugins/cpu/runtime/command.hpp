@@ -25,7 +25,8 @@ struct Command {
   uint64_t correlation;
 };
 
-// Followed by the pointers and then the scalars: ready to use, or, when one is given by address, as they were given.
+// Followed by the pointers and then the scalars: ready to use, or, when one is given by address, as
+// they were given.
 struct OpCommand : Command {
   static constexpr uint8_t kRawScalars = 1;
   const Operator* op;
@@ -67,8 +68,8 @@ struct SignalCommand : Command {
   xhal_timestamp* timestamp;
 };
 
-// Followed by one word an argument, their kinds, and the bytes of values larger than a word. The word of a local argument
-// is its offset in the group's scratch.
+// Followed by one word an argument, their kinds, and the bytes of values larger than a word. The
+// word of a local argument is its offset in the group's scratch.
 struct KernelCommand : Command {
   const Kernel* kernel;
   uint32_t groups[3];
@@ -83,9 +84,12 @@ struct GraphCommand : Command {
   Graph* graph;
 };
 
-constexpr uint32_t whole_lines(uint64_t bytes) { return static_cast<uint32_t>((bytes + 63) & ~uint64_t{63}); }
+constexpr uint32_t whole_lines(uint64_t bytes) {
+  return static_cast<uint32_t>((bytes + 63) & ~uint64_t{63});
+}
 
-// Memory for commands: chunks, filled by producers in turn, emptied by one consumer, used again without the allocator.
+// Memory for commands: chunks, filled by producers in turn, emptied by one consumer, used again
+// without the allocator.
 class CommandQueue {
  public:
   CommandQueue() = default;
@@ -93,8 +97,8 @@ class CommandQueue {
   CommandQueue(const CommandQueue&) = delete;
   CommandQueue& operator=(const CommandQueue&) = delete;
 
-  // Producers, one at a time. The command is seen by the consumer once the caller has published its number. Throws
-  // std::bad_alloc and then has changed nothing.
+  // Producers, one at a time. The command is seen by the consumer once the caller has published its
+  // number. Throws std::bad_alloc and then has changed nothing.
   template <class C>
   C* append(Kind kind, uint64_t trailing_bytes = 0) {
     static_assert(std::is_trivially_destructible_v<C>);

@@ -27,8 +27,10 @@ xhal_status reset(xhal_device* handle) noexcept {
     auto& device = plugin::from_handle<Device>(handle);
     ++reset_counts[device.ordinal() % kCounted];
     const std::string name = "cpu:" + std::to_string(device.ordinal());
-    lose(device, name + " was reset through the control table; its memory is gone.\n  Open it again.");
-    plugin::host().device_event(handle, XHAL_DEVICE_EVENT_RESET, XHAL_LOG_WARN, plugin::str(name + " was reset"));
+    lose(device,
+         name + " was reset through the control table; its memory is gone.\n  Open it again.");
+    plugin::host().device_event(handle, XHAL_DEVICE_EVENT_RESET, XHAL_LOG_WARN,
+                                plugin::str(name + " was reset"));
   });
 }
 
@@ -37,11 +39,14 @@ xhal_status inject(xhal_device* handle, xhal_string fault) noexcept {
     auto& device = plugin::from_handle<Device>(handle);
     const auto name = plugin::view(fault);
     if (name == "lost") {
-      return lose(device, "cpu:" + std::to_string(device.ordinal()) + " lost: the fault was injected through the control table");
+      return lose(device, "cpu:" + std::to_string(device.ordinal()) +
+                              " lost: the fault was injected through the control table");
     }
     if (name == "operation") return device.fail_next_operation();
-    throw plugin::Error(XHAL_ERR_UNSUPPORTED,
-                        "the cpu plugin injects `lost` and `operation` (the next one fails), not `" + std::string(name) + "`");
+    throw plugin::Error(
+        XHAL_ERR_UNSUPPORTED,
+        "the cpu plugin injects `lost` and `operation` (the next one fails), not `" +
+            std::string(name) + "`");
   });
 }
 
@@ -49,7 +54,9 @@ constexpr xhal_control_table kControl = {sizeof(xhal_control_table), 0, reset, n
 
 }  // namespace
 
-uint64_t resets(uint32_t ordinal) { return reset_counts[ordinal % kCounted].load(std::memory_order_relaxed); }
+uint64_t resets(uint32_t ordinal) {
+  return reset_counts[ordinal % kCounted].load(std::memory_order_relaxed);
+}
 
 xhal_status Device::control_table(const xhal_control_table** table) {
   *table = &kControl;

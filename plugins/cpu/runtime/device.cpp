@@ -8,8 +8,8 @@
 namespace xhal::cpu {
 namespace {
 
-// A wake across cores costs 20 to 35 us, so shorter work is done before another thread has begun. On one core handing over
-// gains nothing at all.
+// A wake across cores costs 20 to 35 us, so shorter work is done before another thread has begun.
+// On one core handing over gains nothing at all.
 constexpr uint32_t kInlineNs = 50'000;
 constexpr int32_t kMostUrgent = -1, kLeastUrgent = 1;
 
@@ -53,19 +53,37 @@ void Device::stop_work() {
 }
 
 xhal_status Device::limit(uint32_t key, uint64_t* value) {
-  if (value == nullptr) throw plugin::Error(XHAL_ERR_INVALID_ARGUMENT, "the result pointer is NULL");
+  if (value == nullptr)
+    throw plugin::Error(XHAL_ERR_INVALID_ARGUMENT, "the result pointer is NULL");
   switch (key) {
-    case XHAL_LIMIT_MEMORY_TOTAL_BYTES: *value = memory_->total_bytes(); break;
-    case XHAL_LIMIT_MEMORY_FREE_BYTES:
-      *value = std::min(memory_->total_bytes() - memory_->used_bytes(), available_memory_bytes().value_or(UINT64_MAX));
+    case XHAL_LIMIT_MEMORY_TOTAL_BYTES:
+      *value = memory_->total_bytes();
       break;
-    case XHAL_LIMIT_ALLOCATION_ALIGNMENT_BYTES: *value = kPageBytes; break;
-    case XHAL_LIMIT_COMPUTE_UNITS: *value = site_.cores; break;
-    case XHAL_LIMIT_STREAM_PRIORITIES: *value = kLeastUrgent - kMostUrgent + 1; break;
-    case XHAL_LIMIT_STREAMS: *value = 0; break;
-    case XHAL_LIMIT_VIRTUAL_GRANULARITY_BYTES: *value = kHugePageBytes; break;
-    case XHAL_LIMIT_CLOCK_HZ: *value = 1'000'000'000; break;
-    default: throw plugin::Error(XHAL_ERR_UNSUPPORTED, fmt::format("the cpu plugin knows no limit {}", key));
+    case XHAL_LIMIT_MEMORY_FREE_BYTES:
+      *value = std::min(memory_->total_bytes() - memory_->used_bytes(),
+                        available_memory_bytes().value_or(UINT64_MAX));
+      break;
+    case XHAL_LIMIT_ALLOCATION_ALIGNMENT_BYTES:
+      *value = kPageBytes;
+      break;
+    case XHAL_LIMIT_COMPUTE_UNITS:
+      *value = site_.cores;
+      break;
+    case XHAL_LIMIT_STREAM_PRIORITIES:
+      *value = kLeastUrgent - kMostUrgent + 1;
+      break;
+    case XHAL_LIMIT_STREAMS:
+      *value = 0;
+      break;
+    case XHAL_LIMIT_VIRTUAL_GRANULARITY_BYTES:
+      *value = kHugePageBytes;
+      break;
+    case XHAL_LIMIT_CLOCK_HZ:
+      *value = 1'000'000'000;
+      break;
+    default:
+      throw plugin::Error(XHAL_ERR_UNSUPPORTED,
+                          fmt::format("the cpu plugin knows no limit {}", key));
   }
   return XHAL_OK;
 }
@@ -115,13 +133,15 @@ Capture& Device::begin_capture(Stream& origin) {
   const std::lock_guard lock(mutex_);
   while (++last_capture_ == 0 || captures_.contains(last_capture_)) {
   }
-  return *captures_.emplace(last_capture_, std::make_unique<Capture>(origin, last_capture_)).first->second;
+  return *captures_.emplace(last_capture_, std::make_unique<Capture>(origin, last_capture_))
+              .first->second;
 }
 
 Capture& Device::find_capture(uint32_t id) {
   const std::lock_guard lock(mutex_);
   const auto it = captures_.find(id);
-  if (it == captures_.end()) throw plugin::Error(XHAL_ERR_CAPTURE, "the capture that the event belongs to has ended");
+  if (it == captures_.end())
+    throw plugin::Error(XHAL_ERR_CAPTURE, "the capture that the event belongs to has ended");
   return *it->second;
 }
 
@@ -139,7 +159,8 @@ void Device::retire(std::shared_ptr<const void> thing) {
   sweep();
   Retired retired{std::move(thing), {}};
   for (const auto& [serial, stream] : streams_) {
-    if (stream->consumed() != stream->produced()) retired.until.emplace_back(serial, stream->produced());
+    if (stream->consumed() != stream->produced())
+      retired.until.emplace_back(serial, stream->produced());
   }
   if (!retired.until.empty()) retired_.push_back(std::move(retired));
 }
@@ -169,20 +190,24 @@ xhal_status Context::memory_free(uint64_t address) {
   return XHAL_OK;
 }
 
-xhal_status Context::memory_export(uint64_t address, uint32_t handle_type, xhal_external* external) {
-  if (external == nullptr) throw plugin::Error(XHAL_ERR_INVALID_ARGUMENT, "the result pointer is NULL");
+xhal_status Context::memory_export(uint64_t address, uint32_t handle_type,
+                                   xhal_external* external) {
+  if (external == nullptr)
+    throw plugin::Error(XHAL_ERR_INVALID_ARGUMENT, "the result pointer is NULL");
   *external = device_.memory().export_slab(address, handle_type);
   return XHAL_OK;
 }
 
 xhal_status Context::memory_import(const xhal_external* external, uint64_t* address) {
-  if (external == nullptr || address == nullptr) throw plugin::Error(XHAL_ERR_INVALID_ARGUMENT, "a pointer is NULL");
+  if (external == nullptr || address == nullptr)
+    throw plugin::Error(XHAL_ERR_INVALID_ARGUMENT, "a pointer is NULL");
   *address = device_.memory().import_slab(device_.handle(), handle(), *external);
   return XHAL_OK;
 }
 
 xhal_status Context::host_register(void* host, uint64_t size_bytes, uint64_t* device_address) {
-  if (device_address == nullptr) throw plugin::Error(XHAL_ERR_INVALID_ARGUMENT, "the result pointer is NULL");
+  if (device_address == nullptr)
+    throw plugin::Error(XHAL_ERR_INVALID_ARGUMENT, "the result pointer is NULL");
   *device_address = device_.memory().host_register(device_.handle(), handle(), host, size_bytes);
   return XHAL_OK;
 }
@@ -193,7 +218,8 @@ xhal_status Context::host_unregister(void* host) {
 }
 
 xhal_status Context::virtual_reserve(uint64_t size_bytes, uint64_t* address) {
-  if (address == nullptr) throw plugin::Error(XHAL_ERR_INVALID_ARGUMENT, "the result pointer is NULL");
+  if (address == nullptr)
+    throw plugin::Error(XHAL_ERR_INVALID_ARGUMENT, "the result pointer is NULL");
   *address = device_.memory().reserve(device_.handle(), handle(), size_bytes);
   return XHAL_OK;
 }
@@ -218,22 +244,26 @@ xhal_status Context::virtual_protect(uint64_t address, uint64_t size_bytes, uint
   return XHAL_OK;
 }
 
-xhal_status Context::stream_create(const xhal_stream_info* info, xhal_timeline* timeline, xhal_stream** stream) {
+xhal_status Context::stream_create(const xhal_stream_info* info, xhal_timeline* timeline,
+                                   xhal_stream** stream) {
   const int32_t limit = priority_limit_ == 0 ? kMostUrgent : std::max(priority_limit_, kMostUrgent);
   const int32_t priority = std::clamp(info->priority, std::min(limit, kLeastUrgent), kLeastUrgent);
-  auto* made = plugin::make<Stream>(device_.table(), XHAL_KIND_STREAM, stream, *this, timeline, priority);
+  auto* made =
+      plugin::make<Stream>(device_.table(), XHAL_KIND_STREAM, stream, *this, timeline, priority);
   device_.add(*made);
   return XHAL_OK;
 }
 
 xhal_status Context::op_prepare(const xhal_op_info* info, xhal_op** op) {
-  if (info == nullptr || op == nullptr) throw plugin::Error(XHAL_ERR_INVALID_ARGUMENT, "a pointer is NULL");
+  if (info == nullptr || op == nullptr)
+    throw plugin::Error(XHAL_ERR_INVALID_ARGUMENT, "a pointer is NULL");
   prepare_operator(device_, *info, op);
   return XHAL_OK;
 }
 
 xhal_status Context::module_load(const xhal_module_info* info, xhal_module** module) {
-  if (info == nullptr || module == nullptr) throw plugin::Error(XHAL_ERR_INVALID_ARGUMENT, "a pointer is NULL");
+  if (info == nullptr || module == nullptr)
+    throw plugin::Error(XHAL_ERR_INVALID_ARGUMENT, "a pointer is NULL");
   load_module(device_, modules_, *info, module);
   return XHAL_OK;
 }

@@ -11,8 +11,8 @@
 
 #include "activity.hpp"
 #include "executors.hpp"
-#include "load.hpp"
 #include "graph.hpp"
+#include "load.hpp"
 #include "memory.hpp"
 #include "module.hpp"
 #include "stream.hpp"
@@ -26,7 +26,8 @@ class Device;
 
 class Context : public plugin::Object {
  public:
-  Context(Device& device, int32_t priority_limit) : device_(device), priority_limit_(priority_limit) {}
+  Context(Device& device, int32_t priority_limit)
+      : device_(device), priority_limit_(priority_limit) {}
 
   xhal_status destroy();
   xhal_status memory_alloc(const xhal_memory_info* info, uint64_t* address);
@@ -40,7 +41,8 @@ class Context : public plugin::Object {
   xhal_status virtual_map(uint64_t address, uint64_t size_bytes);
   xhal_status virtual_unmap(uint64_t address, uint64_t size_bytes);
   xhal_status virtual_protect(uint64_t address, uint64_t size_bytes, uint32_t protection);
-  xhal_status stream_create(const xhal_stream_info* info, xhal_timeline* timeline, xhal_stream** stream);
+  xhal_status stream_create(const xhal_stream_info* info, xhal_timeline* timeline,
+                            xhal_stream** stream);
   xhal_status op_prepare(const xhal_op_info* info, xhal_op** op);
   xhal_status module_load(const xhal_module_info* info, xhal_module** module);
 

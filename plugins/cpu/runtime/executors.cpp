@@ -15,14 +15,19 @@ thread_local Executors* this_executor = nullptr;
 
 // On a single core, spinning would keep from work what it waits for.
 Executors::Executors(const Site& site, std::string name)
-    : site_(site), name_(std::move(name)), target_(std::max(site.cores, 2u)), spin_ns_(site.cores > 1 ? kSpinNs : 0) {}
+    : site_(site),
+      name_(std::move(name)),
+      target_(std::max(site.cores, 2u)),
+      spin_ns_(site.cores > 1 ? kSpinNs : 0) {}
 
 Executors::~Executors() { stop(); }
 
 bool Executors::make_thread() {
-  if (stopping_ || threads_.size() - blocked_ >= target_ || threads_.size() >= kMostThreads) return false;
+  if (stopping_ || threads_.size() - blocked_ >= target_ || threads_.size() >= kMostThreads)
+    return false;
   try {
-    threads_.push_back(start_thread(site_, name_ + "x" + std::to_string(threads_.size()), [this] { serve(); }));
+    threads_.push_back(
+        start_thread(site_, name_ + "x" + std::to_string(threads_.size()), [this] { serve(); }));
     return true;
   } catch (const std::exception&) {
     return false;
@@ -86,7 +91,8 @@ void Executors::serve() {
     if (spin_ns_ != 0 && !spinning_.load()) {
       spinning_.store(true);
       lock.unlock();
-      const bool found = spin_until(ticks_of(spin_ns_), [&] { return ready_.load(std::memory_order_acquire) != 0; });
+      const bool found = spin_until(ticks_of(spin_ns_),
+                                    [&] { return ready_.load(std::memory_order_acquire) != 0; });
       lock.lock();
       spinning_.store(false);
       if (found || ready_.load() != 0) continue;

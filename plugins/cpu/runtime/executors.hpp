@@ -1,8 +1,10 @@
-// executors.hpp: the threads of a device that run what is queued: streams that are ready, and calls into the host.
+// executors.hpp: the threads of a device that run what is queued: streams that are ready, and calls
+// into the host.
 //
-// A task is ready or it is not: nothing waits on an executor. What may block all the same (a host call, a vendor's kernel)
-// says so, and then another executor takes its place, so that one slow callback stops nobody else. Threads start with the
-// first task; one of them at most spins for the next.
+// A task is ready or it is not: nothing waits on an executor. What may block all the same (a host
+// call, a vendor's kernel) says so, and then another executor takes its place, so that one slow
+// callback stops nobody else. Threads start with the first task; one of them at most spins for the
+// next.
 #pragma once
 
 #include <atomic>
@@ -24,7 +26,8 @@ struct Task {
 
 class Executors {
  public:
-  // As many tasks run at once as the site has cores, but at least two: a long one never keeps a short one waiting.
+  // As many tasks run at once as the site has cores, but at least two: a long one never keeps a
+  // short one waiting.
   Executors(const Site& site, std::string name);
   ~Executors();
   Executors(const Executors&) = delete;
@@ -36,7 +39,9 @@ class Executors {
   // Whether a task pushed now starts without waking a thread.
   bool hot() const { return spinning_.load(std::memory_order_relaxed); }
   // Whether a task as urgent as `priority` waits for a thread.
-  bool wanted(int32_t priority) const { return best_waiting_.load(std::memory_order_relaxed) <= priority; }
+  bool wanted(int32_t priority) const {
+    return best_waiting_.load(std::memory_order_relaxed) <= priority;
+  }
 
   // Around a call that may block.
   class Blocking {
@@ -52,8 +57,8 @@ class Executors {
 
  private:
   void serve();
-  Task* take();            // the most urgent task, or nullptr; call with the lock held
-  bool make_thread();      // call with the lock held; false when there are enough or none can be had
+  Task* take();        // the most urgent task, or nullptr; call with the lock held
+  bool make_thread();  // call with the lock held; false when there are enough or none can be had
   void wake_or_make(std::unique_lock<std::mutex>& lock);
 
   static constexpr int32_t kNothing = INT32_MAX;

@@ -10,7 +10,7 @@ namespace xhal::cpu {
 void* Graph::room(uint32_t bytes) {
   if (left_bytes_ < bytes) {
     const uint32_t size = std::max(bytes, kChunkBytes);
-    chunks_.emplace_back(static_cast<char*>(::operator new(size, std::align_val_t{64})));
+    chunks_.emplace_back(static_cast<char*>(::operator new (size, std::align_val_t{64})));
     place_ = chunks_.back().get();
     left_bytes_ = size;
   }
@@ -56,7 +56,8 @@ void Graph::wait_idle() {
 }
 
 xhal_status GraphHandle::size(uint64_t* node_count) {
-  if (node_count == nullptr) throw plugin::Error(XHAL_ERR_INVALID_ARGUMENT, "the result pointer is NULL");
+  if (node_count == nullptr)
+    throw plugin::Error(XHAL_ERR_INVALID_ARGUMENT, "the result pointer is NULL");
   *node_count = graph->commands().size();
   return XHAL_OK;
 }
@@ -67,7 +68,9 @@ xhal_status GraphHandle::destroy() {
   return plugin::destroy(this);
 }
 
-Capture::Capture(Stream& origin, uint32_t id) : origin_(origin), id_(id) { streams_.try_emplace(&origin); }
+Capture::Capture(Stream& origin, uint32_t id) : origin_(origin), id_(id) {
+  streams_.try_emplace(&origin);
+}
 
 void Capture::note(const Stream& stream) {
   auto& self = const_cast<Stream&>(stream);
@@ -88,7 +91,8 @@ uint64_t Capture::mark(const Stream& stream) {
 void Capture::join(Stream& stream, uint64_t mark) {
   const std::lock_guard lock(mutex_);
   const auto index = static_cast<uint32_t>(mark);
-  if (index >= marks_.size()) throw plugin::Error(XHAL_ERR_CAPTURE, "the event is not of this capture");
+  if (index >= marks_.size())
+    throw plugin::Error(XHAL_ERR_CAPTURE, "the event is not of this capture");
   auto& seen = streams_[&stream];
   for (const auto& [other, count] : marks_[index]) seen[other] = std::max(seen[other], count);
 }
@@ -107,7 +111,8 @@ std::unique_ptr<Graph> Capture::end() {
     const uint64_t recorded = own == seen.end() ? 0 : own->second;
     if (recorded > (known == last.end() ? 0 : known->second) && spoiled_.empty()) {
       spoiled_ = "stream " + std::to_string(plugin::host().object_number(stream)) +
-                 " took part in the capture and was not joined back: record an event on it and make the first stream "
+                 " took part in the capture and was not joined back: record an event on it and "
+                 "make the first stream "
                  "wait for that before the end";
     }
     stream->leave_capture();

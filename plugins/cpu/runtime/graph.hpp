@@ -1,7 +1,9 @@
-// graph.hpp: recorded work: the commands of a capture in one piece, run from front to back at each replay.
+// graph.hpp: recorded work: the commands of a capture in one piece, run from front to back at each
+// replay.
 //
-// A capture takes the commands of all streams that joined it in the order they were submitted. That order honours every
-// dependency, and each operator uses all cores anyway, so a replay is a loop: nothing is allocated, resolved or queued.
+// A capture takes the commands of all streams that joined it in the order they were submitted. That
+// order honours every dependency, and each operator uses all cores anyway, so a replay is a loop:
+// nothing is allocated, resolved or queued.
 #pragma once
 
 #include <atomic>
@@ -41,7 +43,8 @@ class Graph {
   bool has_host_calls() const { return host_calls_; }
   CostEstimate& cost() { return cost_; }
 
-  // One replay at a time. A stream that finds it taken is put in line and handed to an executor when it is free.
+  // One replay at a time. A stream that finds it taken is put in line and handed to an executor
+  // when it is free.
   bool take(Stream* stream);
   bool take_now();
   void give_back();
@@ -56,7 +59,7 @@ class Graph {
 
   static constexpr uint32_t kChunkBytes = 32 << 10;
   struct Free {
-    void operator()(char* p) const { ::operator delete(p, std::align_val_t{64}); }
+    void operator()(char* p) const { ::operator delete (p, std::align_val_t{64}); }
   };
 
   std::vector<std::unique_ptr<char, Free>> chunks_;
@@ -84,7 +87,8 @@ struct GraphHandle : plugin::Object {
   std::unique_ptr<Graph> graph;
 };
 
-// A capture under way: the graph so far, and for every stream in it what its next command comes after.
+// A capture under way: the graph so far, and for every stream in it what its next command comes
+// after.
 class Capture {
  public:
   Capture(Stream& origin, uint32_t id);

@@ -32,7 +32,8 @@ std::optional<Load> read_load(const std::vector<uint32_t>& processors) {
     words >> number;
     if (std::find(processors.begin(), processors.end(), number) == processors.end()) continue;
     uint64_t value = 0;
-    for (int i = 0; i < 8 && words >> value; ++i) {  // user nice system idle iowait irq softirq steal
+    for (int i = 0; i < 8 && words >> value;
+         ++i) {  // user nice system idle iowait irq softirq steal
       load.all += value;
       if (i != 3 && i != 4) load.busy += value;
     }

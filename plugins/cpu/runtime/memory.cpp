@@ -16,7 +16,8 @@ namespace {
 
 using plugin::Error;
 
-constexpr uint32_t kHostProperties = XHAL_MEMORY_HOST_VISIBLE | XHAL_MEMORY_COHERENT | XHAL_MEMORY_CACHED;
+constexpr uint32_t kHostProperties =
+    XHAL_MEMORY_HOST_VISIBLE | XHAL_MEMORY_COHERENT | XHAL_MEMORY_CACHED;
 
 uint64_t round_up(uint64_t value, uint64_t step) { return (value + step - 1) / step * step; }
 uint64_t number_of(const void* pointer) { return reinterpret_cast<uint64_t>(pointer); }
@@ -24,7 +25,8 @@ uint64_t number_of(const void* pointer) { return reinterpret_cast<uint64_t>(poin
 // Address space aligned to `alignment`; nothing is behind it yet.
 char* reserve_space(uint64_t size, uint64_t alignment) {
   const uint64_t extra = alignment > kPageBytes ? alignment : 0;
-  void* raw = mmap(nullptr, size + extra, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* raw =
+      mmap(nullptr, size + extra, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (raw == MAP_FAILED) return nullptr;
   auto* begin = static_cast<char*>(raw);
   auto* aligned = begin + (round_up(number_of(begin), alignment) - number_of(begin));
@@ -34,9 +36,11 @@ char* reserve_space(uint64_t size, uint64_t alignment) {
   return aligned;
 }
 
-// Puts memory behind reserved space: a memfd's, or anonymous with huge pages, which make first touch four times cheaper.
+// Puts memory behind reserved space: a memfd's, or anonymous with huge pages, which make first
+// touch four times cheaper.
 bool fill_space(char* place, uint64_t size, int fd) {
-  const int flags = fd >= 0 ? MAP_SHARED | MAP_FIXED : MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE;
+  const int flags =
+      fd >= 0 ? MAP_SHARED | MAP_FIXED : MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE;
   if (mmap(place, size, PROT_READ | PROT_WRITE, flags, fd, 0) == MAP_FAILED) return false;
   if (fd < 0 && size >= kHugePageBytes) madvise(place, size, MADV_HUGEPAGE);
   return true;
@@ -60,7 +64,8 @@ void* Memory::find_place(uint64_t address) const {
   auto it = slabs_.upper_bound(address);
   if (it != slabs_.begin()) {
     --it;
-    if (address - it->first < it->second.mapped_bytes) return it->second.place + (address - it->first);
+    if (address - it->first < it->second.mapped_bytes)
+      return it->second.place + (address - it->first);
   }
   return reinterpret_cast<void*>(address);
 }
@@ -69,9 +74,9 @@ void Memory::take_budget(uint64_t size_bytes) {
   const uint64_t used = used_bytes_.fetch_add(size_bytes);
   if (used + size_bytes <= total_bytes()) return;
   used_bytes_.fetch_sub(size_bytes);
-  throw Error(XHAL_ERR_OUT_OF_MEMORY,
-              fmt::format("{} bytes are asked for, {} of {} are in use.\n  Free or trim something, or use smaller batches.",
-                          size_bytes, used, total_bytes()));
+  throw Error(XHAL_ERR_OUT_OF_MEMORY, fmt::format("{} bytes are asked for, {} of {} are in use.\n  "
+                                                  "Free or trim something, or use smaller batches.",
+                                                  size_bytes, used, total_bytes()));
 }
 
 // Enters a slab whose `place` is filled; on failure gives everything back. Returns its address.
@@ -85,10 +90,12 @@ uint64_t Memory::adopt(xhal_device* device, Slab slab, bool hidden, uint32_t kin
     }
     address = number_of(front);
   }
-  if (plugin::host().range_add(device, slab.context, address, slab.size_bytes, kind, flags) != XHAL_OK) {
+  if (plugin::host().range_add(device, slab.context, address, slab.size_bytes, kind, flags) !=
+      XHAL_OK) {
     drop(address, slab);
-    throw Error(XHAL_ERR_ADDRESS_CONFLICT, fmt::format("the address range {:#x} + {} belongs to another device already",
-                                                       address, slab.size_bytes));
+    throw Error(XHAL_ERR_ADDRESS_CONFLICT,
+                fmt::format("the address range {:#x} + {} belongs to another device already",
+                            address, slab.size_bytes));
   }
   const std::unique_lock lock(mutex_);
   slabs_.emplace(address, std::move(slab));
@@ -98,7 +105,8 @@ uint64_t Memory::adopt(xhal_device* device, Slab slab, bool hidden, uint32_t kin
 // Unmaps what a slab has; `address` 0: no address was given to it yet.
 void Memory::drop(uint64_t address, Slab& slab) {
   if (slab.sort == Sort::registered) return;
-  if (address != 0 && address != number_of(slab.place)) munmap(reinterpret_cast<void*>(address), slab.mapped_bytes);
+  if (address != 0 && address != number_of(slab.place))
+    munmap(reinterpret_cast<void*>(address), slab.mapped_bytes);
   munmap(slab.place, slab.mapped_bytes);
   if (slab.fd >= 0) close(slab.fd);
   if (slab.sort == Sort::plain) used_bytes_.fetch_sub(slab.mapped_bytes);
@@ -110,9 +118,10 @@ uint64_t Memory::alloc(xhal_device* device, xhal_context* context, const xhal_me
   const uint32_t given = hidden ? 0 : kHostProperties;
   const uint32_t known = kHostProperties | XHAL_MEMORY_EXPORTABLE;
   if ((info.flags & ~known) != 0 || (info.flags & kHostProperties & ~given) != 0) {
-    throw Error(XHAL_ERR_UNSUPPORTED, hidden ? "device memory is hidden from the host while XHAL_CPU_GUARD=1; ask for "
-                                               "XHAL_MEMORY_SHARED, or copy"
-                                             : "unknown memory properties are asked for");
+    throw Error(XHAL_ERR_UNSUPPORTED,
+                hidden ? "device memory is hidden from the host while XHAL_CPU_GUARD=1; ask for "
+                         "XHAL_MEMORY_SHARED, or copy"
+                       : "unknown memory properties are asked for");
   }
   Slab slab;
   slab.size_bytes = info.size_bytes;
@@ -141,12 +150,14 @@ uint64_t Memory::alloc(xhal_device* device, xhal_context* context, const xhal_me
     throw out_of_memory(info.size_bytes, std::strerror(why));
   }
   Topology::get().bind_memory(site_, slab.place, slab.mapped_bytes);
-  // A hidden slab's address has the alignment of huge pages; a larger one is asked for rarely enough to be refused.
+  // A hidden slab's address has the alignment of huge pages; a larger one is asked for rarely
+  // enough to be refused.
   if (hidden && info.alignment_bytes > kHugePageBytes) {
     drop(0, slab);
     throw Error(XHAL_ERR_UNSUPPORTED, "alignment beyond 2 MiB while XHAL_CPU_GUARD=1");
   }
-  return adopt(device, std::move(slab), hidden, info.kind, given | (exportable ? uint32_t{XHAL_MEMORY_EXPORTABLE} : 0));
+  return adopt(device, std::move(slab), hidden, info.kind,
+               given | (exportable ? uint32_t{XHAL_MEMORY_EXPORTABLE} : 0));
 }
 
 void Memory::free(uint64_t address) {
@@ -154,8 +165,10 @@ void Memory::free(uint64_t address) {
   {
     const std::unique_lock lock(mutex_);
     const auto it = slabs_.find(address);
-    if (it == slabs_.end() || it->second.sort == Sort::registered || it->second.sort == Sort::reserved) {
-      throw Error(XHAL_ERR_INVALID_ARGUMENT, fmt::format("{:#x} is not the start of an allocation", address));
+    if (it == slabs_.end() || it->second.sort == Sort::registered ||
+        it->second.sort == Sort::reserved) {
+      throw Error(XHAL_ERR_INVALID_ARGUMENT,
+                  fmt::format("{:#x} is not the start of an allocation", address));
     }
     slab = std::move(it->second);
     slabs_.erase(it);
@@ -175,8 +188,10 @@ xhal_external Memory::export_slab(uint64_t address, uint32_t handle_type) const 
   }
   --it;
   if (it->second.fd < 0) {
-    throw Error(XHAL_ERR_INVALID_ARGUMENT,
-                fmt::format("{:#x} was allocated without XHAL_MEMORY_EXPORTABLE and cannot be exported", address));
+    throw Error(
+        XHAL_ERR_INVALID_ARGUMENT,
+        fmt::format("{:#x} was allocated without XHAL_MEMORY_EXPORTABLE and cannot be exported",
+                    address));
   }
   xhal_external external{};
   external.handle_type = XHAL_EXTERNAL_FD;
@@ -187,16 +202,19 @@ xhal_external Memory::export_slab(uint64_t address, uint32_t handle_type) const 
   return external;
 }
 
-uint64_t Memory::import_slab(xhal_device* device, xhal_context* context, const xhal_external& external) {
+uint64_t Memory::import_slab(xhal_device* device, xhal_context* context,
+                             const xhal_external& external) {
   if (external.handle_type != XHAL_EXTERNAL_FD) {
     throw Error(XHAL_ERR_UNSUPPORTED, "slabs are imported as XHAL_EXTERNAL_FD only");
   }
   struct stat info {};
   const int seals = fcntl(external.fd, F_GET_SEALS);
   if (fstat(external.fd, &info) != 0 || external.size_bytes == 0 ||
-      external.size_bytes > static_cast<uint64_t>(info.st_size) || seals < 0 || (seals & F_SEAL_SHRINK) == 0) {
+      external.size_bytes > static_cast<uint64_t>(info.st_size) || seals < 0 ||
+      (seals & F_SEAL_SHRINK) == 0) {
     throw Error(XHAL_ERR_INVALID_ARGUMENT,
-                "the descriptor is not an exported slab of this size (a sealed memfd, as xhal_memory_export gives it)");
+                "the descriptor is not an exported slab of this size (a sealed memfd, as "
+                "xhal_memory_export gives it)");
   }
   Slab slab;
   slab.sort = Sort::imported;
@@ -215,7 +233,8 @@ uint64_t Memory::import_slab(xhal_device* device, xhal_context* context, const x
                (guarded_ ? 0u : kHostProperties) | XHAL_MEMORY_EXPORTABLE);
 }
 
-uint64_t Memory::host_register(xhal_device* device, xhal_context* context, void* host, uint64_t size_bytes) {
+uint64_t Memory::host_register(xhal_device* device, xhal_context* context, void* host,
+                               uint64_t size_bytes) {
   const uint64_t address = number_of(host);
   if (host == nullptr || size_bytes == 0 || address + size_bytes < address) {
     throw Error(XHAL_ERR_INVALID_ARGUMENT, "the host pointer is NULL, or the size is 0");
@@ -232,11 +251,13 @@ uint64_t Memory::host_register(xhal_device* device, xhal_context* context, void*
   slab.listed = known.kind != XHAL_MEMORY_HOST || known.device != nullptr;
   const std::unique_lock lock(mutex_);
   if (slabs_.contains(address)) {
-    throw Error(XHAL_ERR_INVALID_ARGUMENT, fmt::format("{} is registered already, or is device memory", host));
+    throw Error(XHAL_ERR_INVALID_ARGUMENT,
+                fmt::format("{} is registered already, or is device memory", host));
   }
-  if (slab.listed && plugin::host().range_add(device, context, address, size_bytes, XHAL_MEMORY_HOST, kHostProperties) !=
-                         XHAL_OK) {
-    throw Error(XHAL_ERR_INVALID_ARGUMENT, fmt::format("{} + {} overlaps memory that xHAL knows already", host, size_bytes));
+  if (slab.listed && plugin::host().range_add(device, context, address, size_bytes,
+                                              XHAL_MEMORY_HOST, kHostProperties) != XHAL_OK) {
+    throw Error(XHAL_ERR_INVALID_ARGUMENT,
+                fmt::format("{} + {} overlaps memory that xHAL knows already", host, size_bytes));
   }
   slabs_.emplace(address, std::move(slab));
   return address;
@@ -255,7 +276,8 @@ void Memory::host_unregister(void* host) {
 uint64_t Memory::reserve(xhal_device* device, xhal_context* context, uint64_t size_bytes) {
   if (size_bytes == 0 || size_bytes % kHugePageBytes != 0) {
     throw Error(XHAL_ERR_INVALID_ARGUMENT,
-                fmt::format("{} bytes are not a multiple of the granularity, {}", size_bytes, kHugePageBytes));
+                fmt::format("{} bytes are not a multiple of the granularity, {}", size_bytes,
+                            kHugePageBytes));
   }
   Slab slab;
   slab.sort = Sort::reserved;
@@ -263,7 +285,8 @@ uint64_t Memory::reserve(xhal_device* device, xhal_context* context, uint64_t si
   slab.context = context;
   slab.place = reserve_space(size_bytes, kHugePageBytes);
   if (slab.place == nullptr) throw out_of_memory(size_bytes, "no address space left");
-  return adopt(device, std::move(slab), guarded_, XHAL_MEMORY_DEVICE, guarded_ ? 0u : kHostProperties);
+  return adopt(device, std::move(slab), guarded_, XHAL_MEMORY_DEVICE,
+               guarded_ ? 0u : kHostProperties);
 }
 
 void Memory::release(uint64_t address) {
@@ -272,10 +295,13 @@ void Memory::release(uint64_t address) {
     const std::unique_lock lock(mutex_);
     const auto it = slabs_.find(address);
     if (it == slabs_.end() || it->second.sort != Sort::reserved) {
-      throw Error(XHAL_ERR_INVALID_ARGUMENT, fmt::format("{:#x} is not the start of reserved space", address));
+      throw Error(XHAL_ERR_INVALID_ARGUMENT,
+                  fmt::format("{:#x} is not the start of reserved space", address));
     }
     if (!it->second.pieces.empty()) {
-      throw Error(XHAL_ERR_INVALID_ARGUMENT, fmt::format("the space at {:#x} still has memory in it; unmap that first", address));
+      throw Error(
+          XHAL_ERR_INVALID_ARGUMENT,
+          fmt::format("the space at {:#x} still has memory in it; unmap that first", address));
     }
     slab = std::move(it->second);
     slabs_.erase(it);
@@ -288,19 +314,22 @@ void Memory::release(uint64_t address) {
 Memory::Slab& Memory::reserved_range(uint64_t address, uint64_t size_bytes, uint64_t* base) {
   if (size_bytes == 0 || size_bytes % kHugePageBytes != 0 || address % kHugePageBytes != 0) {
     throw Error(XHAL_ERR_INVALID_ARGUMENT,
-                fmt::format("{:#x} + {} is not made of multiples of the granularity, {}", address, size_bytes, kHugePageBytes));
+                fmt::format("{:#x} + {} is not made of multiples of the granularity, {}", address,
+                            size_bytes, kHugePageBytes));
   }
   auto it = slabs_.upper_bound(address);
   if (it != slabs_.begin()) {
     --it;
     const uint64_t offset = address - it->first;
-    const bool inside = offset < it->second.size_bytes && size_bytes <= it->second.size_bytes - offset;
+    const bool inside =
+        offset < it->second.size_bytes && size_bytes <= it->second.size_bytes - offset;
     if (it->second.sort == Sort::reserved && inside) {
       *base = it->first;
       return it->second;
     }
   }
-  throw Error(XHAL_ERR_INVALID_ARGUMENT, fmt::format("{:#x} + {} does not lie in one reserved space", address, size_bytes));
+  throw Error(XHAL_ERR_INVALID_ARGUMENT,
+              fmt::format("{:#x} + {} does not lie in one reserved space", address, size_bytes));
 }
 
 void Memory::map(uint64_t address, uint64_t size_bytes) {
@@ -311,7 +340,8 @@ void Memory::map(uint64_t address, uint64_t size_bytes) {
   const auto after = slab.pieces.upper_bound(begin);
   if ((after != slab.pieces.end() && after->first < end) ||
       (after != slab.pieces.begin() && std::prev(after)->second > begin)) {
-    throw Error(XHAL_ERR_INVALID_ARGUMENT, fmt::format("{:#x} + {} has memory in it already", address, size_bytes));
+    throw Error(XHAL_ERR_INVALID_ARGUMENT,
+                fmt::format("{:#x} + {} has memory in it already", address, size_bytes));
   }
   take_budget(size_bytes);
   slab.pieces.emplace(begin, end);
@@ -339,10 +369,11 @@ void Memory::unmap(uint64_t address, uint64_t size_bytes) {
   Slab& slab = reserved_range(address, size_bytes, &base);
   const uint64_t begin = address - base, end = begin + size_bytes;
   if (!fully_mapped(slab, begin, end)) {
-    throw Error(XHAL_ERR_INVALID_ARGUMENT, fmt::format("{:#x} + {} is not wholly mapped", address, size_bytes));
+    throw Error(XHAL_ERR_INVALID_ARGUMENT,
+                fmt::format("{:#x} + {} is not wholly mapped", address, size_bytes));
   }
-  if (mmap(slab.place + begin, size_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0) ==
-      MAP_FAILED) {
+  if (mmap(slab.place + begin, size_bytes, PROT_NONE,
+           MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0) == MAP_FAILED) {
     throw out_of_memory(size_bytes, std::strerror(errno));
   }
   // Cut the range out of the pieces it touches.
@@ -359,19 +390,29 @@ void Memory::unmap(uint64_t address, uint64_t size_bytes) {
 void Memory::protect(uint64_t address, uint64_t size_bytes, uint32_t protection) {
   int bits = 0;
   switch (protection) {
-    case XHAL_PROTECT_NONE: bits = PROT_NONE; break;
-    case XHAL_PROTECT_READ: bits = PROT_READ; break;
-    case XHAL_PROTECT_READ_WRITE: bits = PROT_READ | PROT_WRITE; break;
-    default: throw Error(XHAL_ERR_INVALID_ARGUMENT, fmt::format("{} is no XHAL_PROTECT_ value", protection));
+    case XHAL_PROTECT_NONE:
+      bits = PROT_NONE;
+      break;
+    case XHAL_PROTECT_READ:
+      bits = PROT_READ;
+      break;
+    case XHAL_PROTECT_READ_WRITE:
+      bits = PROT_READ | PROT_WRITE;
+      break;
+    default:
+      throw Error(XHAL_ERR_INVALID_ARGUMENT,
+                  fmt::format("{} is no XHAL_PROTECT_ value", protection));
   }
   const std::unique_lock lock(mutex_);
   uint64_t base = 0;
   Slab& slab = reserved_range(address, size_bytes, &base);
   const uint64_t begin = address - base;
   if (!fully_mapped(slab, begin, begin + size_bytes)) {
-    throw Error(XHAL_ERR_INVALID_ARGUMENT, fmt::format("{:#x} + {} is not wholly mapped", address, size_bytes));
+    throw Error(XHAL_ERR_INVALID_ARGUMENT,
+                fmt::format("{:#x} + {} is not wholly mapped", address, size_bytes));
   }
-  if (mprotect(slab.place + begin, size_bytes, bits) != 0) throw out_of_memory(size_bytes, std::strerror(errno));
+  if (mprotect(slab.place + begin, size_bytes, bits) != 0)
+    throw out_of_memory(size_bytes, std::strerror(errno));
 }
 
 void Memory::free_all(xhal_context* context) {

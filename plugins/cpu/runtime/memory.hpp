@@ -1,7 +1,8 @@
 // memory.hpp: a device's memory: slabs of host memory that have an address of their own.
 //
-// Without the guard an address is the host pointer. With XHAL_CPU_GUARD=1 device memory has two places: the address, where
-// nothing may be touched, and the place where kernels see it; operators translate when they are launched.
+// Without the guard an address is the host pointer. With XHAL_CPU_GUARD=1 device memory has two
+// places: the address, where nothing may be touched, and the place where kernels see it; operators
+// translate when they are launched.
 #pragma once
 
 #include <atomic>
@@ -28,12 +29,14 @@ class Memory {
   Memory(const Memory&) = delete;
   Memory& operator=(const Memory&) = delete;
 
-  // The slots of memory.h; all throw plugin::Error. `device` and `context` are those that libxhal's map names.
+  // The slots of memory.h; all throw plugin::Error. `device` and `context` are those that libxhal's
+  // map names.
   uint64_t alloc(xhal_device* device, xhal_context* context, const xhal_memory_info& info);
   void free(uint64_t address);
   xhal_external export_slab(uint64_t address, uint32_t handle_type) const;
   uint64_t import_slab(xhal_device* device, xhal_context* context, const xhal_external& external);
-  uint64_t host_register(xhal_device* device, xhal_context* context, void* host, uint64_t size_bytes);
+  uint64_t host_register(xhal_device* device, xhal_context* context, void* host,
+                         uint64_t size_bytes);
   void host_unregister(void* host);
   uint64_t reserve(xhal_device* device, xhal_context* context, uint64_t size_bytes);
   void release(uint64_t address);
@@ -44,8 +47,11 @@ class Memory {
   void free_all(xhal_context* context);
 
   bool guarded() const { return guarded_; }
-  // Where the host finds what is at `address`; addresses that are not the device's are host pointers already.
-  void* translate(uint64_t address) const { return guarded_ ? find_place(address) : reinterpret_cast<void*>(address); }
+  // Where the host finds what is at `address`; addresses that are not the device's are host
+  // pointers already.
+  void* translate(uint64_t address) const {
+    return guarded_ ? find_place(address) : reinterpret_cast<void*>(address);
+  }
 
   uint64_t total_bytes() const { return site_.memory_bytes; }
   uint64_t used_bytes() const { return used_bytes_.load(std::memory_order_relaxed); }
@@ -58,7 +64,7 @@ class Memory {
     uint64_t mapped_bytes = 0;  // whole pages
     char* place = nullptr;      // where the host sees it
     int fd = -1;
-    bool listed = true;         // known to libxhal's map
+    bool listed = true;  // known to libxhal's map
     xhal_context* context = nullptr;
     std::map<uint64_t, uint64_t> pieces;  // of reserved space: mapped [begin, end)
   };

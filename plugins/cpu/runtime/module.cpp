@@ -41,8 +41,9 @@ class LibraryFile {
   LibraryFile(const LibraryFile&) = delete;
   LibraryFile& operator=(const LibraryFile&) = delete;
 
-  // Spelled differently every time: the dynamic linker takes a path it has seen before for the library it has loaded from
-  // there, whatever the descriptor is now. The spelling is a number, written with "./" for one and "/" for zero.
+  // Spelled differently every time: the dynamic linker takes a path it has seen before for the
+  // library it has loaded from there, whatever the descriptor is now. The spelling is a number,
+  // written with "./" for one and "/" for zero.
   std::string path() const {
     static std::atomic<uint64_t> number{0};
     std::string text = "/proc/self/fd/";
@@ -56,13 +57,16 @@ class LibraryFile {
 
 void check_header(const std::vector<char>& bytes) {
   Elf64_Ehdr header{};
-  if (bytes.size() < sizeof header) throw Error(XHAL_ERR_CORRUPT, "the module is too short for an ELF file");
+  if (bytes.size() < sizeof header)
+    throw Error(XHAL_ERR_CORRUPT, "the module is too short for an ELF file");
   std::memcpy(&header, bytes.data(), sizeof header);
   if (std::memcmp(header.e_ident, ELFMAG, SELFMAG) != 0 || header.e_ident[EI_CLASS] != ELFCLASS64) {
     throw Error(XHAL_ERR_CORRUPT, "the module is not a 64-bit ELF file");
   }
   if (header.e_machine != kMachine || header.e_type != ET_DYN) {
-    throw Error(XHAL_ERR_CORRUPT, "the module is not a shared object for this machine (x86_64); build it with -shared -fPIC");
+    throw Error(
+        XHAL_ERR_CORRUPT,
+        "the module is not a shared object for this machine (x86_64); build it with -shared -fPIC");
   }
 }
 
@@ -70,16 +74,19 @@ void check_header(const std::vector<char>& bytes) {
 
 class LoadedModule {
  public:
-  LoadedModule(std::string name, std::vector<char> bytes) : name_(std::move(name)), bytes_(std::move(bytes)) {
+  LoadedModule(std::string name, std::vector<char> bytes)
+      : name_(std::move(name)), bytes_(std::move(bytes)) {
     check_header(bytes_);
     const LibraryFile file(name_, bytes_);
     const std::string path = file.path();
     try {
       entries_ = boost::dll::library_info(path).symbols();
       // The throwing form keeps what the dynamic linker says.
-      library_ = boost::dll::shared_library(path, boost::dll::load_mode::rtld_now | boost::dll::load_mode::rtld_local);
+      library_ = boost::dll::shared_library(
+          path, boost::dll::load_mode::rtld_now | boost::dll::load_mode::rtld_local);
     } catch (const std::exception& e) {
-      throw Error(XHAL_ERR_CORRUPT, fmt::format("module `{}` cannot be loaded: {}", name_, e.what()));
+      throw Error(XHAL_ERR_CORRUPT,
+                  fmt::format("module `{}` cannot be loaded: {}", name_, e.what()));
     }
   }
 
@@ -90,9 +97,10 @@ class LoadedModule {
   const Kernel& find(const std::string& entry) {
     const auto known = kernels_.find(entry);
     if (known != kernels_.end()) return known->second;
-    if (std::find(entries_.begin(), entries_.end(), entry) == entries_.end() || !library_.has(entry)) {
-      throw Error(XHAL_ERR_NOT_FOUND, fmt::format("module `{}` has no kernel `{}`; it has: {}", name_, entry,
-                                                  fmt::join(entries_, ", ")));
+    if (std::find(entries_.begin(), entries_.end(), entry) == entries_.end() ||
+        !library_.has(entry)) {
+      throw Error(XHAL_ERR_NOT_FOUND, fmt::format("module `{}` has no kernel `{}`; it has: {}",
+                                                  name_, entry, fmt::join(entries_, ", ")));
     }
     Kernel kernel;
     kernel.function = &library_.get<void(const uint64_t*, const uint32_t*, const uint32_t*)>(entry);
@@ -109,7 +117,8 @@ class LoadedModule {
 };
 
 xhal_status KernelHandle::query(xhal_kernel_properties* properties) {
-  if (properties == nullptr) throw Error(XHAL_ERR_INVALID_ARGUMENT, "the properties pointer is NULL");
+  if (properties == nullptr)
+    throw Error(XHAL_ERR_INVALID_ARGUMENT, "the properties pointer is NULL");
   properties->argument_count = UINT32_MAX;  // an ELF symbol does not tell
   return XHAL_OK;
 }
@@ -117,7 +126,8 @@ xhal_status KernelHandle::query(xhal_kernel_properties* properties) {
 void ModuleNames::claim(const std::string& name) {
   const std::lock_guard lock(mutex_);
   if (!names_.insert(name).second) {
-    throw Error(XHAL_ERR_BUSY, fmt::format("the context has a module `{}` already; names are unique", name));
+    throw Error(XHAL_ERR_BUSY,
+                fmt::format("the context has a module `{}` already; names are unique", name));
   }
 }
 
@@ -126,7 +136,8 @@ void ModuleNames::release(const std::string& name) {
   names_.erase(name);
 }
 
-ModuleHandle::ModuleHandle(Device& d, std::shared_ptr<ModuleNames> n, std::shared_ptr<LoadedModule> m)
+ModuleHandle::ModuleHandle(Device& d, std::shared_ptr<ModuleNames> n,
+                           std::shared_ptr<LoadedModule> m)
     : device(d), names(std::move(n)), module(std::move(m)) {}
 
 ModuleHandle::~ModuleHandle() {
@@ -146,17 +157,23 @@ void ModuleHandle::let_go() {
   module.reset();
 }
 
-xhal_status ModuleHandle::query(uint32_t what, void* data, uint64_t capacity, uint64_t* size_bytes) {
+xhal_status ModuleHandle::query(uint32_t what, void* data, uint64_t capacity,
+                                uint64_t* size_bytes) {
   if (size_bytes == nullptr || (data == nullptr && capacity != 0)) {
     throw Error(XHAL_ERR_INVALID_ARGUMENT, "a pointer is NULL");
   }
   switch (what) {
-    case XHAL_MODULE_LOG: *size_bytes = 0; break;  // nothing was compiled
+    case XHAL_MODULE_LOG:
+      *size_bytes = 0;
+      break;  // nothing was compiled
     case XHAL_MODULE_BINARY:
       *size_bytes = module->bytes().size();
-      if (data != nullptr) std::memcpy(data, module->bytes().data(), std::min<uint64_t>(capacity, module->bytes().size()));
+      if (data != nullptr)
+        std::memcpy(data, module->bytes().data(),
+                    std::min<uint64_t>(capacity, module->bytes().size()));
       break;
-    default: throw Error(XHAL_ERR_INVALID_ARGUMENT, fmt::format("{} is no XHAL_MODULE_ value", what));
+    default:
+      throw Error(XHAL_ERR_INVALID_ARGUMENT, fmt::format("{} is no XHAL_MODULE_ value", what));
   }
   return XHAL_OK;
 }
@@ -170,7 +187,8 @@ xhal_status ModuleHandle::kernel(xhal_string name, xhal_kernel** result) {
     return XHAL_OK;
   }
   const Kernel& found = module->find(entry);
-  kernels[entry] = plugin::make<KernelHandle>(device.table(), XHAL_KIND_KERNEL, result, module, found);
+  kernels[entry] =
+      plugin::make<KernelHandle>(device.table(), XHAL_KIND_KERNEL, result, module, found);
   return XHAL_OK;
 }
 
@@ -178,15 +196,19 @@ void load_module(Device& device, std::shared_ptr<ModuleNames> names, const xhal_
                  xhal_module** handle) {
   if (plugin::view(info.format) != "elf-so") {
     throw Error(XHAL_ERR_UNSUPPORTED,
-                fmt::format("the cpu plugin loads modules of format `elf-so`, not `{}`", plugin::view(info.format)));
+                fmt::format("the cpu plugin loads modules of format `elf-so`, not `{}`",
+                            plugin::view(info.format)));
   }
-  if (info.bytes == nullptr || info.size_bytes == 0) throw Error(XHAL_ERR_INVALID_ARGUMENT, "the module has no bytes");
+  if (info.bytes == nullptr || info.size_bytes == 0)
+    throw Error(XHAL_ERR_INVALID_ARGUMENT, "the module has no bytes");
   const auto* bytes = static_cast<const char*>(info.bytes);
   std::string name(plugin::view(info.name));
   names->claim(name);
   try {
-    auto loaded = std::make_shared<LoadedModule>(name, std::vector<char>(bytes, bytes + info.size_bytes));
-    auto* made = plugin::make<ModuleHandle>(device.table(), XHAL_KIND_MODULE, handle, device, names, std::move(loaded));
+    auto loaded =
+        std::make_shared<LoadedModule>(name, std::vector<char>(bytes, bytes + info.size_bytes));
+    auto* made = plugin::make<ModuleHandle>(device.table(), XHAL_KIND_MODULE, handle, device, names,
+                                            std::move(loaded));
     device.own(made);
   } catch (...) {
     names->release(name);
@@ -212,7 +234,8 @@ void run_kernel(WorkerPool& pool, KernelCommand& command) {
     }
     for (int64_t i = begin; i < end; ++i) {
       const auto n = static_cast<uint64_t>(i);
-      const uint32_t group[3] = {static_cast<uint32_t>(n % groups[0]), static_cast<uint32_t>(n / groups[0] % groups[1]),
+      const uint32_t group[3] = {static_cast<uint32_t>(n % groups[0]),
+                                 static_cast<uint32_t>(n / groups[0] % groups[1]),
                                  static_cast<uint32_t>(n / groups[0] / groups[1])};
       command.kernel->function(words, group, groups);
     }

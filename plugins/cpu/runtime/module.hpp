@@ -4,12 +4,15 @@
 //
 //   void name(const uint64_t* args, const uint32_t group[3], const uint32_t groups[3]);
 //
-// called once for each group of the grid, from several threads at a time and in any order. args has one word an argument:
+// called once for each group of the grid, from several threads at a time and in any order. args has
+// one word an argument:
 //   XHAL_ARG_ADDRESS   the address, as a pointer that the kernel may use
-//   XHAL_ARG_VALUE     the value, zero-extended, when it has up to 8 bytes; else a pointer to a copy of it
-//   XHAL_ARG_LOCAL     a pointer to memory of that size which belongs to this group while it runs; aligned to 64 bytes
-// The loader resolves the object's own dependencies; its symbols are seen by nobody else. It stays loaded as long as work
-// that uses it is queued or recorded.
+//   XHAL_ARG_VALUE     the value, zero-extended, when it has up to 8 bytes; else a pointer to a
+//                      copy of it
+//   XHAL_ARG_LOCAL     a pointer to memory of that size which belongs to this group while it runs;
+//                      aligned to 64 bytes
+// The loader resolves the object's own dependencies; its symbols are seen by nobody else. It stays
+// loaded as long as work that uses it is queued or recorded.
 #pragma once
 
 #include <map>
@@ -40,7 +43,8 @@ struct Kernel {
 void run_kernel(WorkerPool& pool, KernelCommand& command);
 
 struct KernelHandle : plugin::Object {
-  KernelHandle(std::shared_ptr<const LoadedModule> m, const Kernel& k) : module(std::move(m)), kernel(k) {}
+  KernelHandle(std::shared_ptr<const LoadedModule> m, const Kernel& k)
+      : module(std::move(m)), kernel(k) {}
   xhal_status query(xhal_kernel_properties* properties);
 
   std::shared_ptr<const LoadedModule> module;
@@ -74,6 +78,7 @@ struct ModuleHandle : plugin::Object {
 };
 
 // Loads; throws plugin::Error.
-void load_module(Device& device, std::shared_ptr<ModuleNames> names, const xhal_module_info& info, xhal_module** handle);
+void load_module(Device& device, std::shared_ptr<ModuleNames> names, const xhal_module_info& info,
+                 xhal_module** handle);
 
 }  // namespace xhal::cpu

@@ -34,7 +34,8 @@ void CostEstimate::add(uint32_t ns) {
 }
 
 void CostEstimate::measured(uint64_t ticks, uint32_t helpers) {
-  const auto ns = static_cast<uint32_t>(std::min<uint64_t>(ns_of(ticks) * (1 + helpers), UINT32_MAX));
+  const auto ns =
+      static_cast<uint32_t>(std::min<uint64_t>(ns_of(ticks) * (1 + helpers), UINT32_MAX));
   const uint32_t old = ns_.load(std::memory_order_relaxed);
   // Down at once, up slowly: a run that lost its core for a while says little about the operator.
   ns_.store(ns < old ? ns : old + std::min(ns - old, old / 4 + 16), std::memory_order_relaxed);
@@ -47,19 +48,23 @@ void Operator::resolve(const Memory& memory, const uint64_t* addresses, void** p
   }
   for (uint32_t i = 0; i < operand_count; ++i) {
     const bool nothing = addresses[i] == 0 || presence[i] == Presence::absent;
-    pointers[i] = nothing ? nullptr : static_cast<char*>(memory.translate(addresses[i])) + offsets_bytes[i];
+    pointers[i] =
+        nothing ? nullptr : static_cast<char*>(memory.translate(addresses[i])) + offsets_bytes[i];
   }
 }
 
 const char* check_launch(const Operator& op, const uint64_t* addresses, uint32_t address_count,
-                         const xhal_scalar* scalars, uint32_t scalar_count, uint64_t workspace, bool* by_address) {
-  if (address_count != op.operand_count) return "the number of addresses is not the number of operands prepared";
+                         const xhal_scalar* scalars, uint32_t scalar_count, uint64_t workspace,
+                         bool* by_address) {
+  if (address_count != op.operand_count)
+    return "the number of addresses is not the number of operands prepared";
   if (scalar_count > op.scalar_count) return "more scalars are given than the catalogue names";
   if ((addresses == nullptr && address_count != 0) || (scalars == nullptr && scalar_count != 0)) {
     return "an array is NULL but its count is not 0";
   }
   for (uint32_t i = 0; i < address_count; ++i) {
-    if (addresses[i] == 0 && op.presence[i] == Operator::Presence::full) return "an operand that has elements is given address 0";
+    if (addresses[i] == 0 && op.presence[i] == Operator::Presence::full)
+      return "an operand that has elements is given address 0";
   }
   for (uint32_t i = 0; i < scalar_count; ++i) {
     const xhal_scalar& s = scalars[i];
@@ -74,8 +79,8 @@ const char* check_launch(const Operator& op, const uint64_t* addresses, uint32_t
   return nullptr;
 }
 
-void read_scalars(const Operator& op, const Memory& memory, const xhal_scalar* given, uint32_t count,
-                  Scalar (&values)[kMaxScalars]) {
+void read_scalars(const Operator& op, const Memory& memory, const xhal_scalar* given,
+                  uint32_t count, Scalar (&values)[kMaxScalars]) {
   xhal_scalar seen[kMaxScalars];
   if (memory.guarded()) {
     for (uint32_t i = 0; i < count; ++i) {
@@ -89,7 +94,8 @@ void read_scalars(const Operator& op, const Memory& memory, const xhal_scalar* g
 }
 
 void prepare_operator(Device& device, const xhal_op_info& info, xhal_op** handle) {
-  if ((info.operands == nullptr && info.operand_count != 0) || (info.group_sizes == nullptr && info.group_count != 0) ||
+  if ((info.operands == nullptr && info.operand_count != 0) ||
+      (info.group_sizes == nullptr && info.group_count != 0) ||
       (info.attributes == nullptr && info.attribute_count != 0)) {
     throw plugin::Error(XHAL_ERR_INVALID_ARGUMENT, "an array is NULL but its count is not 0");
   }
@@ -107,24 +113,29 @@ void prepare_operator(Device& device, const xhal_op_info& info, xhal_op** handle
     const bool absent = (t.flags & XHAL_TENSOR_ABSENT) != 0;
     const int64_t offset = t.offset_elements * (t.bits / 8);
     shared->offsets_bytes.push_back(absent ? 0 : offset);
-    shared->presence.push_back(absent                    ? Operator::Presence::absent
+    shared->presence.push_back(absent                  ? Operator::Presence::absent
                                : element_count(t) == 0 ? Operator::Presence::empty
                                                        : Operator::Presence::full);
     shared->as_is = shared->as_is && !absent && offset == 0;
   }
   OperatorFacts facts = facts_of(info);
-  auto* op = plugin::make<OpHandle>(device.table(), XHAL_KIND_OP, handle, device, std::move(shared));
+  auto* op =
+      plugin::make<OpHandle>(device.table(), XHAL_KIND_OP, handle, device, std::move(shared));
   op->aliases = std::move(facts.aliases);
   op->deterministic = facts.deterministic || (info.flags & XHAL_OP_DETERMINISTIC) != 0;
   device.own(op);
 }
 
-xhal_status OpHandle::query(xhal_op_properties* properties, xhal_operand_need* needs, uint32_t need_capacity) {
-  if (properties == nullptr) throw plugin::Error(XHAL_ERR_INVALID_ARGUMENT, "the properties pointer is NULL");
+xhal_status OpHandle::query(xhal_op_properties* properties, xhal_operand_need* needs,
+                            uint32_t need_capacity) {
+  if (properties == nullptr)
+    throw plugin::Error(XHAL_ERR_INVALID_ARGUMENT, "the properties pointer is NULL");
   if (needs != nullptr && need_capacity < shared->operand_count) {
-    throw plugin::Error(XHAL_ERR_INVALID_ARGUMENT, "there is room for fewer needs than the operator has operands");
+    throw plugin::Error(XHAL_ERR_INVALID_ARGUMENT,
+                        "there is room for fewer needs than the operator has operands");
   }
-  properties->flags = XHAL_OP_IS_CAPTURABLE | (deterministic ? uint32_t{XHAL_OP_IS_DETERMINISTIC} : 0);
+  properties->flags =
+      XHAL_OP_IS_CAPTURABLE | (deterministic ? uint32_t{XHAL_OP_IS_DETERMINISTIC} : 0);
   properties->workspace_bytes = shared->op->workspace_bytes;
   properties->flops = shared->op->flops;
   properties->bytes = shared->op->bytes;

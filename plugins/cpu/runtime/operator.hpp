@@ -1,4 +1,5 @@
-// operator.hpp: a prepared operator: the handle, and the shared part that queued work and graphs keep alive.
+// operator.hpp: a prepared operator: the handle, and the shared part that queued work and graphs
+// keep alive.
 #pragma once
 
 #include <atomic>
@@ -14,8 +15,8 @@ namespace xhal::cpu {
 class Device;
 class Memory;
 
-// How long one run takes, in nanoseconds on one thread: guessed from the catalogue's cost until it has been measured. Only
-// steers where work runs, so races on it are harmless.
+// How long one run takes, in nanoseconds on one thread: guessed from the catalogue's cost until it
+// has been measured. Only steers where work runs, so races on it are harmless.
 class CostEstimate {
  public:
   void guess(double flops, double bytes);
@@ -44,24 +45,28 @@ struct Operator {
   void resolve(const Memory& memory, const uint64_t* addresses, void** pointers) const;
 };
 
-// What is wrong with the arguments of a launch, or nullptr. Also says whether a scalar is given by address.
+// What is wrong with the arguments of a launch, or nullptr. Also says whether a scalar is given by
+// address.
 const char* check_launch(const Operator& op, const uint64_t* addresses, uint32_t address_count,
-                         const xhal_scalar* scalars, uint32_t scalar_count, uint64_t workspace, bool* by_address);
+                         const xhal_scalar* scalars, uint32_t scalar_count, uint64_t workspace,
+                         bool* by_address);
 // All scalars of the operator; what is given by address is read now.
-void read_scalars(const Operator& op, const Memory& memory, const xhal_scalar* given, uint32_t count,
-                  Scalar (&values)[kMaxScalars]);
+void read_scalars(const Operator& op, const Memory& memory, const xhal_scalar* given,
+                  uint32_t count, Scalar (&values)[kMaxScalars]);
 
 // The xhal_op.
 struct OpHandle : plugin::Object {
   OpHandle(Device& d, std::shared_ptr<const Operator> s) : device(d), shared(std::move(s)) {}
 
-  xhal_status query(xhal_op_properties* properties, xhal_operand_need* needs, uint32_t need_capacity);
+  xhal_status query(xhal_op_properties* properties, xhal_operand_need* needs,
+                    uint32_t need_capacity);
   xhal_status destroy();
   void let_go() { shared.reset(); }  // the device closes
 
   Device& device;
   std::shared_ptr<const Operator> shared;
-  std::vector<uint32_t> aliases;  // for each operand: 1 + the input it may share its address with, or 0
+  std::vector<uint32_t>
+      aliases;  // for each operand: 1 + the input it may share its address with, or 0
   bool deterministic = true;
 };
 

@@ -1,4 +1,5 @@
-// stream.cpp: the submission side of a stream: run here when it is small and the stream idle, else queue.
+// stream.cpp: the submission side of a stream: run here when it is small and the stream idle, else
+// queue.
 #include "stream.hpp"
 
 #include <fmt/format.h>
@@ -22,7 +23,10 @@ constexpr uint32_t kPointersOnStack = 64;
 }  // namespace
 
 Stream::Stream(Context& context, xhal_timeline* timeline, int32_t priority)
-    : context_(context), device_(context.device()), serial_(next_serial.fetch_add(1)), timeline_(timeline) {
+    : context_(context),
+      device_(context.device()),
+      serial_(next_serial.fetch_add(1)),
+      timeline_(timeline) {
   ready_.priority = priority;
   ready_.owner = this;
   ready_.run = [](Task* task) { static_cast<Stream*>(task->owner)->drain(); };
@@ -33,12 +37,15 @@ bool Stream::runs_here(uint32_t cost_ns) const { return cost_ns <= device_.inlin
 bool Stream::begin_here() {
   uint64_t idle = 0;
   return state_.load(std::memory_order_relaxed) == 0 &&
-         state_.compare_exchange_strong(idle, kOwned, std::memory_order_acquire, std::memory_order_relaxed);
+         state_.compare_exchange_strong(idle, kOwned, std::memory_order_acquire,
+                                        std::memory_order_relaxed);
 }
 
 void Stream::end_here() {
   uint64_t owned = kOwned;
-  if (state_.compare_exchange_strong(owned, 0, std::memory_order_release, std::memory_order_relaxed)) return;
+  if (state_.compare_exchange_strong(owned, 0, std::memory_order_release,
+                                     std::memory_order_relaxed))
+    return;
   if (!release()) hand_over();
 }
 
@@ -58,7 +65,8 @@ xhal_status Stream::refuse() {
 }
 
 void Stream::reject(xhal_status status, std::string_view text, std::string_view operation) {
-  std::string whole = operation.empty() ? std::string(text) : fmt::format("`{}`: {}", operation, text);
+  std::string whole =
+      operation.empty() ? std::string(text) : fmt::format("`{}`: {}", operation, text);
   if (capture_ != nullptr) capture_->spoil(whole);
   throw plugin::Error(status, std::move(whole));
 }
@@ -69,7 +77,8 @@ xhal_status Stream::enqueue(Kind kind, uint64_t trailing_bytes, Fill&& fill) {
     capture_->record<C>(*this, kind, trailing_bytes, fill);
     return XHAL_OK;
   }
-  if (failed_.load(std::memory_order_acquire)) [[unlikely]] return refuse();
+  if (failed_.load(std::memory_order_acquire)) [[unlikely]]
+    return refuse();
   const uint64_t correlation = device_.correlation();
   {
     const std::lock_guard lock(producers_);
@@ -109,8 +118,10 @@ xhal_status Stream::copy(uint64_t dst, uint64_t src, uint64_t size_bytes) {
       });
 }
 
-xhal_status Stream::fill(uint64_t dst, uint64_t size_bytes, uint64_t pattern, uint32_t pattern_bytes) {
-  const bool width = pattern_bytes == 1 || pattern_bytes == 2 || pattern_bytes == 4 || pattern_bytes == 8;
+xhal_status Stream::fill(uint64_t dst, uint64_t size_bytes, uint64_t pattern,
+                         uint32_t pattern_bytes) {
+  const bool width =
+      pattern_bytes == 1 || pattern_bytes == 2 || pattern_bytes == 4 || pattern_bytes == 8;
   if (!width || size_bytes % pattern_bytes != 0 || dst % pattern_bytes != 0) {
     reject(XHAL_ERR_INVALID_ARGUMENT,
            "a fill pattern has 1, 2, 4 or 8 bytes, and destination and size are multiples of that");
@@ -119,7 +130,8 @@ xhal_status Stream::fill(uint64_t dst, uint64_t size_bytes, uint64_t pattern, ui
   if (dst == 0) reject(XHAL_ERR_INVALID_ARGUMENT, "the destination address is 0");
   void* to = device_.memory().translate(dst);
   return submit(
-      cost_of_fill(size_bytes), [&] { run_fill(to, size_bytes, pattern, pattern_bytes, device_.correlation()); },
+      cost_of_fill(size_bytes),
+      [&] { run_fill(to, size_bytes, pattern, pattern_bytes, device_.correlation()); },
       [&] {
         return enqueue<FillCommand>(Kind::fill, 0, [&](FillCommand& c) {
           c.dst = to;
@@ -133,7 +145,8 @@ xhal_status Stream::fill(uint64_t dst, uint64_t size_bytes, uint64_t pattern, ui
 // Never here: the callback may want a lock that this thread holds.
 xhal_status Stream::host_call(xhal_host_fn callback, void* user, uint32_t flags) {
   if (callback == nullptr || (flags & ~uint32_t{XHAL_HOST_CALL_NON_BLOCKING}) != 0) {
-    reject(XHAL_ERR_INVALID_ARGUMENT, callback == nullptr ? "the callback is NULL" : "unknown flags");
+    reject(XHAL_ERR_INVALID_ARGUMENT,
+           callback == nullptr ? "the callback is NULL" : "unknown flags");
   }
   return enqueue<HostCallCommand>(Kind::host_call, 0, [&](HostCallCommand& c) {
     c.callback = callback;
@@ -143,7 +156,8 @@ xhal_status Stream::host_call(xhal_host_fn callback, void* user, uint32_t flags)
 }
 
 xhal_status Stream::wait(xhal_timeline* timeline, uint64_t value) {
-  if (capture_ != nullptr) reject(XHAL_ERR_CAPTURE, "a captured stream waits for events of its capture only");
+  if (capture_ != nullptr)
+    reject(XHAL_ERR_CAPTURE, "a captured stream waits for events of its capture only");
   if (plugin::host().timeline_poll(timeline, value, nullptr) == XHAL_OK) return XHAL_OK;
   if (!begin_here()) {
     return enqueue<WaitCommand>(Kind::wait, 0, [&](WaitCommand& c) {
@@ -180,7 +194,8 @@ void Stream::launch_here(const Operator& op, const uint64_t* addresses, const xh
   Scalar values[kMaxScalars];
   if (op.scalar_count != 0) read_scalars(op, device_.memory(), scalars, scalar_count, values);
   if (op.as_is && !device_.memory().guarded()) {
-    return run_op(op, reinterpret_cast<void* const*>(addresses), values, workspace, device_.correlation());
+    return run_op(op, reinterpret_cast<void* const*>(addresses), values, workspace,
+                  device_.correlation());
   }
   void* on_stack[kPointersOnStack];
   std::unique_ptr<void*[]> many;
@@ -194,22 +209,25 @@ void Stream::launch_here(const Operator& op, const uint64_t* addresses, const xh
 }
 
 xhal_status Stream::op_launch(xhal_op* handle, const uint64_t* addresses, uint32_t address_count,
-                              const xhal_scalar* scalars, uint32_t scalar_count, uint64_t workspace) {
+                              const xhal_scalar* scalars, uint32_t scalar_count,
+                              uint64_t workspace) {
   const Operator& op = *plugin::from_handle<OpHandle>(handle).shared;
   bool by_address = false;
-  if (const char* wrong = check_launch(op, addresses, address_count, scalars, scalar_count, workspace, &by_address))
-      [[unlikely]] {
+  if (const char* wrong = check_launch(op, addresses, address_count, scalars, scalar_count,
+                                       workspace, &by_address)) [[unlikely]] {
     reject(XHAL_ERR_INVALID_ARGUMENT, wrong, op.name);
   }
-  if (capture_ != nullptr) [[unlikely]] capture_->keep(plugin::from_handle<OpHandle>(handle).shared);
+  if (capture_ != nullptr) [[unlikely]]
+    capture_->keep(plugin::from_handle<OpHandle>(handle).shared);
   void* scratch = device_.memory().translate(workspace);
   return submit(
       op.cost.ns(), [&] { launch_here(op, addresses, scalars, scalar_count, scratch); },
       [&] { return queue_op(op, addresses, scalars, scalar_count, by_address, scratch); });
 }
 
-xhal_status Stream::queue_op(const Operator& op, const uint64_t* addresses, const xhal_scalar* scalars,
-                             uint32_t scalar_count, bool by_address, void* workspace) {
+xhal_status Stream::queue_op(const Operator& op, const uint64_t* addresses,
+                             const xhal_scalar* scalars, uint32_t scalar_count, bool by_address,
+                             void* workspace) {
   // As many scalars as the catalogue has, unless they are still to be read.
   const uint32_t kept = by_address ? scalar_count : op.scalar_count;
   const uint64_t bytes = op.operand_count * sizeof(void*) + kept * sizeof(Scalar);
@@ -230,8 +248,8 @@ xhal_status Stream::queue_op(const Operator& op, const uint64_t* addresses, cons
   });
 }
 
-xhal_status Stream::kernel_launch(xhal_kernel* handle, const xhal_grid* grid, const xhal_kernel_arg* args,
-                                  uint32_t arg_count) {
+xhal_status Stream::kernel_launch(xhal_kernel* handle, const xhal_grid* grid,
+                                  const xhal_kernel_arg* args, uint32_t arg_count) {
   const auto& kernel_handle = plugin::from_handle<KernelHandle>(handle);
   const Kernel& kernel = kernel_handle.kernel;
   if (grid == nullptr || (args == nullptr && arg_count != 0)) {
@@ -239,14 +257,18 @@ xhal_status Stream::kernel_launch(xhal_kernel* handle, const xhal_grid* grid, co
   }
   constexpr uint64_t kMostGroups = uint64_t{1} << 40;
   uint64_t total = 1;
-  for (const uint32_t n : grid->groups) total = n == 0 || total > kMostGroups / n ? kMostGroups + 1 : total * n;
-  if (total > kMostGroups) reject(XHAL_ERR_INVALID_ARGUMENT, "the grid has no groups, or more than 2^40", kernel.name);
+  for (const uint32_t n : grid->groups)
+    total = n == 0 || total > kMostGroups / n ? kMostGroups + 1 : total * n;
+  if (total > kMostGroups)
+    reject(XHAL_ERR_INVALID_ARGUMENT, "the grid has no groups, or more than 2^40", kernel.name);
   uint64_t large_bytes = 0;
   for (uint32_t i = 0; i < arg_count; ++i) {
     const auto& arg = args[i];
     const bool large = arg.kind == XHAL_ARG_VALUE && arg.size_bytes > 8;
-    if (arg.kind < XHAL_ARG_ADDRESS || arg.kind > XHAL_ARG_LOCAL || (large && arg.value.pointer == nullptr)) {
-      reject(XHAL_ERR_INVALID_ARGUMENT, fmt::format("argument {} is of no known kind, or its value is NULL", i), kernel.name);
+    if (arg.kind < XHAL_ARG_ADDRESS || arg.kind > XHAL_ARG_LOCAL ||
+        (large && arg.value.pointer == nullptr)) {
+      reject(XHAL_ERR_INVALID_ARGUMENT,
+             fmt::format("argument {} is of no known kind, or its value is NULL", i), kernel.name);
     }
     if (large) large_bytes += (uint64_t{arg.size_bytes} + 15) & ~uint64_t{15};
   }
@@ -269,7 +291,8 @@ xhal_status Stream::kernel_launch(xhal_kernel* handle, const xhal_grid* grid, co
         word = c.local_bytes;
         c.local_bytes += (uint64_t{arg.size_bytes} + 63) & ~uint64_t{63};
       } else if (arg.size_bytes <= 8) {
-        word = arg.size_bytes == 8 ? arg.value.bits : arg.value.bits & ((uint64_t{1} << arg.size_bytes * 8) - 1);
+        word = arg.size_bytes == 8 ? arg.value.bits
+                                   : arg.value.bits & ((uint64_t{1} << arg.size_bytes * 8) - 1);
       } else {
         word = reinterpret_cast<uint64_t>(std::memcpy(large, arg.value.pointer, arg.size_bytes));
         large += (uint64_t{arg.size_bytes} + 15) & ~uint64_t{15};
@@ -280,7 +303,8 @@ xhal_status Stream::kernel_launch(xhal_kernel* handle, const xhal_grid* grid, co
 
 xhal_status Stream::graph_launch(xhal_graph* handle) {
   Graph& graph = *plugin::from_handle<GraphHandle>(handle).graph;
-  if (capture_ != nullptr) reject(XHAL_ERR_CAPTURE, "a graph cannot be launched into a capture; record its work instead");
+  if (capture_ != nullptr)
+    reject(XHAL_ERR_CAPTURE, "a graph cannot be launched into a capture; record its work instead");
   graph.submitted();
   const auto queue = [&] {
     return enqueue<GraphCommand>(Kind::graph, 0, [&](GraphCommand& c) { c.graph = &graph; });
@@ -303,7 +327,8 @@ xhal_status Stream::graph_launch(xhal_graph* handle) {
 }
 
 xhal_status Stream::begin_capture() {
-  if (capture_ != nullptr) throw plugin::Error(XHAL_ERR_CAPTURE, "the stream is being captured already");
+  if (capture_ != nullptr)
+    throw plugin::Error(XHAL_ERR_CAPTURE, "the stream is being captured already");
   capture_ = &device_.begin_capture(*this);
   return XHAL_OK;
 }
@@ -314,24 +339,30 @@ xhal_status Stream::end_capture(xhal_graph** graph) {
   }
   auto recorded = device_.end_capture(capture_->id());
   for (Command* command : recorded->commands()) {
-    if (command->kind == Kind::op) recorded->cost().add(static_cast<OpCommand*>(command)->op->cost.ns());
-    if (command->kind == Kind::copy) recorded->cost().add(cost_of_copy(static_cast<CopyCommand*>(command)->size_bytes));
-    if (command->kind == Kind::fill) recorded->cost().add(cost_of_fill(static_cast<FillCommand*>(command)->size_bytes));
+    if (command->kind == Kind::op)
+      recorded->cost().add(static_cast<OpCommand*>(command)->op->cost.ns());
+    if (command->kind == Kind::copy)
+      recorded->cost().add(cost_of_copy(static_cast<CopyCommand*>(command)->size_bytes));
+    if (command->kind == Kind::fill)
+      recorded->cost().add(cost_of_fill(static_cast<FillCommand*>(command)->size_bytes));
     if (command->kind == Kind::kernel) recorded->cost().add(UINT32_MAX);
   }
-  device_.own(plugin::make<GraphHandle>(device_.table(), XHAL_KIND_GRAPH, graph, device_, std::move(recorded)));
+  device_.own(plugin::make<GraphHandle>(device_.table(), XHAL_KIND_GRAPH, graph, device_,
+                                        std::move(recorded)));
   return XHAL_OK;
 }
 
 xhal_status Stream::capture_record(uint64_t* token) {
-  if (capture_ == nullptr) throw plugin::Error(XHAL_ERR_CAPTURE, "the stream is not being captured");
+  if (capture_ == nullptr)
+    throw plugin::Error(XHAL_ERR_CAPTURE, "the stream is not being captured");
   *token = capture_->mark(*this);
   return XHAL_OK;
 }
 
 xhal_status Stream::capture_wait(uint64_t token) {
   Capture& capture = device_.find_capture(static_cast<uint32_t>(token >> 32));
-  if (capture_ != nullptr && capture_ != &capture) reject(XHAL_ERR_CAPTURE, "the stream takes part in another capture");
+  if (capture_ != nullptr && capture_ != &capture)
+    reject(XHAL_ERR_CAPTURE, "the stream takes part in another capture");
   capture.join(*this, token);
   capture_ = &capture;
   return XHAL_OK;

@@ -1,9 +1,10 @@
 // stream.hpp: an in-order queue of work, and who runs it.
 //
-// One word says what is going on: nothing, or somebody owns the stream (runs it, will run it, or it waits for a timeline),
-// and how many commands are queued. Small work on an idle stream is run by the thread that submits it, which takes the
-// ownership for that long; everything else is queued, and ownership goes to an executor. A stream that waits for a value
-// not reached keeps its owner mark but no thread; libxhal's callback wakes it.
+// One word says what is going on: nothing, or somebody owns the stream (runs it, will run it, or it
+// waits for a timeline), and how many commands are queued. Small work on an idle stream is run by
+// the thread that submits it, which takes the ownership for that long; everything else is queued,
+// and ownership goes to an executor. A stream that waits for a value not reached keeps its owner
+// mark but no thread; libxhal's callback wakes it.
 #pragma once
 
 #include <atomic>
@@ -23,7 +24,8 @@ class Capture;
 class Context;
 class Device;
 
-// Streams and graphs that become idle say so; their own memory may be gone by the time a waiter looks.
+// Streams and graphs that become idle say so; their own memory may be gone by the time a waiter
+// looks.
 void announce_idle();
 void wait_until_idle(const std::function<bool()>& idle);
 
@@ -53,9 +55,10 @@ class Stream : public plugin::Object {
   xhal_status host_call(xhal_host_fn callback, void* user, uint32_t flags);
   xhal_status wait(xhal_timeline* timeline, uint64_t value);
   xhal_status signal(xhal_timeline* timeline, uint64_t value, xhal_timestamp* timestamp);
-  xhal_status op_launch(xhal_op* op, const uint64_t* addresses, uint32_t address_count, const xhal_scalar* scalars,
-                        uint32_t scalar_count, uint64_t workspace);
-  xhal_status kernel_launch(xhal_kernel* kernel, const xhal_grid* grid, const xhal_kernel_arg* args, uint32_t arg_count);
+  xhal_status op_launch(xhal_op* op, const uint64_t* addresses, uint32_t address_count,
+                        const xhal_scalar* scalars, uint32_t scalar_count, uint64_t workspace);
+  xhal_status kernel_launch(xhal_kernel* kernel, const xhal_grid* grid, const xhal_kernel_arg* args,
+                            uint32_t arg_count);
   xhal_status graph_launch(xhal_graph* graph);
   xhal_status begin_capture();
   xhal_status end_capture(xhal_graph** graph);
@@ -80,21 +83,23 @@ class Stream : public plugin::Object {
  private:
   friend struct Parked;
 
-  static constexpr uint64_t kOwned = 1, kAwaited = 2, kOne = 4;  // kAwaited: somebody sleeps until it is idle
+  static constexpr uint64_t kOwned = 1, kAwaited = 2,
+                            kOne = 4;  // kAwaited: somebody sleeps until it is idle
 
   // Submission (stream.cpp).
   bool runs_here(uint32_t cost_ns) const;
   bool begin_here();  // takes an idle stream for this thread
   void end_here();
-  bool publish();     // true: ownership is the caller's to pass on
+  bool publish();  // true: ownership is the caller's to pass on
   template <class C, class Fill>
   xhal_status enqueue(Kind kind, uint64_t trailing_bytes, Fill&& fill);
   template <class Run, class Queue>
   xhal_status submit(uint32_t cost_ns, Run&& run, Queue&& queue);
   xhal_status refuse();
-  [[noreturn]] void reject(xhal_status status, std::string_view text, std::string_view operation = {});
-  void launch_here(const Operator& op, const uint64_t* addresses, const xhal_scalar* scalars, uint32_t scalar_count,
-                   void* workspace);
+  [[noreturn]] void reject(xhal_status status, std::string_view text,
+                           std::string_view operation = {});
+  void launch_here(const Operator& op, const uint64_t* addresses, const xhal_scalar* scalars,
+                   uint32_t scalar_count, void* workspace);
   xhal_status queue_op(const Operator& op, const uint64_t* addresses, const xhal_scalar* scalars,
                        uint32_t scalar_count, bool by_address, void* workspace);
 
@@ -102,22 +107,26 @@ class Stream : public plugin::Object {
   void drain();
   void execute(Command& command, uint64_t correlation);
   void drop(Command& command);
-  void run_op(const Operator& op, void* const* pointers, const Scalar* scalars, void* workspace, uint64_t correlation);
+  void run_op(const Operator& op, void* const* pointers, const Scalar* scalars, void* workspace,
+              uint64_t correlation);
   void run_copy(void* dst, const void* src, uint64_t size_bytes, uint64_t correlation);
-  void run_fill(void* dst, uint64_t size_bytes, uint64_t pattern, uint32_t pattern_bytes, uint64_t correlation);
+  void run_fill(void* dst, uint64_t size_bytes, uint64_t pattern, uint32_t pattern_bytes,
+                uint64_t correlation);
   void run_host_call(const HostCallCommand& call, uint64_t correlation);
   void run_kernel(KernelCommand& command, uint64_t correlation);
   void run_signal(xhal_timeline* timeline, uint64_t value, xhal_timestamp* timestamp);
-  void finish(uint32_t activity_kind, uint32_t operation, uint64_t start, uint64_t end, uint64_t bytes,
-              uint64_t correlation);
-  void report(uint32_t activity_kind, uint32_t operation, uint64_t start, uint64_t end, uint64_t bytes,
-              uint64_t correlation);
+  void finish(uint32_t activity_kind, uint32_t operation, uint64_t start, uint64_t end,
+              uint64_t bytes, uint64_t correlation);
+  void report(uint32_t activity_kind, uint32_t operation, uint64_t start, uint64_t end,
+              uint64_t bytes, uint64_t correlation);
   void drop_graph(Graph& graph);
-  bool stopped() const { return failed_.load(std::memory_order_relaxed) || dropping_.load(std::memory_order_relaxed); }
+  bool stopped() const {
+    return failed_.load(std::memory_order_relaxed) || dropping_.load(std::memory_order_relaxed);
+  }
   void fail(Failure failure);
   void fail_operation(xhal_status status, std::string_view operation, std::string text);
   const Failure& reason();
-  bool release();      // gives ownership up; false when there is work
+  bool release();  // gives ownership up; false when there is work
   // What the next command waits for. False: the stream is parked, and not ours any more.
   bool settle();
   bool settle_wait();
@@ -134,7 +143,7 @@ class Stream : public plugin::Object {
   const uint64_t serial_;
   Task ready_;
   xhal_timeline* timeline_;
-  Capture* capture_ = nullptr;  // set and read under the capture's external synchronisation
+  Capture* capture_ = nullptr;         // set and read under the capture's external synchronisation
   std::atomic<bool> failed_{false};    // stays until recover
   std::atomic<bool> dropping_{false};  // being recovered or cancelled
   Failure failure_;

@@ -11,13 +11,15 @@
 namespace xhal::cpu {
 namespace {
 
-// Work shorter than this gains nothing from a second thread, shorter than that not enough to wake one.
+// Work shorter than this gains nothing from a second thread, shorter than that not enough to wake
+// one.
 constexpr uint32_t kParallelNs = 6'000;
 constexpr uint32_t kWakeNs = 60'000;
 // So long a stream may keep an executor that others of its priority wait for.
 constexpr uint64_t kTurnNs = 1'000'000;
 
-// Streams that become idle raise it when somebody waits for that. Process-wide, because the stream may be gone by then.
+// Streams that become idle raise it when somebody waits for that. Process-wide, because the stream
+// may be gone by then.
 std::atomic<uint32_t> idle_epoch{0};
 
 void bump(std::atomic<uint64_t>& counter, uint64_t by) {
@@ -41,7 +43,8 @@ void wait_until_idle(const std::function<bool()>& idle) {
 
 Failure Failure::from(const xhal_error& error) {
   const auto copy = [](xhal_string s) { return std::string(plugin::view(s)); };
-  return {error.status, error.cause, copy(error.operation), copy(error.text), copy(error.cause_text)};
+  return {error.status, error.cause, copy(error.operation), copy(error.text),
+          copy(error.cause_text)};
 }
 
 Failure Failure::dependent(const char* dropped) const {
@@ -51,7 +54,8 @@ Failure Failure::dependent(const char* dropped) const {
   f.cause = cause == XHAL_OK ? status : cause;
   f.cause_text = cause == XHAL_OK ? text : cause_text;
   f.operation = dropped;
-  f.text = std::string(dropped) + " was not run, because work it depends on failed: " + f.cause_text;
+  f.text =
+      std::string(dropped) + " was not run, because work it depends on failed: " + f.cause_text;
   return f;
 }
 
@@ -95,7 +99,8 @@ const Failure& Stream::reason() {
     failure_ = Failure::from(error);
   } else {
     failure_.status = XHAL_ERR_ABANDONED;
-    failure_.text = "the work was dropped: its stream was recovered or its device closed before it ran";
+    failure_.text =
+        "the work was dropped: its stream was recovered or its device closed before it ran";
   }
   failed_.store(true, std::memory_order_release);
   return failure_;
@@ -105,7 +110,9 @@ bool Stream::release() {
   uint64_t state = state_.load(std::memory_order_acquire);
   while (state < kOne) {
     const bool awaited = (state & kAwaited) != 0;
-    if (!state_.compare_exchange_weak(state, 0, std::memory_order_acq_rel, std::memory_order_acquire)) continue;
+    if (!state_.compare_exchange_weak(state, 0, std::memory_order_acq_rel,
+                                      std::memory_order_acquire))
+      continue;
     if (awaited) announce_idle();  // from here on the stream may be gone
     return true;
   }
@@ -144,7 +151,8 @@ void Stream::drain() {
       ++done;
       consumed_.store(consumed_.load(std::memory_order_relaxed) + 1, std::memory_order_release);
       auto& executors = device_.executors();
-      give_way = executors.wanted(ready_.priority - 1) || (executors.wanted(ready_.priority) && ticks() - begin > turn);
+      give_way = executors.wanted(ready_.priority - 1) ||
+                 (executors.wanted(ready_.priority) && ticks() - begin > turn);
     }
     state_.fetch_sub(done * kOne, std::memory_order_acq_rel);
     if (give_way && !waits()) {
@@ -173,7 +181,8 @@ void Stream::execute(Command& command, uint64_t correlation) {
       const auto& c = static_cast<FillCommand&>(command);
       return run_fill(c.dst, c.size_bytes, c.pattern, c.pattern_bytes, correlation);
     }
-    case Kind::host_call: return run_host_call(static_cast<HostCallCommand&>(command), correlation);
+    case Kind::host_call:
+      return run_host_call(static_cast<HostCallCommand&>(command), correlation);
     case Kind::signal: {
       const auto& c = static_cast<SignalCommand&>(command);
       return run_signal(c.timeline, c.value, c.timestamp);
@@ -184,13 +193,15 @@ void Stream::execute(Command& command, uint64_t correlation) {
       awaited_value_ = c.value;
       return;
     }
-    case Kind::kernel: return run_kernel(static_cast<KernelCommand&>(command), correlation);
+    case Kind::kernel:
+      return run_kernel(static_cast<KernelCommand&>(command), correlation);
     case Kind::graph: {
       awaited_graph_ = static_cast<GraphCommand&>(command).graph;
       awaited_correlation_ = correlation;
       return;
     }
-    case Kind::jump: return;
+    case Kind::jump:
+      return;
   }
 }
 
@@ -209,8 +220,10 @@ void Stream::drop(Command& command) {
       const xhal_error error = f.view();
       return plugin::host().timeline_fail(c.timeline, &error);
     }
-    case Kind::graph: return drop_graph(*static_cast<GraphCommand&>(command).graph);
-    default: return;
+    case Kind::graph:
+      return drop_graph(*static_cast<GraphCommand&>(command).graph);
+    default:
+      return;
   }
 }
 
@@ -219,15 +232,16 @@ void Stream::drop_graph(Graph& graph) {
   graph.finished();
 }
 
-void Stream::finish(uint32_t activity_kind, uint32_t operation, uint64_t start, uint64_t end, uint64_t bytes,
-                    uint64_t correlation) {
+void Stream::finish(uint32_t activity_kind, uint32_t operation, uint64_t start, uint64_t end,
+                    uint64_t bytes, uint64_t correlation) {
   bump(counters_.operations, 1);
   bump(counters_.busy_ticks, end - start);
-  if (device_.activity().on()) [[unlikely]] report(activity_kind, operation, start, end, bytes, correlation);
+  if (device_.activity().on()) [[unlikely]]
+    report(activity_kind, operation, start, end, bytes, correlation);
 }
 
-void Stream::report(uint32_t activity_kind, uint32_t operation, uint64_t start, uint64_t end, uint64_t bytes,
-                    uint64_t correlation) {
+void Stream::report(uint32_t activity_kind, uint32_t operation, uint64_t start, uint64_t end,
+                    uint64_t bytes, uint64_t correlation) {
   xhal_activity record{};
   record.correlation = correlation;
   record.stream = plugin::host().object_number(this);
@@ -239,8 +253,8 @@ void Stream::report(uint32_t activity_kind, uint32_t operation, uint64_t start, 
   device_.activity().add(record, device_.executors());
 }
 
-void Stream::run_op(const Operator& op, void* const* pointers, const Scalar* scalars, void* workspace,
-                    uint64_t correlation) {
+void Stream::run_op(const Operator& op, void* const* pointers, const Scalar* scalars,
+                    void* workspace, uint64_t correlation) {
   const uint32_t cost = op.cost.ns();
   PoolView pool(device_.workers(), cost >= kParallelNs, cost >= kWakeNs);
   std::string error;
@@ -261,8 +275,10 @@ void Stream::run_op(const Operator& op, void* const* pointers, const Scalar* sca
     error = "the fault was injected through the control table";
   }
   op.cost.measured(end - start, pool.most_helpers());
-  finish(XHAL_ACTIVITY_OPERATOR, op.id, start, end, static_cast<uint64_t>(op.op->bytes), correlation);
-  if (status != XHAL_OK) [[unlikely]] fail_operation(status, op.name, std::move(error));
+  finish(XHAL_ACTIVITY_OPERATOR, op.id, start, end, static_cast<uint64_t>(op.op->bytes),
+         correlation);
+  if (status != XHAL_OK) [[unlikely]]
+    fail_operation(status, op.name, std::move(error));
 }
 
 void Stream::run_copy(void* dst, const void* src, uint64_t size_bytes, uint64_t correlation) {
@@ -355,7 +371,8 @@ void Stream::run_signal(xhal_timeline* timeline, uint64_t value, xhal_timestamp*
   plugin::host().timeline_advance(timeline, value);
 }
 
-// A stream that waits for a timeline. Owned by the callback and the stream; whoever is second frees it.
+// A stream that waits for a timeline. Owned by the callback and the stream; whoever is second frees
+// it.
 struct Parked {
   enum : uint32_t { kArming, kParked, kFired, kCancelled };
 
@@ -382,8 +399,8 @@ struct Parked {
   std::atomic<uint32_t> references{2};
 };
 
-// Asks libxhal to call when the awaited value is reached. True: go on, that is so already; false: parked, and the stream is
-// no longer ours to touch.
+// Asks libxhal to call when the awaited value is reached. True: go on, that is so already; false:
+// parked, and the stream is no longer ours to touch.
 bool Stream::arm() {
   auto* parked = new (std::nothrow) Parked(*this);
   xhal_status status = parked == nullptr ? XHAL_ERR_OUT_OF_MEMORY : XHAL_OK;
@@ -396,13 +413,16 @@ bool Stream::arm() {
     const std::lock_guard lock(producers_);
     uint32_t arming = Parked::kArming;
     // Under the lock, so that a recovery either finds the stream parked or is seen here.
-    const uint32_t next = dropping_.load() || status != XHAL_OK ? Parked::kCancelled : Parked::kParked;
-    if (parked->state.compare_exchange_strong(arming, next) && next == Parked::kParked) return false;
+    const uint32_t next =
+        dropping_.load() || status != XHAL_OK ? Parked::kCancelled : Parked::kParked;
+    if (parked->state.compare_exchange_strong(arming, next) && next == Parked::kParked)
+      return false;
     parked_ = nullptr;
     if (status != XHAL_OK) parked->unref();  // nobody will call
     parked->unref();
   }
-  if (status != XHAL_OK) fail_operation(status, "xhal_stream_wait", "the wait could not be registered with libxhal");
+  if (status != XHAL_OK)
+    fail_operation(status, "xhal_stream_wait", "the wait could not be registered with libxhal");
   return true;
 }
 

@@ -14,8 +14,8 @@ std::thread start_thread(const Site& site, std::string name, Body body);
 
 void prepare_this_thread(const Site& site, const std::string& name);
 
-// Blocks every signal while it lives, so that a thread made meanwhile inherits that: the program's handlers stay on the
-// program's threads.
+// Blocks every signal while it lives, so that a thread made meanwhile inherits that: the program's
+// handlers stay on the program's threads.
 class SignalsBlocked {
  public:
   SignalsBlocked();
@@ -27,8 +27,8 @@ class SignalsBlocked {
   unsigned char old_[128];
 };
 
-// oneDNN runs on OpenMP, whose thread count belongs to the calling thread: ours have one, and a thread of the framework
-// gets its own count back.
+// oneDNN runs on OpenMP, whose thread count belongs to the calling thread: ours have one, and a
+// thread of the framework gets its own count back.
 class OneOmpThread {
  public:
   OneOmpThread();

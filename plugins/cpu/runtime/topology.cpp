@@ -34,7 +34,8 @@ Topology::Topology() {
   hwloc_topology_set_all_types_filter(topology_, HWLOC_TYPE_FILTER_KEEP_NONE);
   hwloc_topology_set_type_filter(topology_, HWLOC_OBJ_CORE, HWLOC_TYPE_FILTER_KEEP_ALL);
   hwloc_topology_set_type_filter(topology_, HWLOC_OBJ_PACKAGE, HWLOC_TYPE_FILTER_KEEP_ALL);
-  if (hwloc_topology_load(topology_) != 0) throw std::runtime_error("hwloc cannot read the topology");
+  if (hwloc_topology_load(topology_) != 0)
+    throw std::runtime_error("hwloc cannot read the topology");
 
   hwloc_bitmap_t allowed = hwloc_bitmap_alloc();
   if (hwloc_get_cpubind(topology_, allowed, HWLOC_CPUBIND_THREAD) != 0) {
@@ -43,7 +44,8 @@ Topology::Topology() {
   hwloc_bitmap_and(allowed, allowed, hwloc_topology_get_allowed_cpuset(topology_));
   several_nodes_ = hwloc_get_nbobjs_by_type(topology_, HWLOC_OBJ_NUMANODE) > 1;
 
-  for (hwloc_obj_t o : {hwloc_get_obj_by_type(topology_, HWLOC_OBJ_PACKAGE, 0), hwloc_get_root_obj(topology_)}) {
+  for (hwloc_obj_t o :
+       {hwloc_get_obj_by_type(topology_, HWLOC_OBJ_PACKAGE, 0), hwloc_get_root_obj(topology_)}) {
     const char* model = o == nullptr ? nullptr : hwloc_obj_get_info_by_name(o, "CPUModel");
     if (processor_name_.empty() && model != nullptr) processor_name_ = model;
   }
@@ -74,7 +76,8 @@ void Topology::one_a_node(hwloc_const_bitmap_t allowed) {
 // Consecutive cores for each device; with more devices than cores, several devices share one.
 void Topology::split(hwloc_const_bitmap_t allowed, uint32_t count) {
   std::vector<hwloc_obj_t> cores;
-  for (hwloc_obj_t core = nullptr; (core = hwloc_get_next_obj_by_type(topology_, HWLOC_OBJ_CORE, core)) != nullptr;) {
+  for (hwloc_obj_t core = nullptr;
+       (core = hwloc_get_next_obj_by_type(topology_, HWLOC_OBJ_CORE, core)) != nullptr;) {
     if (hwloc_bitmap_intersects(core->cpuset, allowed)) cores.push_back(core);
   }
   if (cores.empty()) return one_a_node(allowed);
@@ -100,7 +103,8 @@ void Topology::finish(Site& site) {
   hwloc_cpuset_to_nodeset(topology_, site.cpus, site.nodes);
   site.numa_node = hwloc_bitmap_first(site.nodes);
   // Also a core of which only some hardware threads are allowed computes like one.
-  for (hwloc_obj_t core = nullptr; (core = hwloc_get_next_obj_by_type(topology_, HWLOC_OBJ_CORE, core)) != nullptr;) {
+  for (hwloc_obj_t core = nullptr;
+       (core = hwloc_get_next_obj_by_type(topology_, HWLOC_OBJ_CORE, core)) != nullptr;) {
     if (hwloc_bitmap_intersects(core->cpuset, site.cpus)) ++site.cores;
   }
   site.cores = std::max(site.cores, 1u);

@@ -1,7 +1,7 @@
 // topology.hpp: which cores make which device, by hwloc.
 //
-// Read once, at the first enumeration, and kept for ever: no thread, no descriptor. Only cores that this process may run
-// on count. One device a NUMA node, or as many as XHAL_CPU_DEVICES says.
+// Read once, at the first enumeration, and kept for ever: no thread, no descriptor. Only cores that
+// this process may run on count. One device a NUMA node, or as many as XHAL_CPU_DEVICES says.
 #pragma once
 
 #include <hwloc.h>

@@ -8,8 +8,8 @@
 namespace xhal::cpu {
 namespace {
 
-constexpr uint64_t kSplitBytes = 512 << 10;   // below, one thread is as fast
-constexpr uint64_t kBlockBytes = 128 << 10;   // smallest share of one thread
+constexpr uint64_t kSplitBytes = 512 << 10;  // below, one thread is as fast
+constexpr uint64_t kBlockBytes = 128 << 10;  // smallest share of one thread
 // From here on the data would only push other things out of the cache.
 constexpr uint64_t kPastCacheBytes = 16 << 20;
 
@@ -41,7 +41,8 @@ void copy_past_cache(char* dst, const char* src, uint64_t size) {
   std::memcpy(dst + head + body, src + head + body, size - head - body);
 }
 
-// `word` repeats the pattern; `dst` is aligned to the pattern, so a word that starts at dst is right everywhere.
+// `word` repeats the pattern; `dst` is aligned to the pattern, so a word that starts at dst is
+// right everywhere.
 void fill_words(char* dst, uint64_t size, uint64_t word, bool past_cache) {
   uint64_t done = 0;
   const auto turned = [&] {  // the word as it continues after `done` bytes
@@ -74,10 +75,14 @@ void fill_words(char* dst, uint64_t size, uint64_t word, bool past_cache) {
 
 uint64_t repeated(uint64_t pattern, uint32_t bytes) {
   switch (bytes) {
-    case 1: return (pattern & 0xff) * 0x0101010101010101u;
-    case 2: return (pattern & 0xffff) * 0x0001000100010001u;
-    case 4: return (pattern & 0xffffffff) * 0x0000000100000001u;
-    default: return pattern;
+    case 1:
+      return (pattern & 0xff) * 0x0101010101010101u;
+    case 2:
+      return (pattern & 0xffff) * 0x0001000100010001u;
+    case 4:
+      return (pattern & 0xffffffff) * 0x0000000100000001u;
+    default:
+      return pattern;
   }
 }
 
@@ -106,7 +111,8 @@ void copy_memory(WorkerPool& pool, void* dst, const void* src, uint64_t size_byt
   });
 }
 
-void fill_memory(WorkerPool& pool, void* dst, uint64_t size_bytes, uint64_t pattern, uint32_t pattern_bytes) {
+void fill_memory(WorkerPool& pool, void* dst, uint64_t size_bytes, uint64_t pattern,
+                 uint32_t pattern_bytes) {
   auto* to = static_cast<char*>(dst);
   const uint64_t word = repeated(pattern, pattern_bytes);
   const bool one_byte = word == repeated(word, 1);

@@ -40,8 +40,9 @@ inline uint64_t ns_of(uint64_t count) {
   return static_cast<uint64_t>(static_cast<double>(count) * ns_per_tick());
 }
 
-// Looks for `ready` until `budget_ticks` have passed. Gives up at once when a yield takes long: then another thread wants
-// this core, and spinning against it would only slow both. Begins with a yield, for that may be the one that was just woken.
+// Looks for `ready` until `budget_ticks` have passed. Gives up at once when a yield takes long:
+// then another thread wants this core, and spinning against it would only slow both. Begins with a
+// yield, for that may be the one that was just woken.
 template <class Ready>
 bool spin_until(uint64_t budget_ticks, Ready&& ready) {
   if (ready()) return true;

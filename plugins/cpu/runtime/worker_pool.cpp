@@ -20,7 +20,8 @@ void Workers::start() {
   if (started_.load(std::memory_order_relaxed)) return;
   try {
     while (threads_.size() < helpers_) {
-      threads_.push_back(start_thread(site_, name_ + "w" + std::to_string(threads_.size()), [this] { serve(); }));
+      threads_.push_back(
+          start_thread(site_, name_ + "w" + std::to_string(threads_.size()), [this] { serve(); }));
     }
   } catch (const std::system_error&) {  // fewer helpers, or none: the caller does the rest
   }
@@ -48,8 +49,10 @@ void Workers::claim_chunks() {
 
 uint32_t Workers::run(int64_t count, int64_t chunk, Body body, void* user, bool wake) {
   bool free = false;
-  if (helpers_ == 0 || count <= chunk || !taken_.compare_exchange_strong(free, true, std::memory_order_acquire)) {
-    for (int64_t begin = 0; begin < count; begin += chunk) body(user, begin, std::min(begin + chunk, count));
+  if (helpers_ == 0 || count <= chunk ||
+      !taken_.compare_exchange_strong(free, true, std::memory_order_acquire)) {
+    for (int64_t begin = 0; begin < count; begin += chunk)
+      body(user, begin, std::min(begin + chunk, count));
     return 0;
   }
   if (!started_.load(std::memory_order_acquire)) start();
@@ -91,7 +94,8 @@ void Workers::serve() {
   uint64_t last_job = 0;
   const auto open_job = [&] {
     const uint64_t gate = gate_.load(std::memory_order_acquire);
-    return ((gate & kOpen) != 0 && gate / kJob != last_job) || stopping_.load(std::memory_order_relaxed);
+    return ((gate & kOpen) != 0 && gate / kJob != last_job) ||
+           stopping_.load(std::memory_order_relaxed);
   };
   for (;;) {
     if (!spin_until(ticks_of(kSpinNs), open_job)) {
@@ -108,7 +112,8 @@ void Workers::serve() {
     uint64_t gate = gate_.load(std::memory_order_relaxed);
     bool in = false;
     while ((gate & kOpen) != 0 && gate / kJob != last_job && !in) {
-      in = gate_.compare_exchange_weak(gate, gate + 1, std::memory_order_acquire, std::memory_order_relaxed);
+      in = gate_.compare_exchange_weak(gate, gate + 1, std::memory_order_acquire,
+                                       std::memory_order_relaxed);
     }
     if (!in) continue;
     last_job = gate / kJob;
@@ -121,10 +126,12 @@ void Workers::serve() {
   }
 }
 
-void PoolView::run(int64_t count, int64_t grain, void (*body)(void*, int64_t, int64_t), void* user) {
+void PoolView::run(int64_t count, int64_t grain, void (*body)(void*, int64_t, int64_t),
+                   void* user) {
   const int64_t chunk = chunk_size(count, grain);
   if (inside_) {
-    for (int64_t begin = 0; begin < count; begin += chunk) body(user, begin, std::min(begin + chunk, count));
+    for (int64_t begin = 0; begin < count; begin += chunk)
+      body(user, begin, std::min(begin + chunk, count));
     return;
   }
   inside_ = true;

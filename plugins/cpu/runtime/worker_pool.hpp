@@ -1,8 +1,8 @@
 // worker_pool.hpp: the threads of a device that share the work of one operator.
 //
-// A job is a range cut into chunks that threads claim from one counter; the caller helps until none is left. One job runs
-// at a time: a caller that finds the pool taken (another stream's operator) runs its job alone. Threads start with the
-// first job, spin briefly after each one and then sleep.
+// A job is a range cut into chunks that threads claim from one counter; the caller helps until none
+// is left. One job runs at a time: a caller that finds the pool taken (another stream's operator)
+// runs its job alone. Threads start with the first job, spin briefly after each one and then sleep.
 #pragma once
 
 #include <atomic>
@@ -36,7 +36,8 @@ class Workers {
   void stop();  // joins; a later job runs in its caller
 
   using Body = void (*)(void*, int64_t, int64_t);
-  // Runs all chunks of [0, count). With `wake`, sleeping threads are called in; else only those that still spin help.
+  // Runs all chunks of [0, count). With `wake`, sleeping threads are called in; else only those
+  // that still spin help.
   // Returns how many helpers took part.
   uint32_t run(int64_t count, int64_t chunk, Body body, void* user, bool wake);
 
@@ -45,7 +46,8 @@ class Workers {
   void serve();
   void claim_chunks();
 
-  // The gate: low 16 bits = helpers inside, bit 16 = a job is open, high 32 bits = number of the job.
+  // The gate: low 16 bits = helpers inside, bit 16 = a job is open, high 32 bits = number of the
+  // job.
   static constexpr uint64_t kInside = 0xffff, kOpen = 1u << 16, kJob = uint64_t{1} << 32;
 
   const Site& site_;
@@ -61,9 +63,10 @@ class Workers {
   void* user_ = nullptr;
   int64_t count_ = 0, chunk_ = 0;
   alignas(64) std::atomic<int64_t> next_{0};
-  alignas(64) std::atomic<uint32_t> doze_{0};      // futex word of the sleeping helpers
+  alignas(64) std::atomic<uint32_t> doze_{0};  // futex word of the sleeping helpers
   std::atomic<uint32_t> sleepers_{0};
-  alignas(64) std::atomic<uint32_t> finished_{0};  // futex word of a caller that waits for the last helper
+  alignas(64) std::atomic<uint32_t> finished_{
+      0};  // futex word of a caller that waits for the last helper
   std::atomic<bool> caller_waits_{false};
   alignas(64) std::atomic<bool> taken_{false};
 };
@@ -72,12 +75,14 @@ class Workers {
 class PoolView final : public WorkerPool {
  public:
   // `parallel`: the work is worth more than one thread; `wake`: also worth waking sleeping ones.
-  PoolView(Workers& workers, bool parallel, bool wake) : workers_(workers), parallel_(parallel), wake_(wake) {}
+  PoolView(Workers& workers, bool parallel, bool wake)
+      : workers_(workers), parallel_(parallel), wake_(wake) {}
   int threads() const override { return parallel_ ? static_cast<int>(workers_.helpers()) + 1 : 1; }
   uint32_t most_helpers() const { return most_helpers_; }
 
  protected:
-  void run(int64_t count, int64_t grain, void (*body)(void*, int64_t, int64_t), void* user) override;
+  void run(int64_t count, int64_t grain, void (*body)(void*, int64_t, int64_t),
+           void* user) override;
 
  private:
   Workers& workers_;

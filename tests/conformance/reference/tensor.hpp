@@ -37,8 +37,9 @@ struct Tensor {
   Sizes sizes;
   std::vector<double> values;
 
-  // For inputs: the dim along which the broadcast case makes the values equal and the stride 0; kAnyDim leaves the
-  // choice to the case, kNoDim keeps the tensor as it is because its values depend on another one's.
+  // For inputs: the dim along which the broadcast case makes the values equal and the stride 0;
+  // kAnyDim leaves the choice to the case, kNoDim keeps the tensor as it is because its values
+  // depend on another one's.
   static constexpr int64_t kAnyDim = -1, kNoDim = -2;
   int64_t broadcast_dim = kAnyDim;
 

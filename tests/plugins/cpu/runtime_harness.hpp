@@ -1,4 +1,5 @@
-// runtime_harness.hpp: the fixture of the cpu plugin's runtime tests: everything through the public ABI.
+// runtime_harness.hpp: the fixture of the cpu plugin's runtime tests: everything through the public
+// ABI.
 #pragma once
 
 #include <gmock/gmock.h>
@@ -75,7 +76,8 @@ class RuntimeTest : public testing::Test {
   }
 
   Device& device(uint32_t ordinal = 0) {
-    while (devices_.size() <= ordinal) devices_.emplace_back(cpu_devices().at(devices_.size()).index);
+    while (devices_.size() <= ordinal)
+      devices_.emplace_back(cpu_devices().at(devices_.size()).index);
     return devices_[ordinal];
   }
   xhal_context* context() { return device().context(); }
@@ -108,20 +110,24 @@ class RuntimeTest : public testing::Test {
     xhal_op_properties properties{};
     properties.struct_size = sizeof properties;
     check(xhal_op_query(op.get(), &properties, nullptr, 0));
-    const uint64_t workspace = properties.workspace_bytes == 0 ? 0 : alloc(properties.workspace_bytes);
-    check(xhal_op_launch(stream, op.get(), addresses.data(), static_cast<uint32_t>(addresses.size()), scalars.data(),
+    const uint64_t workspace =
+        properties.workspace_bytes == 0 ? 0 : alloc(properties.workspace_bytes);
+    check(xhal_op_launch(stream, op.get(), addresses.data(),
+                         static_cast<uint32_t>(addresses.size()), scalars.data(),
                          static_cast<uint32_t>(scalars.size()), workspace));
   }
 
   template <class T>
   static void write(xhal_stream* stream, uint64_t address, const std::vector<T>& data) {
-    check(xhal_stream_copy(stream, address, reinterpret_cast<uint64_t>(data.data()), data.size() * sizeof(T)));
+    check(xhal_stream_copy(stream, address, reinterpret_cast<uint64_t>(data.data()),
+                           data.size() * sizeof(T)));
     check(xhal_stream_synchronize(stream, kSoon));
   }
   template <class T = float>
   static std::vector<T> read(xhal_stream* stream, uint64_t address, size_t count) {
     std::vector<T> host(count);
-    check(xhal_stream_copy(stream, reinterpret_cast<uint64_t>(host.data()), address, count * sizeof(T)));
+    check(xhal_stream_copy(stream, reinterpret_cast<uint64_t>(host.data()), address,
+                           count * sizeof(T)));
     check(xhal_stream_synchronize(stream, kSoon));
     return host;
   }

@@ -1,4 +1,5 @@
-// Streams of the cpu plugin: order, inline and queued execution, waits, failures, host calls, threads.
+// Streams of the cpu plugin: order, inline and queued execution, waits, failures, host calls,
+// threads.
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -72,10 +73,12 @@ TEST_F(RuntimeTest, QueuedLaunchesKeepTheirOwnArguments) {
   const uint64_t a = alloc(kLaunches * 4);
   Barrier barrier;
   ASSERT_OK(xhal_stream_host_call(stream.get(), Barrier::pass, &barrier, 0));
-  for (int i = 0; i < kLaunches; ++i) launch(stream.get(), fill, {a + 4 * static_cast<uint64_t>(i)}, {scalar(double(i))});
+  for (int i = 0; i < kLaunches; ++i)
+    launch(stream.get(), fill, {a + 4 * static_cast<uint64_t>(i)}, {scalar(double(i))});
   barrier.open();
   const auto values = read(stream.get(), a, kLaunches);
-  for (int i = 0; i < kLaunches; ++i) ASSERT_EQ(values[static_cast<size_t>(i)], static_cast<float>(i));
+  for (int i = 0; i < kLaunches; ++i)
+    ASSERT_EQ(values[static_cast<size_t>(i)], static_cast<float>(i));
 }
 
 TEST_F(RuntimeTest, ALaunchWithHundredsOfOperandsIsRunInlineAndQueued) {
@@ -144,7 +147,9 @@ TEST_F(RuntimeTest, ManyWaitingStreamsHoldNoThread) {
   auto busy = device().stream();
   std::atomic<bool> called{false};
   ASSERT_OK(xhal_stream_host_call(
-      busy.get(), [](void* user, xhal_status) { static_cast<std::atomic<bool>*>(user)->store(true); }, &called, 0));
+      busy.get(),
+      [](void* user, xhal_status) { static_cast<std::atomic<bool>*>(user)->store(true); }, &called,
+      0));
   ASSERT_OK(xhal_stream_synchronize(busy.get(), kSoon));
   EXPECT_TRUE(called);
   for (auto& event : events) EXPECT_EQ(xhal_event_query(&event), XHAL_NOT_READY);
@@ -325,7 +330,8 @@ TEST_F(RuntimeTest, HostCallsNeverRunOnTheThreadThatSubmitsThem) {
 TEST_F(RuntimeTest, ANonBlockingHostCallDoesNotHoldItsStreamBack) {
   auto stream = device().stream();
   Barrier barrier;
-  ASSERT_OK(xhal_stream_host_call(stream.get(), Barrier::pass, &barrier, XHAL_HOST_CALL_NON_BLOCKING));
+  ASSERT_OK(
+      xhal_stream_host_call(stream.get(), Barrier::pass, &barrier, XHAL_HOST_CALL_NON_BLOCKING));
   EXPECT_OK(xhal_stream_synchronize(stream.get(), kSoon));
   barrier.open();
 }
@@ -378,7 +384,8 @@ TEST_F(RuntimeTest, AnOperatorDestroyedAfterItsLaunchStillRuns) {
   Barrier barrier;
   ASSERT_OK(xhal_stream_host_call(stream.get(), Barrier::pass, &barrier, 0));
   launch(stream.get(), fill_op(16), {a}, {scalar(9.0)});
-  for (int i = 0; i < 50; ++i) (void)fill_op(17 + i);  // gives freed memory every chance to be used again
+  for (int i = 0; i < 50; ++i)
+    (void)fill_op(17 + i);  // gives freed memory every chance to be used again
   barrier.open();
   EXPECT_THAT(read(stream.get(), a, 16), testing::Each(9.0f));
 }
@@ -395,7 +402,9 @@ TEST_F(RuntimeTest, ThreadsThatSubmitToOneStreamLoseNothing) {
     threads.emplace_back([&] {
       for (int i = 0; i < kEach; ++i) {
         launch(stream.get(), axpby, {a, a}, {scalar(1.0), scalar(1.0)});
-        if (i % 100 == 0) check(xhal_stream_host_call(stream.get(), [](void*, xhal_status) {}, nullptr, 0));
+        if (i % 100 == 0)
+          check(xhal_stream_host_call(
+              stream.get(), [](void*, xhal_status) {}, nullptr, 0));
       }
     });
   }
@@ -419,7 +428,8 @@ TEST_F(RuntimeTest, ThreadsThatUseTheirOwnStreamsShareTheDevice) {
         launch(stream.get(), axpby, {a, a}, {scalar(2.0), scalar(double(round))});
         const auto values = read(stream.get(), a, kCount);
         const float expected = static_cast<float>(2 * t + round);
-        if (std::all_of(values.begin(), values.end(), [&](float v) { return v == expected; })) ++right;
+        if (std::all_of(values.begin(), values.end(), [&](float v) { return v == expected; }))
+          ++right;
       }
     });
   }
@@ -431,11 +441,12 @@ TEST_F(RuntimeTest, ResultsDoNotDependOnWhoHelps) {
   const int64_t kCount = 1'000'003;
   const Op random = prepare(context(), XHAL_OP_normal, {{vector_of(kCount)}});
   const std::vector<int64_t> dims = {0};
-  const Op sum = prepare(context(), XHAL_OP_sum, {{vector_of(kCount)}, {vector_of(1)}},
-                         {attribute(0, dims)});
+  const Op sum =
+      prepare(context(), XHAL_OP_sum, {{vector_of(kCount)}, {vector_of(1)}}, {attribute(0, dims)});
   const uint64_t a = alloc(kCount * 4), out = alloc(4);
   auto stream = device().stream();
-  launch(stream.get(), random, {a}, {scalar(0.0), scalar(1.0), scalar(int64_t{7}), scalar(int64_t{0})});
+  launch(stream.get(), random, {a},
+         {scalar(0.0), scalar(1.0), scalar(int64_t{7}), scalar(int64_t{0})});
   std::vector<float> seen;
   for (int i = 0; i < 20; ++i) {
     launch(stream.get(), sum, {a, out});
@@ -465,8 +476,8 @@ TEST_F(RuntimeTest, ActivityTellsEachOperationWithItsCorrelation) {
   ASSERT_OK(xhal_activity_enable(
       device().get(),
       [](void* user, const xhal_activity* records, uint32_t count) {
-        static_cast<std::vector<xhal_activity>*>(user)->insert(static_cast<std::vector<xhal_activity>*>(user)->end(),
-                                                               records, records + count);
+        static_cast<std::vector<xhal_activity>*>(user)->insert(
+            static_cast<std::vector<xhal_activity>*>(user)->end(), records, records + count);
       },
       &seen));
   ASSERT_OK(xhal_correlation_push(77));
@@ -513,7 +524,8 @@ TEST_F(RuntimeTest, WrongLaunchesAreRefusedWithTheReason) {
   auto stream = device().stream();
   const Op fill = fill_op(16);
   const uint64_t a = alloc(64);
-  const auto refused = [&](std::vector<uint64_t> addresses, std::vector<xhal_scalar> scalars, const char* why) {
+  const auto refused = [&](std::vector<uint64_t> addresses, std::vector<xhal_scalar> scalars,
+                           const char* why) {
     try {
       launch(stream.get(), fill, addresses, scalars);
       ADD_FAILURE() << "accepted; expected: " << why;
@@ -573,7 +585,9 @@ TEST_F(RuntimeTest, ClosingADeviceWithQueuedWorkReturns) {
   {
     Device mine(cpu_devices().front().index, XHAL_OPEN_CONTROL);
     auto stream = mine.stream();
-    for (int i = 0; i < 100; ++i) ASSERT_OK(xhal_stream_host_call(stream.get(), [](void*, xhal_status) {}, nullptr, 0));
+    for (int i = 0; i < 100; ++i)
+      ASSERT_OK(xhal_stream_host_call(
+          stream.get(), [](void*, xhal_status) {}, nullptr, 0));
     ASSERT_OK(xhal_stream_signal(stream.get(), t.get(), 1));
     stream.release();  // the context ends it
   }

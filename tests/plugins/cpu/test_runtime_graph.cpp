@@ -11,7 +11,9 @@ namespace {
 
 class GraphTest : public RuntimeTest {
  protected:
-  static void begin(const Stream& stream) { check(xhal_stream_begin_capture(stream.get(), nullptr)); }
+  static void begin(const Stream& stream) {
+    check(xhal_stream_begin_capture(stream.get(), nullptr));
+  }
   static Graph end(const Stream& stream) {
     xhal_graph* graph = nullptr;
     check(xhal_stream_end_capture(stream.get(), &graph));
@@ -43,7 +45,8 @@ TEST_F(GraphTest, AReplaySeesNewScalarsByAddressAndKeepsOldOnesByValue) {
   auto stream = device().stream();
   const uint64_t a = alloc(64), rate = alloc(4);
   begin(stream);
-  launch(stream.get(), axpby_op(16), {a, a}, {by_address(rate), scalar(1.0)});  // the operator may go, too
+  launch(stream.get(), axpby_op(16), {a, a},
+         {by_address(rate), scalar(1.0)});  // the operator may go, too
   const Graph graph = end(stream);
   ASSERT_OK(xhal_stream_fill(stream.get(), a, 64, 0, 4));
   for (const float r : {1.0f, 10.0f, 100.0f}) {
@@ -95,7 +98,8 @@ TEST_F(GraphTest, AStreamThatIsNotJoinedBackSpoilsTheCapture) {
 TEST_F(GraphTest, ARefusedSubmissionSpoilsTheCapture) {
   auto stream = device().stream();
   begin(stream);
-  EXPECT_EQ(xhal_op_launch(stream.get(), fill_op(16).get(), nullptr, 0, nullptr, 0, 0), XHAL_ERR_INVALID_ARGUMENT);
+  EXPECT_EQ(xhal_op_launch(stream.get(), fill_op(16).get(), nullptr, 0, nullptr, 0, 0),
+            XHAL_ERR_INVALID_ARGUMENT);
   xhal_graph* graph = nullptr;
   EXPECT_EQ(xhal_stream_end_capture(stream.get(), &graph), XHAL_ERR_CAPTURE);
   EXPECT_THAT(last_error_info().text, HasSubstr("number of addresses"));
@@ -124,7 +128,10 @@ TEST_F(GraphTest, CopiesFillsAndHostCallsAreRecordedToo) {
   ASSERT_OK(xhal_stream_copy(stream.get(), b, a, 64));
   ASSERT_OK(xhal_stream_fill(stream.get(), a, 64, 0x3f800000, 4));
   ASSERT_OK(xhal_stream_host_call(
-      stream.get(), [](void* user, xhal_status s) { *static_cast<std::atomic<int>*>(user) += s == XHAL_OK ? 1 : 100; },
+      stream.get(),
+      [](void* user, xhal_status s) {
+        *static_cast<std::atomic<int>*>(user) += s == XHAL_OK ? 1 : 100;
+      },
       &calls, 0));
   const Graph graph = end(stream);
   EXPECT_EQ(size(graph), 4u);
@@ -144,7 +151,9 @@ TEST_F(GraphTest, AFailingNodeNamesItselfAndTheRestOfTheReplayIsDropped) {
   launch(stream.get(), select, {in, index, out});
   launch(stream.get(), fill, {a}, {scalar(1.0)});
   ASSERT_OK(xhal_stream_host_call(
-      stream.get(), [](void* user, xhal_status s) { static_cast<std::atomic<int>*>(user)->store(s); }, &status, 0));
+      stream.get(),
+      [](void* user, xhal_status s) { static_cast<std::atomic<int>*>(user)->store(s); }, &status,
+      0));
   const Graph graph = end(stream);
   ASSERT_OK(xhal_graph_launch(stream.get(), graph.get()));
   ASSERT_OK(xhal_stream_synchronize(stream.get(), kSoon));
@@ -281,13 +290,15 @@ TEST_F(ModuleTest, LargeValuesAndLocalMemoryReachTheKernel) {
     value.kind = XHAL_ARG_VALUE;
     value.size_bytes = sizeof table;
     value.value.pointer = table;
-    const xhal_kernel_arg args[] = {address(a), value, {XHAL_ARG_LOCAL, 100, {0}}, {XHAL_ARG_LOCAL, 100, {0}}};
+    const xhal_kernel_arg args[] = {
+        address(a), value, {XHAL_ARG_LOCAL, 100, {0}}, {XHAL_ARG_LOCAL, 100, {0}}};
     const xhal_grid g = grid(8);
     ASSERT_OK(xhal_kernel_launch(stream.get(), kernel(module, "through_local"), &g, args, 4));
     for (float& f : table) f = -1;  // borrowed for the call only
   }
   const auto seen = read(stream.get(), a, 8);
-  for (int i = 0; i < 8; ++i) EXPECT_EQ(seen[static_cast<size_t>(i)], static_cast<float>(2 * (i + 1)));
+  for (int i = 0; i < 8; ++i)
+    EXPECT_EQ(seen[static_cast<size_t>(i)], static_cast<float>(2 * (i + 1)));
 }
 
 TEST_F(ModuleTest, AModuleDestroyedAfterALaunchStaysUntilItHasRun) {
@@ -339,7 +350,8 @@ TEST_F(ModuleTest, BadModulesAreRefusedWithTheReason) {
   EXPECT_THAT(last_error_info().text, HasSubstr("elf-so"));
   EXPECT_EQ(load({'h', 'i'}, "m", &m), XHAL_ERR_CORRUPT);
   EXPECT_EQ(load(std::vector<char>(5000, 'x'), "m", &m), XHAL_ERR_CORRUPT);
-  EXPECT_EQ(load({bytes.begin(), bytes.begin() + static_cast<long>(bytes.size() / 2)}, "m", &m), XHAL_ERR_CORRUPT);
+  EXPECT_EQ(load({bytes.begin(), bytes.begin() + static_cast<long>(bytes.size() / 2)}, "m", &m),
+            XHAL_ERR_CORRUPT);
   auto foreign = bytes;
   foreign[18] = static_cast<char>(183);  // aarch64
   EXPECT_EQ(load(foreign, "m", &m), XHAL_ERR_CORRUPT);

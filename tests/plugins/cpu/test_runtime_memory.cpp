@@ -1,4 +1,5 @@
-// Memory of the cpu plugin: copies and fills, export and import, virtual memory, registration, the guard.
+// Memory of the cpu plugin: copies and fills, export and import, virtual memory, registration, the
+// guard.
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -28,10 +29,12 @@ TEST_F(MemoryTest, CopiesOfEverySizeAndAlignmentMoveExactlyTheirBytes) {
       ASSERT_OK(xhal_stream_fill(stream.get(), to, size + 128, 0xEE, 1));
       ASSERT_OK(xhal_stream_copy(stream.get(), to + shift, from + 7, size));
       const auto got = read<uint8_t>(stream.get(), to, size + 128);
-      EXPECT_TRUE(std::all_of(got.begin(), got.begin() + static_cast<long>(shift), [](uint8_t b) { return b == 0xEE; }));
+      EXPECT_TRUE(std::all_of(got.begin(), got.begin() + static_cast<long>(shift),
+                              [](uint8_t b) { return b == 0xEE; }));
       EXPECT_TRUE(std::equal(data.begin() + 7, data.begin() + 7 + static_cast<long>(size),
                              got.begin() + static_cast<long>(shift)));
-      EXPECT_TRUE(std::all_of(got.begin() + static_cast<long>(shift + size), got.end(), [](uint8_t b) { return b == 0xEE; }));
+      EXPECT_TRUE(std::all_of(got.begin() + static_cast<long>(shift + size), got.end(),
+                              [](uint8_t b) { return b == 0xEE; }));
       ASSERT_OK(xhal_memory_free(context(), from));
       ASSERT_OK(xhal_memory_free(context(), to));
     }
@@ -50,7 +53,8 @@ TEST_F(MemoryTest, FillsRepeatThePatternFromTheirFirstByte) {
         ASSERT_OK(xhal_stream_fill(stream.get(), a + shift, size, pattern, width));
         const auto got = read<uint8_t>(stream.get(), a + shift, size);
         size_t wrong = 0;
-        for (size_t i = 0; i < size; ++i) wrong += got[i] != static_cast<uint8_t>(pattern >> (i % width * 8));
+        for (size_t i = 0; i < size; ++i)
+          wrong += got[i] != static_cast<uint8_t>(pattern >> (i % width * 8));
         EXPECT_EQ(wrong, 0u) << "width " << width << ", count " << count << ", shift " << shift;
         ASSERT_OK(xhal_memory_free(context(), a));
       }
@@ -59,7 +63,8 @@ TEST_F(MemoryTest, FillsRepeatThePatternFromTheirFirstByte) {
 }
 
 TEST_F(MemoryTest, AllocationsAreAlignedAndKnown) {
-  for (const uint64_t alignment : {uint64_t{0}, uint64_t{512}, uint64_t{65536}, uint64_t{2 << 20}}) {
+  for (const uint64_t alignment :
+       {uint64_t{0}, uint64_t{512}, uint64_t{65536}, uint64_t{2 << 20}}) {
     xhal_memory_info info{};
     info.struct_size = sizeof info;
     info.kind = XHAL_MEMORY_DEVICE;
@@ -119,8 +124,10 @@ TEST_F(MemoryTest, AnExportedSlabIsTheSameMemoryWhereItIsImported) {
   EXPECT_EQ(xhal_memory_import(context(), &external, &b), XHAL_ERR_INVALID_ARGUMENT);
   ::close(external.fd);
   const uint64_t plain = alloc(4096);
-  EXPECT_EQ(xhal_memory_export(context(), plain, XHAL_EXTERNAL_FD, &external), XHAL_ERR_INVALID_ARGUMENT);
-  EXPECT_EQ(xhal_memory_export(context(), plain, XHAL_EXTERNAL_IPC, &external), XHAL_ERR_UNSUPPORTED);
+  EXPECT_EQ(xhal_memory_export(context(), plain, XHAL_EXTERNAL_FD, &external),
+            XHAL_ERR_INVALID_ARGUMENT);
+  EXPECT_EQ(xhal_memory_export(context(), plain, XHAL_EXTERNAL_IPC, &external),
+            XHAL_ERR_UNSUPPORTED);
 }
 
 TEST_F(MemoryTest, AnUnsealedDescriptorIsNoSlab) {
@@ -142,8 +149,10 @@ TEST_F(MemoryTest, VirtualSpaceIsMappedAndUnmappedInPieces) {
   ASSERT_OK(xhal_virtual_reserve(context(), 4 * granularity, &space));
   EXPECT_EQ(xhal_virtual_reserve(context(), granularity + 1, &space), XHAL_ERR_INVALID_ARGUMENT);
   ASSERT_OK(xhal_virtual_map(context(), space, 2 * granularity));
-  EXPECT_EQ(xhal_virtual_map(context(), space + granularity, granularity), XHAL_ERR_INVALID_ARGUMENT);
-  EXPECT_EQ(xhal_virtual_map(context(), space + 4 * granularity, granularity), XHAL_ERR_INVALID_ARGUMENT);
+  EXPECT_EQ(xhal_virtual_map(context(), space + granularity, granularity),
+            XHAL_ERR_INVALID_ARGUMENT);
+  EXPECT_EQ(xhal_virtual_map(context(), space + 4 * granularity, granularity),
+            XHAL_ERR_INVALID_ARGUMENT);
   ASSERT_OK(xhal_virtual_map(context(), space + 2 * granularity, granularity));
   auto stream = device().stream();
   const uint64_t middle = space + granularity - 8;
@@ -154,8 +163,10 @@ TEST_F(MemoryTest, VirtualSpaceIsMappedAndUnmappedInPieces) {
   ASSERT_OK(xhal_virtual_protect(context(), space, 3 * granularity, XHAL_PROTECT_READ_WRITE));
   EXPECT_EQ(xhal_virtual_release(context(), space), XHAL_ERR_INVALID_ARGUMENT);
   ASSERT_OK(xhal_virtual_unmap(context(), space + granularity, granularity));
-  EXPECT_EQ(xhal_virtual_unmap(context(), space + granularity, granularity), XHAL_ERR_INVALID_ARGUMENT);
-  EXPECT_EQ(xhal_virtual_protect(context(), space, 3 * granularity, XHAL_PROTECT_READ), XHAL_ERR_INVALID_ARGUMENT);
+  EXPECT_EQ(xhal_virtual_unmap(context(), space + granularity, granularity),
+            XHAL_ERR_INVALID_ARGUMENT);
+  EXPECT_EQ(xhal_virtual_protect(context(), space, 3 * granularity, XHAL_PROTECT_READ),
+            XHAL_ERR_INVALID_ARGUMENT);
   ASSERT_OK(xhal_virtual_unmap(context(), space, granularity));
   ASSERT_OK(xhal_virtual_unmap(context(), space + 2 * granularity, granularity));
   EXPECT_OK(xhal_virtual_release(context(), space));
