@@ -100,6 +100,26 @@ def differences(golden, now):
     return broken
 
 
+def padding(lines):
+    """Gaps between fields: their bytes would not be defined, so a later field could not use them."""
+    found, end = [], {}
+    for line in lines:
+        words = line.split()
+        if words[0] == "struct":
+            end[words[1]] = (0, int(words[3]))
+        elif "." in words[0]:
+            name = words[0].split(".")[0]
+            at, size = end[name]
+            if int(words[2]) != at:
+                found.append(f"padding before {words[0]}: {int(words[2]) - at} bytes")
+            end[name] = (int(words[2]) + int(words[4]), size)
+        elif words[0] == "slot":  # slots are the rest of the dispatch table
+            end["xhal_dispatch"] = (int(words[3]) + 8, end["xhal_dispatch"][1])
+    found += [f"padding at the end of {name}: {size - at} bytes" for name, (at, size) in end.items()
+              if at and at != size]
+    return found
+
+
 def grown(old, new):
     """A structure may become larger: its fields are checked one by one."""
     return old.startswith("struct ") and int(new.split()[-1]) > int(old.split()[-1])
@@ -119,6 +139,10 @@ def main():
     broken = [] if args.force else differences(golden, now)
     if broken:
         print("The ABI was broken; appending is allowed, this is not:", *broken, sep="\n  ")
+        return 1
+    gaps = padding(now)
+    if gaps:
+        print("Structures have padding; give it a reserved field:", *gaps, sep="\n  ")
         return 1
     if args.update:
         args.golden.write_text("\n".join(now) + "\n")

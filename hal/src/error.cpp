@@ -1,5 +1,7 @@
 #include "error.hpp"
 
+#include <cstddef>
+
 #include "xhal/struct_check.hpp"
 
 namespace xhal {
@@ -31,6 +33,8 @@ ErrorRecord ErrorRecord::from(const xhal_error& error) {
   r.cause = error.cause;
   r.operand = error.operand;
   r.cause_text = copy(error.cause_text);
+  if (error.struct_size >= offsetof(xhal_error, stream_name) + sizeof error.stream_name)
+    r.stream_name = copy(error.stream_name);
   return r;
 }
 
@@ -49,6 +53,7 @@ xhal_error ErrorRecord::view() const {
   e.cause = cause;
   e.operand = operand;
   e.cause_text = str(cause_text);
+  e.stream_name = str(stream_name);
   return e;
 }
 

@@ -18,7 +18,7 @@ struct ErrorRecord {
   uint64_t context = 0, stream = 0;
   xhal_status cause = XHAL_OK;
   uint32_t operand = 0;
-  std::string cause_text;
+  std::string cause_text, stream_name;
   bool reported =
       false;  // an export has already returned it: a later failure without a record needs a new one
 

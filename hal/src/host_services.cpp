@@ -13,6 +13,7 @@
 #include "tables.hpp"
 #include "timeline.hpp"
 #include "xhal/activity.h"
+#include "xhal/struct_check.hpp"
 
 namespace xhal {
 namespace {
@@ -70,6 +71,7 @@ void timeline_fail(xhal_timeline* timeline, const xhal_error* error) {
       record.device = t.device->info.id;
       if (t.stream != nullptr && record.stream == 0)
         record.stream = private_of(t.stream->handle)->number;
+      if (t.stream != nullptr) record.stream_name = t.stream->name;
     }
     t.fail(std::move(record));
   } catch (...) {
@@ -80,7 +82,12 @@ void timeline_fail(xhal_timeline* timeline, const xhal_error* error) {
 xhal_status timeline_poll(xhal_timeline* timeline, uint64_t value, xhal_error* error) {
   auto& t = *Timeline::of(timeline);
   const xhal_status status = t.poll(value);
-  if (status < 0 && error != nullptr) *error = t.failure().view();
+  // The caller's structure may be of 0.1: this service promises that much of the record, no more.
+  if (status < 0 && error != nullptr) {
+    const xhal_error view = t.failure().view();
+    error->struct_size = structs::kFirstSize<xhal_error>;
+    structs::write(view, error);
+  }
   return status;
 }
 

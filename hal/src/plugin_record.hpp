@@ -26,6 +26,9 @@ struct PluginRecord {
   xhal_plugin_table table{};
   std::vector<xhal_device_info> devices;
   std::map<uint32_t, uint32_t> generations;  // by ordinal
+
+  // Whether what appeared in 0.`minor` may be shown to it.
+  bool speaks(uint32_t minor) const { return (abi_used & 0xffff) >= minor; }
 };
 
 }  // namespace xhal

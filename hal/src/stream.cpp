@@ -1,10 +1,12 @@
 // stream.cpp: the exported functions of stream.h, event.h and graph.h that are more than a slot.
+#include <algorithm>
 #include <thread>
 
 #include "address_map.hpp"
 #include "copy.hpp"
 #include "deferral.hpp"
 #include "layers.hpp"
+#include "plugin_record.hpp"
 #include "pool.hpp"
 #include "state.hpp"
 #include "tables.hpp"
@@ -121,6 +123,11 @@ xhal_status xhal_stream_create(xhal_context* context, const xhal_stream_info* in
     auto side = std::make_unique<xhal::StreamSide>();
     side->context = context_side;
     side->device = context_side->device;
+    side->name.assign(local.name.data == nullptr ? "" : local.name.data,
+                      std::min<uint64_t>(local.name.size, xhal::kMaxStreamName));
+    // A plugin older than the field would refuse it as unknown.
+    local.name = {};
+    if (side->device->plugin->speaks(2)) local.name = {side->name.data(), side->name.size()};
     if (const auto s = xhal::make_timeline(0, side.get(), side->device, &side->timeline);
         s != XHAL_OK)
       return s;

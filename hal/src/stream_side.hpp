@@ -28,11 +28,14 @@ struct Held {
 
 struct Capture;
 
+inline constexpr size_t kMaxStreamName = 63;
+
 struct StreamSide {
   xhal_stream* handle = nullptr;
   ContextSide* context = nullptr;
   DeviceRecord* device = nullptr;
   Timeline* timeline = nullptr;
+  std::string name;  // for error records
 
   std::mutex record_mutex;  // value and submission of a record must be in the same order
   uint64_t next_value = 0;

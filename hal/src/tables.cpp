@@ -8,6 +8,7 @@
 #include "object.hpp"
 #include "plugin_record.hpp"
 #include "state.hpp"
+#include "stream_side.hpp"
 
 namespace xhal {
 namespace {
@@ -113,8 +114,10 @@ xhal_status annotate(xhal_status status, const void* object, const char* operati
     if (auto* device = private_of(object)->device; device != nullptr) {
       if (record.plugin.empty()) record.plugin = device->plugin->name;
       if (record.device.empty()) record.device = device->info.id;
-      if (head_of(object)->kind == XHAL_KIND_STREAM && record.stream == 0)
+      if (head_of(object)->kind == XHAL_KIND_STREAM && record.stream == 0) {
         record.stream = private_of(object)->number;
+        record.stream_name = static_cast<const StreamSide*>(private_of(object)->side)->name;
+      }
       if (head_of(object)->kind == XHAL_KIND_CONTEXT && record.context == 0)
         record.context = private_of(object)->number;
     }

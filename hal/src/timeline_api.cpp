@@ -12,6 +12,7 @@
 #include "stream_side.hpp"
 #include "timeline.hpp"
 #include "xhal/event.h"
+#include "xhal/struct_check.hpp"
 
 namespace xhal {
 xhal_status destroy_timeline(Timeline& t);
@@ -22,6 +23,14 @@ constexpr const char* kWait = "xhal_timeline_wait";
 
 xhal_status answer(const Timeline& t, xhal_status status) {
   return status < 0 ? set_error(t.failure()) : status;
+}
+
+// Who may raise or fail a timeline: only the host, and only one that is neither imported nor a
+// stream's.
+xhal_status not_ours(const Timeline& t, const char* operation) {
+  return fail(XHAL_ERR_PERMISSION, operation,
+              "{}: {} signals this timeline, it can only be waited for here", operation,
+              t.imported ? "another process" : "a stream");
 }
 
 xhal_status check_event(const xhal_event* event, const char* operation) {
@@ -77,15 +86,28 @@ xhal_status xhal_timeline_signal(xhal_timeline* timeline, uint64_t value) {
   constexpr const char* op = "xhal_timeline_signal";
   CHECK_TIMELINE(timeline, op)
   auto& t = *Timeline::of(timeline);
-  if (t.imported || t.stream != nullptr) {
-    return xhal::fail(XHAL_ERR_PERMISSION, op,
-                      "{}: {} signals this timeline, it can only be waited for here", op,
-                      t.imported ? "another process" : "a stream");
-  }
+  if (t.imported || t.stream != nullptr) return xhal::not_ours(t, op);
   if (t.failed()) return xhal::set_error(t.failure());
   if (!xhal::is_running()) return xhal::fail_state(op);
   t.advance(value);
   return XHAL_OK;
+}
+
+xhal_status xhal_timeline_fail(xhal_timeline* timeline, const xhal_error* error) {
+  constexpr const char* op = "xhal_timeline_fail";
+  CHECK_TIMELINE(timeline, op)
+  auto& t = *Timeline::of(timeline);
+  if (error == nullptr || error->struct_size < xhal::structs::kFirstSize<xhal_error> ||
+      error->status >= 0) {
+    return xhal::fail(XHAL_ERR_INVALID_ARGUMENT, op,
+                      "{}: needs an error record with its struct_size and a negative status", op);
+  }
+  if (!xhal::is_running()) return xhal::fail_state(op);
+  if (t.imported || t.stream != nullptr) return xhal::not_ours(t, op);
+  return xhal::exported(op, [&] {
+    t.fail(xhal::ErrorRecord::from(*error));
+    return XHAL_OK;
+  });
 }
 
 xhal_status xhal_timeline_query(xhal_timeline* timeline, uint64_t value, uint64_t* current) {

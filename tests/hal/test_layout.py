@@ -17,6 +17,8 @@ EDITS = [
      "", "removed: slot activity_flush"),
     ("a changed constant", "memory.h", "XHAL_MEMORY_SHARED = 3", "XHAL_MEMORY_SHARED = 4", "changed: constant XHAL_MEMORY_SHARED"),
     ("a changed operator", "ops.inc", 'XHAL_OP(axpby, 3, 1, "x:N y:N?"', 'XHAL_OP(axpby, 3, 1, "y:N? x:N"', "changed: operator axpby"),
+    ("padding", "stream.h", "  uint64_t pending;", "  uint64_t pending; uint32_t hole;",
+     "padding at the end of xhal_stream_properties"),
     ("a field put in the middle", "stream.h", "  int32_t priority; /*", "  uint64_t fresh;\n  int32_t priority; /*", "changed: xhal_stream_info.priority"),
 ]
 APPENDS = [
@@ -44,7 +46,8 @@ def main():
             shutil.copytree(ROOT / "hal/include", include)
             result = check([(file, old, new)], include)
         expected = word[0] if word else "record them with"
-        good = result.returncode == 1 and expected in result.stdout and ("not:" in result.stdout) == bool(word)
+        good = (result.returncode == 1 and expected in result.stdout and
+                (not word) == ("record them with" in result.stdout))
         print(("ok    " if good else "FAILED"), name)
         if not good:
             print(result.stdout, result.stderr)

@@ -22,7 +22,7 @@
 #include <stdint.h>
 
 #define XHAL_VERSION_MAJOR 0u
-#define XHAL_VERSION_MINOR 1u
+#define XHAL_VERSION_MINOR 2u
 
 #if defined(__GNUC__)
 #define XHAL_API __attribute__((visibility("default")))

@@ -1,8 +1,9 @@
 /* xhal/host.h: what libxhal does for plugins: the host services table. Frameworks do not need this
  * header.
  *
- * The table is handed over at negotiation and lives for ever. plugin.hpp copies it as far as the
- * library's reaches: a member newer than `minor` is NULL there.
+ * The table is handed over at negotiation and lives for ever. It may be longer or shorter than this
+ * header's: copy it as far as `struct_size` reaches. plugin.hpp does, and puts stubs that answer
+ * XHAL_ERR_UNSUPPORTED where an older library has nothing.
  */
 #ifndef XHAL_HOST_H
 #define XHAL_HOST_H
@@ -86,7 +87,7 @@ typedef struct xhal_host_services {
    * first failure counts. */
   void (*timeline_fail)(xhal_timeline* timeline, const xhal_error* error);
   /* XHAL_OK, XHAL_NOT_READY, or the status of its failure (then *error, if not NULL, receives the
-   * record; its strings live as long as the timeline). */
+   * record as far as 0.1 had it; its strings live as long as the timeline). */
   xhal_status (*timeline_poll)(xhal_timeline* timeline, uint64_t value, xhal_error* error);
   /* As xhal_timeline_notify. */
   xhal_status (*timeline_notify)(xhal_timeline* timeline, uint64_t value, xhal_timeline_fn callback,

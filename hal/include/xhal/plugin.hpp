@@ -49,7 +49,8 @@ constexpr std::string_view view(xhal_string text) {
   return text.size == 0 ? std::string_view{} : std::string_view(text.data, text.size);
 }
 
-// libxhal's services, valid after negotiation.
+// libxhal's services, valid after negotiation. None is NULL: what the library is too old to have
+// answers XHAL_ERR_UNSUPPORTED, or nothing.
 inline xhal_host_services host_table{};
 inline const xhal_host_services& host() { return host_table; }
 
@@ -246,6 +247,31 @@ constexpr uint32_t sanitizer() {
 #endif
 }
 
+namespace detail {
+
+template <class Result, class... Args>
+void stub_if_missing(Result (*&service)(Args...)) {
+  if (service != nullptr) return;
+  service = [](Args...) -> Result {
+    if constexpr (std::is_same_v<Result, xhal_status>) return XHAL_ERR_UNSUPPORTED;
+    if constexpr (!std::is_void_v<Result>) return Result{};
+  };
+}
+
+// Copies the library's table as far as it reaches and fills the rest with stubs.
+inline void take_host(const xhal_host_services& given) {
+  host_table = {};
+  std::memcpy(&host_table, &given, std::min<size_t>(given.struct_size, sizeof host_table));
+  auto& t = host_table;
+  [](auto*&... service) {
+    (stub_if_missing(service), ...);
+  }(t.object_alloc, t.object_free, t.error_set, t.log, t.range_add, t.range_remove, t.pointer_query,
+    t.timeline_cell, t.shared_memory, t.timeline_advance, t.timeline_fail, t.timeline_poll,
+    t.timeline_notify, t.correlation, t.object_number, t.device_lost, t.device_event);
+}
+
+}  // namespace detail
+
 // The whole of xhal_plugin_negotiate.
 template <class V>
 xhal_status negotiate(const xhal_negotiate_request* request, xhal_negotiate_reply* reply,
@@ -258,8 +284,7 @@ xhal_status negotiate(const xhal_negotiate_request* request, xhal_negotiate_repl
   reply->build[length] = 0;
   if (common_version(V::abi_min, V::abi_max, request->abi_min, request->abi_max) == 0)
     return XHAL_ERR_VERSION;
-  const size_t known = std::min<size_t>(request->host->struct_size, sizeof host_table);
-  std::memcpy(&host_table, request->host, known);
+  detail::take_host(*request->host);
   reply->table = detail::plugin_table<V>();
   return XHAL_OK;
 }

@@ -81,6 +81,8 @@ typedef struct xhal_error {
   xhal_status cause;      /* the status that caused this one; XHAL_OK when this is the origin */
   uint32_t operand;       /* 1 + index of the operand or attribute an operator refused; 0 = none */
   xhal_string cause_text; /* text of the cause */
+  /* since 0.2: the name the stream was created with; empty = none */
+  xhal_string stream_name;
 } xhal_error;
 
 /* Copies the record of the last failing xHAL call of this thread into `error`.

@@ -21,7 +21,17 @@ typedef struct xhal_stream_info {
   const xhal_chain* next;
   int32_t priority; /* 0 = normal, lower is more urgent, clamped to what the context allows */
   uint32_t flags;   /* 0 */
+  /* since 0.2: how error records call it ("gradients"); copied, at most 63 bytes count; empty =
+   * only its number */
+  xhal_string name;
 } xhal_stream_info;
+
+/* What a stream is and has before it. Since: 0.2 */
+typedef struct xhal_stream_properties {
+  uint32_t struct_size;
+  int32_t priority; /* what the context made of the wish */
+  uint64_t pending; /* submissions the device has taken and not ended; a hint while others submit */
+} xhal_stream_properties;
 
 /* Makes a stream. `info` NULL = defaults. Errors: OUT_OF_MEMORY, LIMIT.
  * Thread: any.   Blocks: may.   Lifetime: until destroyed or its context is.   Since: 0.1 */
@@ -87,6 +97,12 @@ XHAL_API xhal_status xhal_stream_signal(xhal_stream* stream, xhal_timeline* time
  * Errors: DEVICE_LOST (a device-wide failure needs a reset and a new open).
  * Thread: external sync.   Blocks: until quiet.   Since: 0.1 */
 XHAL_API xhal_status xhal_stream_recover(xhal_stream* stream);
+
+/* Tells a stream's priority and how much is before it, for schedulers and monitors. Also answered
+ * by a failed stream.
+ * Errors: UNSUPPORTED from a plugin older than 0.2 or without it.
+ * Thread: any.   Blocks: no.   Since: 0.2 */
+XHAL_API xhal_status xhal_stream_query(xhal_stream* stream, xhal_stream_properties* properties);
 
 XHAL_EXTERN_C_END
 #endif

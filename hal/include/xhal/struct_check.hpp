@@ -28,6 +28,8 @@ inline constexpr uint32_t kFirstSize<xhal_memory_info> = 40;
 template <>
 inline constexpr uint32_t kFirstSize<xhal_stream_info> = 24;
 template <>
+inline constexpr uint32_t kFirstSize<xhal_stream_properties> = 16;
+template <>
 inline constexpr uint32_t kFirstSize<xhal_pool_info> = 32;
 template <>
 inline constexpr uint32_t kFirstSize<xhal_pool_stats> = 112;
@@ -45,8 +47,7 @@ template <>
 inline constexpr uint32_t kFirstSize<xhal_error> = 120;
 
 template <class T>
-concept Versioned = kFirstSize<std::remove_const_t<T>>
-!= 0;
+concept Versioned = (kFirstSize<std::remove_const_t<T>> != 0);
 
 // The `next` chain of this version knows no structure: only ignorable ones may be there.
 inline xhal_status check_chain(const xhal_chain* chain) {

@@ -35,6 +35,13 @@ XHAL_API xhal_status xhal_timeline_destroy(xhal_timeline* timeline);
  * Thread: any.   Blocks: no.   Since: 0.1 */
 XHAL_API xhal_status xhal_timeline_signal(xhal_timeline* timeline, uint64_t value);
 
+/* Fails a timeline the host signals: values above where it stands are never reached, waiters get
+ * `error`'s status and text, streams that wait for it fail with DEPENDENCY and `error` as the
+ * cause. Only the first failure counts. `error` is copied; of it status (negative) and text are
+ * required. Errors: INVALID_ARGUMENT; PERMISSION on an imported one or a stream's own. Thread: any.
+ * Blocks: no.   Since: 0.2 */
+XHAL_API xhal_status xhal_timeline_fail(xhal_timeline* timeline, const xhal_error* error);
+
 /* Tells whether `value` has been reached: XHAL_OK, XHAL_NOT_READY, or the status that failed the
  * timeline. `*current` (may be NULL) receives the value it stands at.
  * Thread: any.   Blocks: no.   Since: 0.1 */

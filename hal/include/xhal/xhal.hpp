@@ -26,6 +26,7 @@ struct ErrorInfo {
   uint32_t scope = XHAL_SCOPE_CALL;
   uint32_t operand = 0;
   std::string plugin, device, operation, text;
+  std::string stream{};  // its name, where it has one
 };
 
 inline ErrorInfo last_error_info() {
@@ -36,8 +37,8 @@ inline ErrorInfo last_error_info() {
   const auto copy = [](xhal_string s) {
     return std::string(s.data == nullptr ? "" : s.data, s.size);
   };
-  info = {e.status,       e.scope,           e.operand,   copy(e.plugin),
-          copy(e.device), copy(e.operation), copy(e.text)};
+  info = {e.status,       e.scope,           e.operand,    copy(e.plugin),
+          copy(e.device), copy(e.operation), copy(e.text), copy(e.stream_name)};
   return info;
 }
 
@@ -52,7 +53,7 @@ inline xhal_status check(xhal_status status) {
     return status;
   auto info = last_error_info();
   if (info.status != status)
-    info = {status, XHAL_SCOPE_CALL, 0, {}, {}, {}, xhal_status_text(status)};
+    info = {status, XHAL_SCOPE_CALL, 0, {}, {}, {}, xhal_status_text(status), {}};
   throw Error(std::move(info));
 }
 
@@ -64,6 +65,16 @@ template <class Function>
 Function* proc(const char* name) {
   void (*f)(void) = nullptr;
   return xhal_get_proc(name, &f) == XHAL_OK ? reinterpret_cast<Function*>(f) : nullptr;
+}
+
+// Throws UNSUPPORTED where the library or the plugin is older than 0.2.
+inline xhal_stream_properties query(xhal_stream* stream) {
+  static auto* const stream_query = proc<decltype(xhal_stream_query)>("xhal_stream_query");
+  if (stream_query == nullptr) check(XHAL_ERR_UNSUPPORTED);
+  xhal_stream_properties properties{};
+  properties.struct_size = sizeof properties;
+  check(stream_query(stream, &properties));
+  return properties;
 }
 
 template <auto kDestroy>
@@ -129,10 +140,12 @@ class Device {
     check(xhal_device_query(device_, &i));
     return i;
   }
-  Stream stream(int32_t priority = 0) const {
+  // A library older than 0.2 knows no names: there the stream has only its number.
+  Stream stream(int32_t priority = 0, std::string_view name = {}) const {
     xhal_stream_info info{};
     info.struct_size = sizeof info;
     info.priority = priority;
+    if (xhal_version() >= (XHAL_VERSION_MAJOR << 16 | 2)) info.name = str(name);
     xhal_stream* s = nullptr;
     check(xhal_stream_create(context_, &info, &s));
     return Stream(s);

@@ -379,6 +379,14 @@ xhal_status Stream::recover(xhal_timeline* fresh) {
   return XHAL_OK;
 }
 
+xhal_status Stream::query(xhal_stream_properties* properties) {
+  if (properties == nullptr) throw plugin::Error(XHAL_ERR_INVALID_ARGUMENT, "a pointer is NULL");
+  properties->priority = ready_.priority;
+  const uint64_t ended = consumed();  // first, or the difference could be negative
+  properties->pending = produced() - ended;
+  return XHAL_OK;
+}
+
 void Stream::cancel() {
   dropping_.store(true);
   cancel_park();

@@ -65,6 +65,7 @@ class Stream : public plugin::Object {
   xhal_status capture_record(uint64_t* token);
   xhal_status capture_wait(uint64_t token);
   xhal_status recover(xhal_timeline* fresh);
+  xhal_status query(xhal_stream_properties* properties);
   xhal_status destroy();
 
   Context& context() { return context_; }

@@ -53,6 +53,27 @@ const char* wait_for_host(xhal_stream* stream) {
   return answer(xhal_stream_synchronize(stream, 60 * kSecond));
 }
 
+#if XHAL_VERSION_MINOR >= 2
+// A field newer than the library, without asking for the version first.
+const char* name_blindly(const xhal::Device& device) {
+  xhal_stream_info info{};
+  info.struct_size = sizeof info;
+  info.name = xhal::str("named");
+  xhal_stream* stream = nullptr;
+  const xhal_status status = xhal_stream_create(device.context(), &info, &stream);
+  if (status == XHAL_OK) xhal_stream_destroy(stream);
+  return answer(status);
+}
+
+const char* query(xhal_stream* stream) {
+  try {
+    return xhal::query(stream).pending == 0 ? "OK" : "NOT IDLE";
+  } catch (const xhal::Error& error) {
+    return answer(error.info.status);
+  }
+}
+#endif
+
 uint32_t first_device_of(const char* plugin) {
   for (const auto& device : xhal::devices()) {
     if (std::strcmp(device.plugin, plugin) == 0) return device.index;
@@ -78,7 +99,13 @@ void run(const char* plugin) {
   const xhal::Session session;
   const xhal::Device device(first_device_of(plugin));
   show_plugin(plugin);
+#if XHAL_VERSION_MINOR >= 2
+  const auto stream = device.stream(0, "named");
+  std::printf("query: %s\n", query(stream.get()));
+  std::printf("name: %s\n", name_blindly(device));
+#else
   const auto stream = device.stream();
+#endif
   std::printf("compute: %s\n", compute(device, stream.get()));
   std::printf("wait: %s\n", wait_for_host(stream.get()));
   const xhal_status activity = xhal_activity_flush(device.get());
