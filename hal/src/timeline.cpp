@@ -88,9 +88,11 @@ uint64_t deadline_after(uint64_t timeout_ns) noexcept {
   return timeout_ns >= XHAL_FOREVER - now ? XHAL_FOREVER : now + timeout_ns;
 }
 
+// Who signals writes the value and then looks for sleepers; who waits makes itself known and then
+// looks at the value. All four are sequentially consistent, so at least one sees the other: no wake
+// is lost, and no fence is needed beside the exchange of the value.
 static void wake_sleepers(xhal_timeline_cell* cell) noexcept {
-  std::atomic_thread_fence(std::memory_order_seq_cst);
-  if (std::atomic_ref(cell->waiters).load(std::memory_order_relaxed) == 0) return;
+  if (std::atomic_ref(cell->waiters).load(std::memory_order_seq_cst) == 0) return;
   std::atomic_ref(cell->wake).fetch_add(1, std::memory_order_release);
   futex(&cell->wake, FUTEX_WAKE_BITSET, INT_MAX, nullptr);
 }
@@ -108,7 +110,7 @@ static void run_callbacks(Timeline& t) noexcept {
     ready.assign(std::make_move_iterator(split), std::make_move_iterator(part.waiting.end()));
     part.waiting.erase(split, part.waiting.end());
     std::atomic_ref(t.cell->notify)
-        .store(static_cast<uint32_t>(part.waiting.size()), std::memory_order_relaxed);
+        .store(static_cast<uint32_t>(part.waiting.size()), std::memory_order_seq_cst);
   }
   for (auto& w : ready) w.callback(t.reached(w.value) ? XHAL_OK : failed);
 }
@@ -117,15 +119,14 @@ void Timeline::advance(uint64_t value) noexcept {
   if (failed()) return;
   std::atomic_ref word(cell->value);
   uint64_t old = word.load(std::memory_order_relaxed);
-  while (old < value && !word.compare_exchange_weak(old, value, std::memory_order_release)) {
+  while (old < value && !word.compare_exchange_weak(old, value, std::memory_order_seq_cst)) {
   }
   if (old < value) {
     mark_submitted(value);
     wake_sleepers(cell);
   }
   // Also when the device raised the cell itself: then this call is for the callbacks.
-  std::atomic_thread_fence(std::memory_order_seq_cst);
-  if (std::atomic_ref(cell->notify).load(std::memory_order_relaxed) != 0) run_callbacks(*this);
+  if (std::atomic_ref(cell->notify).load(std::memory_order_seq_cst) != 0) run_callbacks(*this);
 }
 
 void Timeline::fail(ErrorRecord record) noexcept {
@@ -134,7 +135,7 @@ void Timeline::fail(ErrorRecord record) noexcept {
     const std::lock_guard lock(part->mutex);
     if (failed()) return;
     part->failure = std::move(record);
-    std::atomic_ref(cell->failed).store(1, std::memory_order_release);
+    std::atomic_ref(cell->failed).store(1, std::memory_order_seq_cst);
     submitting_now.swap(part->submitting);
     part->has_submitting = false;
   }
@@ -190,7 +191,6 @@ xhal_status Timeline::wait(uint64_t value, uint64_t timeout_ns, const char* oper
     waiters.fetch_add(1, std::memory_order_seq_cst);
     for (;;) {
       const uint32_t seen = wake.load(std::memory_order_acquire);
-      std::atomic_thread_fence(std::memory_order_seq_cst);
       if ((status = poll(value)) != XHAL_NOT_READY) break;
       const uint64_t now = now_ns();
       if (now >= deadline) break;
@@ -221,7 +221,7 @@ void Timeline::notify(uint64_t value, std::function<void(xhal_status)> callback)
     const std::lock_guard lock(part->mutex);
     part->waiting.push_back({value, std::move(callback)});
     std::atomic_ref(cell->notify)
-        .store(static_cast<uint32_t>(part->waiting.size()), std::memory_order_relaxed);
+        .store(static_cast<uint32_t>(part->waiting.size()), std::memory_order_seq_cst);
     if (imported && !part->watched) {
       part->watched = true;
       auto& a = all();
@@ -246,7 +246,6 @@ void Timeline::notify(uint64_t value, std::function<void(xhal_status)> callback)
     }
   }
   // The value may have been reached between the caller's look and the registration.
-  std::atomic_thread_fence(std::memory_order_seq_cst);
   if (poll(value) != XHAL_NOT_READY) run_callbacks(*this);
 }
 

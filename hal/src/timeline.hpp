@@ -34,9 +34,9 @@ struct Timeline {
   xhal_timeline* handle() { return reinterpret_cast<xhal_timeline*>(this); }
 
   bool reached(uint64_t value) const {
-    return std::atomic_ref(cell->value).load(std::memory_order_acquire) >= value;
+    return std::atomic_ref(cell->value).load(std::memory_order_seq_cst) >= value;
   }
-  bool failed() const { return std::atomic_ref(cell->failed).load(std::memory_order_acquire) != 0; }
+  bool failed() const { return std::atomic_ref(cell->failed).load(std::memory_order_seq_cst) != 0; }
 
   void advance(uint64_t value) noexcept;
   void fail(ErrorRecord record) noexcept;  // only the first failure counts

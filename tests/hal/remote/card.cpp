@@ -22,8 +22,7 @@ using namespace remote;
 
 static void raise_cell(xhal_timeline_cell* cell, uint64_t value) {
   std::atomic_ref word(cell->value);
-  if (word.load() < value) word.store(value, std::memory_order_release);
-  std::atomic_thread_fence(std::memory_order_seq_cst);
+  if (word.load() < value) word.store(value);
   if (std::atomic_ref(cell->waiters).load() == 0) return;
   std::atomic_ref(cell->wake).fetch_add(1);
   syscall(SYS_futex, &cell->wake, FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);
