@@ -247,7 +247,9 @@ void Comm::dump(int fd) const {
 void Comm::dump_into_recorder_dir() const {
   const char* dir = std::getenv("XCOLL_RECORDER_DIR");
   if (!dir || !*dir) return;
-  const auto path = fmt::format("{}/{}.{}.{}.json", dir, config_.name, ::getpid(), rank_);
+  std::string name = config_.name;
+  std::ranges::replace(name, '/', '_');
+  const auto path = fmt::format("{}/{}.{}.{}.json", dir, name, ::getpid(), rank_);
   const Fd file(::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600));
   // The verdict is what matters to the caller; a directory that cannot be written must not hide it.
   if (!file) return;

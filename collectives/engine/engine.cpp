@@ -1,5 +1,8 @@
 #include "engine/engine.hpp"
 
+#include <pthread.h>
+#include <signal.h>
+
 #include <algorithm>
 
 #include "base/failure.hpp"
@@ -130,7 +133,14 @@ void Engine::start(const std::shared_ptr<Batch>& batch) {
 }
 
 void Engine::need_progress_thread() {
-  if (!thread_.joinable()) thread_ = std::thread([this] { progress(); });
+  if (thread_.joinable()) return;
+  // The program's signals are for the program's threads.
+  sigset_t all, before;
+  ::sigfillset(&all);
+  ::pthread_sigmask(SIG_SETMASK, &all, &before);
+  thread_ = std::thread([this] { progress(); });
+  ::pthread_setname_np(thread_.native_handle(), "xcoll");
+  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
 bool Engine::run_briefly(const std::shared_ptr<Batch>& batch, uint64_t patience_ns) {
@@ -144,7 +154,8 @@ bool Engine::run_briefly(const std::shared_ptr<Batch>& batch, uint64_t patience_
   enqueue(batch);
   driven_ = true;
   lock.unlock();
-  drive_briefly(*batch, patience_ns);
+  // Where ranks share processors, standing still would keep the awaited one from running.
+  drive_briefly(*batch, caller_patience_.crowded() ? 0 : patience_ns);
   const bool done = batch->done();
   release();
   return done;

@@ -15,6 +15,7 @@ class Patience {
   // `runners`: threads that want to run on this host on behalf of the communicator.
   explicit Patience(uint32_t runners);
 
+  bool crowded() const { return crowded_; }
   // How often one step may look at its counter before the engine looks around.
   uint32_t polls() const { return crowded_ ? 0 : 64; }
 

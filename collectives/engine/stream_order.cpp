@@ -78,8 +78,17 @@ class Timelines {
     const std::lock_guard lock(mutex_);
     idle_.push_back(awaited);
   }
-  // Whoever waits for it fails.
-  static void fail(const Awaited& awaited) { (void)xhal_timeline_destroy(awaited.timeline); }
+  // Whoever waits for it fails, and hears why. Numbers that xHAL has too mean the same there.
+  static void fail(const Awaited& awaited, xcoll_status status, const std::string& text) {
+    xhal_error error{};
+    error.struct_size = sizeof(error);
+    error.status = status > XCOLL_ERR_MISMATCH ? status : XHAL_ERR_DEVICE;
+    error.vendor_code = status;
+    error.operation = {"xcoll", 5};
+    error.text = {text.data(), text.size()};
+    (void)xhal_timeline_fail(awaited.timeline, &error);
+    (void)xhal_timeline_destroy(awaited.timeline);
+  }
 
  private:
   std::mutex mutex_;
@@ -267,6 +276,7 @@ std::shared_ptr<Batch> StreamOrder::submit(std::vector<Operation> operations, xh
     stage.copy_results();
   } catch (const Failure& failure) {
     batch->status = failure.status();
+    batch->text = failure.text();
     batch->complete();  // so that the stream does not wait for what was never started
     throw;
   }
@@ -279,13 +289,13 @@ std::shared_ptr<Batch> StreamOrder::submit(std::vector<Operation> operations, xh
 void StreamOrder::hold(Batch& batch, xhal_stream* stream) {
   const Timelines::Awaited awaited = timelines_->take();
   const xhal_status status = xhal_stream_wait(stream, awaited.timeline, awaited.value);
-  if (status != XHAL_OK) Timelines::fail(awaited);
+  if (status != XHAL_OK) Timelines::fail(awaited, XCOLL_ERR_DEVICE, xhal_text());
   check(status, "making the stream wait");
   batch.when_complete([timelines = timelines_, awaited, &batch] {
     if (batch.status == XCOLL_OK) {
       timelines->reach(awaited);
     } else {
-      Timelines::fail(awaited);
+      Timelines::fail(awaited, batch.status, batch.text);
     }
   });
 }

@@ -355,6 +355,15 @@ TEST_P(StreamTest, AFailedStreamIsAVerdictOnEveryRank) {
     EXPECT_THAT(xcoll_last_error(), HasSubstr("the stream of rank 1"));
     EXPECT_EQ(comm.failure().culprit, 1);
     EXPECT_LT(xhal_stream_synchronize(stream.get(), kSoon), 0);
+    if (rank.is(0)) {  // its own stream is whole: it fails because of the collective, and says so
+      xhal_error error{};
+      error.struct_size = sizeof(error);
+      ASSERT_XHAL(xhal_last_error(&error));
+      EXPECT_EQ(error.status, XHAL_ERR_DEPENDENCY);
+      EXPECT_EQ(error.cause, XHAL_ERR_DEVICE);
+      EXPECT_THAT(std::string(error.cause_text.data, error.cause_text.size),
+                  HasSubstr("the stream of rank 1"));
+    }
     xcoll_request_free(request);
   });
 }
