@@ -110,7 +110,7 @@ function(xhal_add_test name)
       LABELS "${arg_LABELS}" RUN_SERIAL ${arg_RUN_SERIAL} RESOURCE_LOCK "${arg_RESOURCE_LOCK}")
     return()
   endif()
-  gtest_discover_tests(${name} TEST_PREFIX ${name}. TEST_LIST ${name}_CASES DISCOVERY_MODE PRE_TEST
+  gtest_discover_tests(${name} TEST_PREFIX ${name}. TEST_LIST ${name}_CASES DISCOVERY_MODE PRE_TEST NO_PRETTY_VALUES
     DISCOVERY_TIMEOUT 60 EXTRA_ARGS ${arg_ARGS})
   # gtest_discover_tests loses the semicolons of lists in PROPERTIES; ctest reads this file right after its own.
   set(script ${CMAKE_CURRENT_BINARY_DIR}/${name}_properties.cmake)
