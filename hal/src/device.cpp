@@ -11,6 +11,7 @@
 #include "host_memory.hpp"
 #include "host_services.hpp"
 #include "layers.hpp"
+#include "nulls.hpp"
 #include "object.hpp"
 #include "pool.hpp"
 #include "registry.hpp"
@@ -206,20 +207,18 @@ xhal_status xhal_device_open(const xhal_device_open_info* info, xhal_device** de
   constexpr const char* op = "xhal_device_open";
   return xhal::exported(op, [&]() -> xhal_status {
     xhal_device_open_info local{};
-    if (info == nullptr || device == nullptr) {
-      return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: the info or the device pointer is NULL", op);
-    }
+    if (const auto s = xhal::required(op, {{"info", info}, {"device", device}}); s != XHAL_OK)
+      return s;
     if (const auto s = xhal::structs::read(info, local); s != XHAL_OK) {
       return fail(s, op, "{}: bad info structure of {} bytes: {}", op, info->struct_size,
                   xhal_status_text(s));
     }
     const bool observe = (local.flags & XHAL_OPEN_OBSERVE) != 0;
-    if ((local.flags & ~(XHAL_OPEN_OBSERVE | XHAL_OPEN_CONTROL)) != 0 ||
-        (!observe && context == nullptr)) {
-      return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: {}", op,
-                  context == nullptr
-                      ? "the context pointer is NULL (only XHAL_OPEN_OBSERVE goes without)"
-                      : "unknown flags");
+    if ((local.flags & ~(XHAL_OPEN_OBSERVE | XHAL_OPEN_CONTROL)) != 0)
+      return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: unknown flags {:#x}", op, local.flags);
+    if (!observe && context == nullptr) {
+      return fail(XHAL_ERR_INVALID_ARGUMENT, op,
+                  "{}: context is NULL (only XHAL_OPEN_OBSERVE goes without)", op);
     }
     if (!xhal::is_running()) return xhal::fail_state(op);
     auto& r = xhal::registry();
@@ -273,8 +272,7 @@ xhal_status xhal_device_close(xhal_device* device) {
 xhal_status xhal_device_query(xhal_device* device, xhal_device_info* info) {
   constexpr const char* op = "xhal_device_query";
   if (!is_live(device, XHAL_KIND_DEVICE)) return xhal::bad_handle(device, XHAL_KIND_DEVICE, op);
-  if (info == nullptr)
-    return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: the info pointer is NULL", op);
+  if (const auto s = xhal::required(op, {{"info", info}}); s != XHAL_OK) return s;
   const auto& record = *xhal::private_of(device)->device;
   *info = record.info;
   if (record.lost) info->flags |= XHAL_DEVICE_GONE;
@@ -284,8 +282,7 @@ xhal_status xhal_device_query(xhal_device* device, xhal_device_info* info) {
 xhal_status xhal_device_control_table(xhal_device* device, const xhal_control_table** table) {
   constexpr const char* op = "xhal_device_control_table";
   if (!is_live(device, XHAL_KIND_DEVICE)) return xhal::bad_handle(device, XHAL_KIND_DEVICE, op);
-  if (table == nullptr)
-    return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: the result pointer is NULL", op);
+  if (const auto s = xhal::required(op, {{"table", table}}); s != XHAL_OK) return s;
   if ((xhal::private_of(device)->device->open_flags & XHAL_OPEN_CONTROL) == 0) {
     return fail(XHAL_ERR_PERMISSION, op, "{}: {} was opened without XHAL_OPEN_CONTROL", op,
                 xhal::private_of(device)->device->id());
@@ -297,8 +294,7 @@ xhal_status xhal_device_control_table(xhal_device* device, const xhal_control_ta
 xhal_status xhal_device_events_fd(xhal_device* device, int32_t* fd) {
   constexpr const char* op = "xhal_device_events_fd";
   if (!is_live(device, XHAL_KIND_DEVICE)) return xhal::bad_handle(device, XHAL_KIND_DEVICE, op);
-  if (fd == nullptr)
-    return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: the result pointer is NULL", op);
+  if (const auto s = xhal::required(op, {{"fd", fd}}); s != XHAL_OK) return s;
   if (!xhal::is_running()) return xhal::fail_state(op);
   return xhal::exported(op, [&]() -> xhal_status {
     int ends[2];
@@ -319,8 +315,7 @@ xhal_status xhal_context_create(xhal_device* device, const xhal_context_info* in
   if (!is_live(device, XHAL_KIND_DEVICE)) return xhal::bad_handle(device, XHAL_KIND_DEVICE, op);
   return xhal::exported(op, [&]() -> xhal_status {
     xhal_context_info local{};
-    if (context == nullptr)
-      return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: the result pointer is NULL", op);
+    if (const auto s = xhal::required(op, {{"context", context}}); s != XHAL_OK) return s;
     if (const auto s = xhal::structs::read(info, local); s != XHAL_OK) {
       return fail(s, op, "{}: bad info structure of {} bytes: {}", op, info->struct_size,
                   xhal_status_text(s));

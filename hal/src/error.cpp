@@ -90,7 +90,7 @@ extern "C" {
 
 xhal_status xhal_last_error(xhal_error* error) {
   if (error == nullptr) return XHAL_ERR_INVALID_ARGUMENT;
-  if (error->struct_size < xhal::structs::kFirstSize<xhal_error>) return XHAL_ERR_STRUCT_SIZE;
+  if (!xhal::structs::is_size<xhal_error>(error->struct_size)) return XHAL_ERR_STRUCT_SIZE;
   const auto& record = xhal::last_error();
   if (record.status == XHAL_OK) return XHAL_ERR_NOT_FOUND;
   xhal::structs::write(record.view(), error);

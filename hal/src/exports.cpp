@@ -1,6 +1,7 @@
-// exports.cpp: every exported function that is nothing but a slot: check the handles, adapt
-// structures, call.
+// exports.cpp: every exported function that is nothing but a slot: check the handles and
+// pointers, adapt structures, call.
 #include "error.hpp"
+#include "nulls.hpp"
 #include "object.hpp"
 #include "tables.hpp"
 #include "xhal/struct_check.hpp"
@@ -22,25 +23,6 @@ namespace {
   return xhal::annotate(status, object, operation);
 }
 
-[[gnu::noinline, gnu::cold]] xhal_status input_missing(const char* operation) {
-  return xhal::fail(XHAL_ERR_INVALID_ARGUMENT, operation, "{}: the info structure is NULL",
-                    operation);
-}
-
-// No slot has an input structure with defaults: those that have are hosted.
-template <class A>
-constexpr bool is_missing(const A& argument) {
-  if constexpr (std::is_pointer_v<A>) {
-    using T = std::remove_pointer_t<A>;
-    if constexpr (std::is_const_v<T> && xhal::structs::Versioned<T>) return argument == nullptr;
-  }
-  return false;
-}
-template <class... Args>
-constexpr bool any_missing(const Args&... arguments) {
-  return (is_missing(arguments) || ...);
-}
-
 }  // namespace
 
 #define XHAL_UNPACK(...) __VA_ARGS__
@@ -59,15 +41,17 @@ constexpr bool any_missing(const Args&... arguments) {
   XHAL_SECOND_OF(XHAL_KIND_GRAPH, first, second, operation)
 
 #define XHAL_SLOT_HOSTED(object, method, name, since, params, args)
-#define XHAL_SLOT(object, method, name, since, params, args, SECOND, second)                  \
-  extern "C" xhal_status xhal_##name params {                                                 \
-    constexpr uint32_t kind = xhal::kKindOf<std::remove_pointer_t<decltype(object)>>;         \
-    if (__builtin_expect(!xhal::is_live(object, kind), 0))                                    \
-      return bad_first(object, kind, "xhal_" #name);                                          \
-    if (any_missing(XHAL_UNPACK args)) return input_missing("xhal_" #name);                   \
-    XHAL_SECOND_##SECOND(object, second, "xhal_" #name) const auto slot =                     \
-        __atomic_load_n(&xhal::head_of(object)->dispatch->name, __ATOMIC_RELAXED);            \
-    const xhal_status status = xhal::structs::call(slot, XHAL_UNPACK args);                   \
-    return __builtin_expect(status >= 0, 1) ? status : failed(status, object, "xhal_" #name); \
+#define XHAL_SLOT(object, method, name, since, params, args, SECOND, second)                     \
+  extern "C" xhal_status xhal_##name params {                                                    \
+    constexpr uint32_t kind = xhal::kKindOf<std::remove_pointer_t<decltype(object)>>;            \
+    if (__builtin_expect(!xhal::is_live(object, kind), 0))                                       \
+      return bad_first(object, kind, "xhal_" #name);                                             \
+    constexpr auto nulls = xhal::nulls::rules(&xhal_##name, "xhal_" #name, #args);               \
+    const auto missing = xhal::missing_argument<nulls>(#args, XHAL_UNPACK args);                 \
+    if (__builtin_expect(!missing.empty(), 0)) return xhal::refuse_null("xhal_" #name, missing); \
+    XHAL_SECOND_##SECOND(object, second, "xhal_" #name) const auto slot =                        \
+        __atomic_load_n(&xhal::head_of(object)->dispatch->name, __ATOMIC_RELAXED);               \
+    const xhal_status status = xhal::structs::call(slot, XHAL_UNPACK args);                      \
+    return __builtin_expect(status >= 0, 1) ? status : failed(status, object, "xhal_" #name);    \
   }
 #include "xhal/slots.inc"

@@ -9,6 +9,7 @@
 #include "address_map.hpp"
 #include "device.hpp"
 #include "host_memory.hpp"
+#include "nulls.hpp"
 #include "object.hpp"
 #include "state.hpp"
 #include "tables.hpp"
@@ -94,9 +95,8 @@ xhal_status xhal_memory_alloc(xhal_context* context, const xhal_memory_info* inf
   if (!is_live(context, XHAL_KIND_CONTEXT)) return xhal::bad_handle(context, XHAL_KIND_CONTEXT, op);
   return xhal::exported(op, [&]() -> xhal_status {
     xhal_memory_info local{};
-    if (info == nullptr || address == nullptr) {
-      return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: the info or the result pointer is NULL", op);
-    }
+    if (const auto s = xhal::required(op, {{"info", info}, {"address", address}}); s != XHAL_OK)
+      return s;
     if (const auto s = xhal::structs::read(info, local); s != XHAL_OK) {
       return fail(s, op, "{}: bad info structure of {} bytes: {}", op, info->struct_size,
                   xhal_status_text(s));
@@ -172,10 +172,8 @@ xhal_status xhal_memory_free(xhal_context* context, uint64_t address) {
 xhal_status xhal_host_alloc(uint64_t size_bytes, void** address) {
   constexpr const char* op = "xhal_host_alloc";
   return xhal::exported(op, [&]() -> xhal_status {
-    if (address == nullptr || size_bytes == 0) {
-      return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: {}", op,
-                  size_bytes == 0 ? "size 0" : "the result pointer is NULL");
-    }
+    if (const auto s = xhal::required(op, {{"address", address}}); s != XHAL_OK) return s;
+    if (size_bytes == 0) return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: size 0", op);
     if (!xhal::is_running()) return xhal::fail_state(op);
     if (size_bytes >= xhal::kAbsurdBytes) {
       return fail(XHAL_ERR_OUT_OF_MEMORY, op, "{}: {} bytes are more than a machine has", op,
@@ -235,8 +233,7 @@ xhal_status xhal_host_free(void* address) {
 
 xhal_status xhal_pointer_query(uint64_t address, xhal_pointer_info* info) {
   constexpr const char* op = "xhal_pointer_query";
-  if (info == nullptr)
-    return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: the info pointer is NULL", op);
+  if (const auto s = xhal::required(op, {{"info", info}}); s != XHAL_OK) return s;
   *info = {};
   if (const auto range = xhal::address_map().find(address)) {
     info->kind = range->kind;

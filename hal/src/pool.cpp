@@ -12,6 +12,7 @@
 #include "address_map.hpp"
 #include "copy.hpp"
 #include "device.hpp"
+#include "nulls.hpp"
 #include "object.hpp"
 #include "state.hpp"
 #include "stream_side.hpp"
@@ -498,8 +499,7 @@ extern "C" {
 xhal_status xhal_pool_create(xhal_context* context, const xhal_pool_info* info, xhal_pool** pool) {
   constexpr const char* op = "xhal_pool_create";
   if (!is_live(context, XHAL_KIND_CONTEXT)) return xhal::bad_handle(context, XHAL_KIND_CONTEXT, op);
-  if (pool == nullptr)
-    return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: the result pointer is NULL", op);
+  if (const auto s = xhal::required(op, {{"pool", pool}}); s != XHAL_OK) return s;
   if (!xhal::is_running()) return xhal::fail_state(op);
   return xhal::exported(op, [&]() -> xhal_status {
     xhal_pool_info local{};
@@ -559,8 +559,8 @@ xhal_status xhal_pool_alloc(xhal_pool* pool, xhal_stream* stream, uint64_t size_
   CHECK_POOL(pool, op)
   if (stream != nullptr && !is_live(stream, XHAL_KIND_STREAM))
     return xhal::bad_handle(stream, XHAL_KIND_STREAM, op);
-  if (address == nullptr)
-    return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: the result pointer is NULL", op);
+  if (const auto s = xhal::required(op, {{"address", address}}); s != XHAL_OK) return s;
+  if (xhal::is_missing(tag)) return xhal::refuse_null(op, "tag");
   auto& p = *Pool::of(pool)->part;
   if (stream != nullptr && p.info.kind == XHAL_MEMORY_DEVICE &&
       xhal::side_of(stream)->device != p.context->device) {
@@ -582,11 +582,8 @@ xhal_status xhal_pool_free(xhal_pool* pool, uint64_t address, const xhal_event* 
                            uint32_t event_count) {
   constexpr const char* op = "xhal_pool_free";
   CHECK_POOL(pool, op)
+  if (xhal::is_missing(events, event_count)) return xhal::refuse_null(op, "events");
   if (address == 0) return XHAL_OK;
-  if (events == nullptr && event_count > 0) {
-    return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: {} events, but the array is NULL", op,
-                event_count);
-  }
   return xhal::exported(op, [&] {
     auto& p = *Pool::of(pool)->part;
     const std::lock_guard lock(p.mutex);
@@ -608,11 +605,10 @@ xhal_status xhal_pool_trim(xhal_pool* pool, uint64_t keep_bytes) {
 xhal_status xhal_pool_query(xhal_pool* pool, xhal_pool_stats* stats) {
   constexpr const char* op = "xhal_pool_query";
   CHECK_POOL(pool, op)
-  if (stats == nullptr)
-    return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: the result pointer is NULL", op);
-  if (stats->struct_size < xhal::structs::kFirstSize<xhal_pool_stats>) {
-    return fail(XHAL_ERR_STRUCT_SIZE, op, "{}: struct_size {} is smaller than {}", op,
-                stats->struct_size, xhal::structs::kFirstSize<xhal_pool_stats>);
+  if (const auto s = xhal::required(op, {{"stats", stats}}); s != XHAL_OK) return s;
+  if (!xhal::structs::is_size<xhal_pool_stats>(stats->struct_size)) {
+    return fail(XHAL_ERR_STRUCT_SIZE, op, "{}: no xhal_pool_stats has {} bytes", op,
+                stats->struct_size);
   }
   return xhal::exported(op, [&] {
     auto& p = *Pool::of(pool)->part;

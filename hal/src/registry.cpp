@@ -12,6 +12,7 @@
 #include "environment.hpp"
 #include "loader.hpp"
 #include "log.hpp"
+#include "nulls.hpp"
 #include "object.hpp"
 #include "shared_cells.hpp"
 #include "state.hpp"
@@ -71,6 +72,8 @@ xhal_status xhal_init(const xhal_init_info* info) {
       return fail(s, op, "{}: the info structure has size {}: {}", op, info->struct_size,
                   xhal_status_text(s));
     }
+    if (const char* field = xhal::null_field(local); field != nullptr)
+      return xhal::refuse_null(op, field);
     if (info != nullptr && local.version_major != XHAL_VERSION_MAJOR) {
       return fail(XHAL_ERR_VERSION, op,
                   "{}: the program was built for xHAL {}.{}, this library is {}.{} (build {})", op,
@@ -129,9 +132,8 @@ xhal_status xhal_shutdown(void) {
 xhal_status xhal_plugin_report(xhal_plugin_info* plugins, uint32_t capacity, uint32_t* count) {
   constexpr const char* op = "xhal_plugin_report";
   return xhal::exported(op, [&]() -> xhal_status {
-    if (count == nullptr || (plugins == nullptr && capacity > 0)) {
-      return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: a result pointer is NULL", op);
-    }
+    if (const auto s = xhal::required(op, {{"count", count}}); s != XHAL_OK) return s;
+    if (xhal::is_missing(plugins, capacity)) return xhal::refuse_null(op, "plugins");
     if (!xhal::is_running()) return xhal::fail_state(op);
     auto& r = registry();
     const std::lock_guard lock(r.mutex);
@@ -164,12 +166,10 @@ xhal_status xhal_enumerate(uint32_t flags, xhal_device_info* devices, uint32_t c
                            uint32_t* count) {
   constexpr const char* op = "xhal_enumerate";
   return xhal::exported(op, [&]() -> xhal_status {
-    if (count == nullptr || (devices == nullptr && capacity > 0) ||
-        (flags & ~XHAL_ENUMERATE_ALL) != 0) {
-      return fail(
-          XHAL_ERR_INVALID_ARGUMENT, op, "{}: {}", op,
-          count == nullptr || devices == nullptr ? "a result pointer is NULL" : "unknown flags");
-    }
+    if (const auto s = xhal::required(op, {{"count", count}}); s != XHAL_OK) return s;
+    if (xhal::is_missing(devices, capacity)) return xhal::refuse_null(op, "devices");
+    if ((flags & ~XHAL_ENUMERATE_ALL) != 0)
+      return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: unknown flags {:#x}", op, flags);
     if (!xhal::is_running()) return xhal::fail_state(op);
     auto& r = registry();
     const std::lock_guard lock(r.mutex);
@@ -199,9 +199,10 @@ xhal_status xhal_enumerate(uint32_t flags, xhal_device_info* devices, uint32_t c
 
 xhal_status xhal_get_proc(const char* name, void (**function)(void)) {
   constexpr const char* op = "xhal_get_proc";
-  if (name == nullptr || function == nullptr) {
-    return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: the name or the result pointer is NULL", op);
-  }
+  if (const auto s = xhal::required(
+          op, {{"name", name}, {"function", reinterpret_cast<const void*>(function)}});
+      s != XHAL_OK)
+    return s;
   struct Entry {
     const char* name;
     void (*function)(void);

@@ -6,6 +6,7 @@
 #include "copy.hpp"
 #include "deferral.hpp"
 #include "layers.hpp"
+#include "nulls.hpp"
 #include "plugin_record.hpp"
 #include "pool.hpp"
 #include "state.hpp"
@@ -111,8 +112,7 @@ xhal_status xhal_stream_create(xhal_context* context, const xhal_stream_info* in
                                xhal_stream** stream) {
   constexpr const char* op = "xhal_stream_create";
   if (!is_live(context, XHAL_KIND_CONTEXT)) return xhal::bad_handle(context, XHAL_KIND_CONTEXT, op);
-  if (stream == nullptr)
-    return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: the result pointer is NULL", op);
+  if (const auto s = xhal::required(op, {{"stream", stream}}); s != XHAL_OK) return s;
   return xhal::exported(op, [&]() -> xhal_status {
     xhal_stream_info local{};
     if (const auto s = xhal::structs::read(info, local); s != XHAL_OK) {
@@ -178,8 +178,7 @@ xhal_status xhal_stream_destroy(xhal_stream* stream) {
 xhal_status xhal_stream_timeline(xhal_stream* stream, xhal_timeline** timeline) {
   constexpr const char* op = "xhal_stream_timeline";
   CHECK_STREAM(stream, op)
-  if (timeline == nullptr)
-    return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: the result pointer is NULL", op);
+  if (const auto s = xhal::required(op, {{"timeline", timeline}}); s != XHAL_OK) return s;
   *timeline = xhal::side_of(stream)->timeline->handle();
   return XHAL_OK;
 }
@@ -291,10 +290,9 @@ xhal_status xhal_event_record(xhal_stream* stream, uint32_t flags, xhal_event* e
   constexpr const char* op = "xhal_event_record";
   CHECK_STREAM(stream, op)
   auto& side = *xhal::side_of(stream);
-  if (event == nullptr || (flags & ~XHAL_EVENT_TIMED) != 0) {
-    return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: {}", op,
-                event == nullptr ? "the event is NULL" : "unknown flags");
-  }
+  if (const auto s = xhal::required(op, {{"event", event}}); s != XHAL_OK) return s;
+  if ((flags & ~XHAL_EVENT_TIMED) != 0)
+    return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: unknown flags {:#x}", op, flags);
   if ((flags & XHAL_EVENT_TIMED) != 0 && !side.device->has(XHAL_CAP_TIMESTAMP)) {
     return fail(XHAL_ERR_UNSUPPORTED, op, "{}: {} has no timestamps", op, side.device->id());
   }
@@ -311,7 +309,7 @@ xhal_status xhal_event_record(xhal_stream* stream, uint32_t flags, xhal_event* e
 xhal_status xhal_stream_wait_event(xhal_stream* stream, const xhal_event* event) {
   constexpr const char* op = "xhal_stream_wait_event";
   CHECK_STREAM(stream, op)
-  if (event == nullptr) return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: the event is NULL", op);
+  if (const auto s = xhal::required(op, {{"event", event}}); s != XHAL_OK) return s;
   auto& side = *xhal::side_of(stream);
   if ((event->flags & XHAL_EVENT_CAPTURED) == 0) {
     if (side.capture.load(std::memory_order_relaxed) != nullptr) {
@@ -366,8 +364,7 @@ xhal_status xhal_stream_begin_capture(xhal_stream* stream, xhal_pool* pool) {
 xhal_status xhal_stream_end_capture(xhal_stream* stream, xhal_graph** graph) {
   constexpr const char* op = "xhal_stream_end_capture";
   CHECK_STREAM(stream, op)
-  if (graph == nullptr)
-    return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: the result pointer is NULL", op);
+  if (const auto s = xhal::required(op, {{"graph", graph}}); s != XHAL_OK) return s;
   return xhal::exported(op, [&]() -> xhal_status {
     auto& side = *xhal::side_of(stream);
     auto* capture = side.capture.load();
@@ -389,8 +386,7 @@ xhal_status xhal_stream_end_capture(xhal_stream* stream, xhal_graph** graph) {
 xhal_status xhal_stream_capturing(xhal_stream* stream, uint32_t* capturing) {
   constexpr const char* op = "xhal_stream_capturing";
   CHECK_STREAM(stream, op)
-  if (capturing == nullptr)
-    return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: the result pointer is NULL", op);
+  if (const auto s = xhal::required(op, {{"capturing", capturing}}); s != XHAL_OK) return s;
   *capturing = xhal::side_of(stream)->capture.load(std::memory_order_relaxed) != nullptr ? 1 : 0;
   return XHAL_OK;
 }

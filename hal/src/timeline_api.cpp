@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "device_record.hpp"
+#include "nulls.hpp"
 #include "shared_cells.hpp"
 #include "state.hpp"
 #include "stream_side.hpp"
@@ -34,8 +35,7 @@ xhal_status not_ours(const Timeline& t, const char* operation) {
 }
 
 xhal_status check_event(const xhal_event* event, const char* operation) {
-  if (event == nullptr)
-    return fail(XHAL_ERR_INVALID_ARGUMENT, operation, "{}: the event is NULL", operation);
+  if (event == nullptr) return refuse_null(operation, "event");
   if ((event->flags & XHAL_EVENT_CAPTURED) != 0) {
     return fail(
         XHAL_ERR_CAPTURE, operation,
@@ -60,8 +60,7 @@ extern "C" {
 
 xhal_status xhal_timeline_create(uint64_t initial, xhal_timeline** timeline) {
   constexpr const char* op = "xhal_timeline_create";
-  if (timeline == nullptr)
-    return xhal::fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: the result pointer is NULL", op);
+  if (const auto s = xhal::required(op, {{"timeline", timeline}}); s != XHAL_OK) return s;
   if (!xhal::is_running()) return xhal::fail_state(op);
   return xhal::exported(op, [&] {
     Timeline* t = nullptr;
@@ -130,10 +129,9 @@ xhal_status xhal_timeline_wait_many(xhal_timeline* const* timelines, const uint6
                                     uint32_t* which) {
   constexpr const char* op = "xhal_timeline_wait_many";
   if (count == 0) return XHAL_OK;
-  if (timelines == nullptr || values == nullptr) {
-    return xhal::fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: {} timelines, but an array is NULL", op,
-                      count);
-  }
+  if (const auto s = xhal::required(op, {{"timelines", timelines}, {"values", values}});
+      s != XHAL_OK)
+    return s;
   for (uint32_t i = 0; i < count; ++i) {
     CHECK_TIMELINE(timelines[i], op)
   }
@@ -179,8 +177,7 @@ xhal_status xhal_timeline_notify(xhal_timeline* timeline, uint64_t value, xhal_t
                                  void* user) {
   constexpr const char* op = "xhal_timeline_notify";
   CHECK_TIMELINE(timeline, op)
-  if (callback == nullptr)
-    return xhal::fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: the callback is NULL", op);
+  if (callback == nullptr) return xhal::refuse_null(op, "callback");
   return xhal::exported(op, [&] {
     Timeline::of(timeline)->notify(
         value, [callback, user](xhal_status status) { callback(user, status); });
@@ -191,8 +188,7 @@ xhal_status xhal_timeline_notify(xhal_timeline* timeline, uint64_t value, xhal_t
 xhal_status xhal_timeline_eventfd(xhal_timeline* timeline, uint64_t value, int32_t* fd) {
   constexpr const char* op = "xhal_timeline_eventfd";
   CHECK_TIMELINE(timeline, op)
-  if (fd == nullptr)
-    return xhal::fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: the result pointer is NULL", op);
+  if (const auto s = xhal::required(op, {{"fd", fd}}); s != XHAL_OK) return s;
   return xhal::exported(op, [&]() -> xhal_status {
     const int theirs = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     const int ours =
@@ -216,9 +212,7 @@ xhal_status xhal_timeline_export(xhal_timeline* timeline, int32_t* fd, uint64_t*
   constexpr const char* op = "xhal_timeline_export";
   CHECK_TIMELINE(timeline, op)
   auto& t = *Timeline::of(timeline);
-  if (fd == nullptr || offset == nullptr) {
-    return xhal::fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: a result pointer is NULL", op);
-  }
+  if (const auto s = xhal::required(op, {{"fd", fd}, {"offset", offset}}); s != XHAL_OK) return s;
   if (t.imported)
     return xhal::fail(XHAL_ERR_UNSUPPORTED, op, "{}: an imported timeline is exported by its owner",
                       op);
@@ -235,8 +229,7 @@ xhal_status xhal_timeline_export(xhal_timeline* timeline, int32_t* fd, uint64_t*
 
 xhal_status xhal_timeline_import(int32_t fd, uint64_t offset, xhal_timeline** timeline) {
   constexpr const char* op = "xhal_timeline_import";
-  if (timeline == nullptr)
-    return xhal::fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: the result pointer is NULL", op);
+  if (const auto s = xhal::required(op, {{"timeline", timeline}}); s != XHAL_OK) return s;
   if (!xhal::is_running()) return xhal::fail_state(op);
   return xhal::exported(op, [&]() -> xhal_status {
     auto* cell = static_cast<xhal_timeline_cell*>(xhal::map_foreign_cell(fd, offset));
@@ -290,6 +283,10 @@ xhal_status xhal_event_wait(const xhal_event* event, uint64_t timeout_ns) {
 xhal_status xhal_event_elapsed(const xhal_event* start, const xhal_event* end,
                                int64_t* elapsed_ns) {
   constexpr const char* op = "xhal_event_elapsed";
+  if (const auto s =
+          xhal::required(op, {{"start", start}, {"end", end}, {"elapsed_ns", elapsed_ns}});
+      s != XHAL_OK)
+    return s;
   for (const auto* e : {start, end}) {
     if (const auto s = xhal::check_event(e, op); s != XHAL_OK) return s;
     if (e->timeline == nullptr || (e->flags & XHAL_EVENT_TIMED) == 0) {
@@ -298,7 +295,7 @@ xhal_status xhal_event_elapsed(const xhal_event* start, const xhal_event* end,
     }
   }
   auto* device = Timeline::of(start->timeline)->device;
-  if (elapsed_ns == nullptr || device == nullptr || device != Timeline::of(end->timeline)->device) {
+  if (device == nullptr || device != Timeline::of(end->timeline)->device) {
     return xhal::fail(XHAL_ERR_INVALID_ARGUMENT, op,
                       "{}: the events are of different devices, whose clocks differ", op);
   }

@@ -43,8 +43,10 @@ XHAL_API xhal_status xhal_activity_enable(xhal_device* device, xhal_activity_fn 
  * Blocks: short. Since: 0.1 */
 XHAL_API xhal_status xhal_activity_flush(xhal_device* device);
 
-/* The thread's correlation id: submissions take the innermost one pushed; 0 = none. Pop of an empty
- * stack is INVALID_ARGUMENT. Served by libxhal. Thread: own state.   Blocks: no.   Since: 0.1 */
+/* The thread's correlation id: submissions take the innermost one pushed; 0 = none. Pop writes it
+ * to
+ * `*id` (may be NULL); of an empty stack it is INVALID_ARGUMENT. Served by libxhal. Thread: own
+ * state.   Blocks: no.   Since: 0.1 */
 XHAL_API xhal_status xhal_correlation_push(uint64_t id);
 XHAL_API xhal_status xhal_correlation_pop(uint64_t* id);
 

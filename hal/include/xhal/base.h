@@ -3,18 +3,24 @@
  *
  * Rules of this ABI, stated once:
  *  - Every function returns an xhal_status (status.h); results go through pointers and are written
- *  only on XHAL_OK. - Fixed-width scalars only. Sizes are in bytes, times in nanoseconds, unless
- *  the name says otherwise. - Input structures begin with `uint32_t struct_size` = sizeof the
- *  structure the caller was compiled with. A smaller one
- *    than the first released size is XHAL_ERR_STRUCT_SIZE; a larger one is accepted if all bytes
- *    unknown to the callee are zero, else XHAL_ERR_UNKNOWN_FIELD. Zero in a field added later
- *    always means the behaviour before it existed.
- *  - Output structures carry the caller's `struct_size` too: the callee writes at most that much
- *  and zeroes the rest. - Structures used in arrays (xhal_device_info, xhal_tensor_desc,
- *  xhal_event, ...) are frozen for the major version. - Strings are {pointer, length}, need no
- *  terminating zero, and are borrowed for the call unless stated otherwise. - Nothing allocated on
- *  one side of the boundary is freed on the other. - No exception, abort or exit crosses a function
- *  of this ABI, in either direction.
+ *    only on XHAL_OK.
+ *  - No pointer may be NULL, except an array without elements, the `user` of a callback, and what a
+ *    header says: it is XHAL_ERR_INVALID_ARGUMENT, for handles XHAL_ERR_INVALID_HANDLE.
+ *  - Fixed-width scalars only. Sizes are in bytes, times in nanoseconds, unless the name says
+ *    otherwise.
+ *  - Input structures begin with `uint32_t struct_size` = sizeof the structure the caller was
+ *    compiled with. A smaller one than the first released size, or one of more than 4096 bytes, is
+ *    XHAL_ERR_STRUCT_SIZE; a larger one is accepted if all bytes unknown to the callee are zero,
+ *    else XHAL_ERR_UNKNOWN_FIELD. Zero in a field added later always means the behaviour before it
+ *    existed.
+ *  - Output structures carry the caller's `struct_size` too, within the same bounds: the callee
+ *    writes at most that much and zeroes the rest.
+ *  - Structures used in arrays (xhal_device_info, xhal_tensor_desc, xhal_event, ...) are frozen for
+ *    the major version.
+ *  - Strings are {pointer, length}, need no terminating zero, and are borrowed for the call unless
+ *    stated otherwise.
+ *  - Nothing allocated on one side of the boundary is freed on the other.
+ *  - No exception, abort or exit crosses a function of this ABI, in either direction.
  */
 #ifndef XHAL_BASE_H
 #define XHAL_BASE_H
@@ -81,7 +87,8 @@ enum {
 };
 
 /* A structure in a `next` chain begins like this. An unknown `type` is XHAL_ERR_UNKNOWN_STRUCT
- * unless XHAL_STRUCT_IGNORABLE is set in it. No chained structure is defined in this version. */
+ * unless XHAL_STRUCT_IGNORABLE is set in it; so is a chain of more than 64, which is a circle. No
+ * chained structure is defined in this version. */
 typedef struct xhal_chain {
   uint32_t struct_size;
   uint32_t type;

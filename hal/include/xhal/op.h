@@ -111,9 +111,8 @@ typedef struct xhal_op_properties {
   double flops, bytes; /* of one launch, by the catalogue's cost formula */
 } xhal_op_properties;
 
-/* Tells what a prepared operator needs. `needs` may be NULL; else it has room for `need_capacity`
- * operands.
- * Thread: any.   Blocks: no.   Since: 0.1 */
+/* Tells what a prepared operator needs. `needs` has room for `need_capacity` operands and may be
+ * NULL when that is 0. Thread: any.   Blocks: no.   Since: 0.1 */
 XHAL_API xhal_status xhal_op_query(xhal_op* op, xhal_op_properties* properties,
                                    xhal_operand_need* needs, uint32_t need_capacity);
 

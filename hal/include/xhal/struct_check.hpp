@@ -49,10 +49,22 @@ inline constexpr uint32_t kFirstSize<xhal_error> = 120;
 template <class T>
 concept Versioned = (kFirstSize<std::remove_const_t<T>> != 0);
 
+// No structure of this ABI is larger; a larger struct_size is memory that nobody has initialised.
+inline constexpr uint32_t kLargestSize = 4096;
+// No chain is longer; a longer one is a circle.
+inline constexpr uint32_t kLongestChain = 64;
+
+template <class T>
+constexpr bool is_size(uint32_t struct_size) {
+  return struct_size >= kFirstSize<std::remove_const_t<T>> && struct_size <= kLargestSize;
+}
+
 // The `next` chain of this version knows no structure: only ignorable ones may be there.
 inline xhal_status check_chain(const xhal_chain* chain) {
-  for (; chain != nullptr; chain = chain->next) {
-    if ((chain->type & XHAL_STRUCT_IGNORABLE) == 0) return XHAL_ERR_UNKNOWN_STRUCT;
+  for (uint32_t length = 0; chain != nullptr; chain = chain->next) {
+    if (chain->struct_size < sizeof(xhal_chain)) return XHAL_ERR_STRUCT_SIZE;
+    if ((chain->type & XHAL_STRUCT_IGNORABLE) == 0 || ++length > kLongestChain)
+      return XHAL_ERR_UNKNOWN_STRUCT;
   }
   return XHAL_OK;
 }
@@ -67,7 +79,7 @@ xhal_status read(const T* given, T& local) {
     return XHAL_OK;
   }
   const uint32_t size = given->struct_size;
-  if (size < kFirstSize<T>) return XHAL_ERR_STRUCT_SIZE;
+  if (!is_size<T>(size)) return XHAL_ERR_STRUCT_SIZE;
   const auto* bytes = reinterpret_cast<const unsigned char*>(given);
   for (uint32_t i = sizeof(T); i < size; ++i) {
     if (bytes[i] != 0) return XHAL_ERR_UNKNOWN_FIELD;
@@ -115,7 +127,7 @@ requires(!std::is_const_v<T>) struct Argument<T*> {
   xhal_status begin() {
     std::memset(&local, 0, sizeof(T));
     local.struct_size = sizeof(T);
-    return given != nullptr && given->struct_size < kFirstSize<T> ? XHAL_ERR_STRUCT_SIZE : XHAL_OK;
+    return given != nullptr && !is_size<T>(given->struct_size) ? XHAL_ERR_STRUCT_SIZE : XHAL_OK;
   }
   T* get() { return given == nullptr ? nullptr : &local; }
   void end() {
