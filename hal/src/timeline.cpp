@@ -57,6 +57,20 @@ bool owner_gone(int pidfd) {
 
 void relax() { __builtin_ia32_pause(); }
 
+// This thread and the processor it runs on, in one word: its address is as good as an id.
+uint64_t thread_and_cpu() {
+  static thread_local char anchor;
+  return reinterpret_cast<uint64_t>(&anchor) << 16 | static_cast<uint16_t>(sched_getcpu());
+}
+
+// Whether the thread that signals next is likely to need this processor: then a waiter that spins
+// only keeps it away. What this thread has signalled itself tells nothing.
+bool signalled_from_here(uint64_t signalled_by) {
+  const uint64_t here = thread_and_cpu();
+  return signalled_by != 0 && (signalled_by & 0xffff) == (here & 0xffff) &&
+         signalled_by >> 16 != here >> 16;
+}
+
 }  // namespace
 
 struct Waiting {
@@ -84,6 +98,7 @@ uint64_t now_ns() noexcept {
 }
 
 uint64_t deadline_after(uint64_t timeout_ns) noexcept {
+  if (timeout_ns == XHAL_FOREVER) return XHAL_FOREVER;
   const uint64_t now = now_ns();
   return timeout_ns >= XHAL_FOREVER - now ? XHAL_FOREVER : now + timeout_ns;
 }
@@ -122,6 +137,7 @@ void Timeline::advance(uint64_t value) noexcept {
   while (old < value && !word.compare_exchange_weak(old, value, std::memory_order_seq_cst)) {
   }
   if (old < value) {
+    signalled_by.store(thread_and_cpu(), std::memory_order_relaxed);
     mark_submitted(value);
     wake_sleepers(cell);
   }
@@ -180,7 +196,10 @@ xhal_status Timeline::wait(uint64_t value, uint64_t timeout_ns, const char* oper
       ~HostWaits() { chaos_host_waits(false); }
     } host_waits;
     const uint64_t deadline = deadline_after(timeout_ns);
-    if (more_than_one_cpu()) {
+    if (signalled_from_here(signalled_by.load(std::memory_order_relaxed))) {
+      sched_yield();
+      if ((status = poll(value)) != XHAL_NOT_READY) return answer(status);
+    } else if (more_than_one_cpu()) {
       for (const uint64_t stop = std::min(now_ns() + kSpinNs, deadline); now_ns() < stop;) {
         for (int i = 0; i < 16; ++i) relax();
         if ((status = poll(value)) != XHAL_NOT_READY) return answer(status);
@@ -192,7 +211,8 @@ xhal_status Timeline::wait(uint64_t value, uint64_t timeout_ns, const char* oper
     for (;;) {
       const uint32_t seen = wake.load(std::memory_order_acquire);
       if ((status = poll(value)) != XHAL_NOT_READY) break;
-      const uint64_t now = now_ns();
+      const bool timed = imported || deadline != XHAL_FOREVER;
+      const uint64_t now = timed ? now_ns() : 0;
       if (now >= deadline) break;
       const uint64_t until = imported ? std::min(deadline, now + kOwnerCheckNs) : deadline;
       const timespec at{static_cast<time_t>(until / 1'000'000'000u),

@@ -21,9 +21,10 @@ struct Timeline {
   xhal_object_head head;
   xhal_timeline_cell* cell;
   std::atomic<uint64_t> submitted;
-  StreamSide* stream;    // of the stream that owns it; nullptr otherwise
-  DeviceRecord* device;  // of that stream
-  int owner_pidfd;       // imported: of the exporting process; -1 otherwise
+  std::atomic<uint64_t> signalled_by;  // the last thread of this process, and its processor
+  StreamSide* stream;                  // of the stream that owns it; nullptr otherwise
+  DeviceRecord* device;                // of that stream
+  int owner_pidfd;                     // imported: of the exporting process; -1 otherwise
   bool imported;
   bool shared;  // exported: importers may wait on the cell
 

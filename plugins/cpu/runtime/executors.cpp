@@ -7,6 +7,10 @@ namespace xhal::cpu {
 namespace {
 
 constexpr uint64_t kSpinNs = 30'000;  // about what a wake across cores costs
+// Looks of a spinning thread before it offers its core to others again, and the time after which
+// one that has its core back must have had to share it.
+constexpr int kLooks = 200;
+constexpr uint64_t kContendedNs = 3'000;
 constexpr size_t kMostThreads = 256;
 
 thread_local Executors* this_executor = nullptr;
@@ -35,6 +39,14 @@ bool Executors::make_thread() {
 }
 
 void Executors::push(Task* task) noexcept {
+  // A thread that spins on this very processor cannot go on before this one stops: then the
+  // scheduler shall find a place for another.
+  Task* nothing = nullptr;
+  if (handed_over_.load(std::memory_order_relaxed) == nullptr &&
+      spins_on_.load(std::memory_order_relaxed) != sched_getcpu() &&
+      handed_over_.compare_exchange_strong(nothing, task, std::memory_order_release,
+                                           std::memory_order_relaxed))
+    return;
   std::unique_lock lock(mutex_);
   Task** place = &head_;
   while (*place != nullptr && (*place)->priority <= task->priority) place = &(*place)->next;
@@ -42,7 +54,6 @@ void Executors::push(Task* task) noexcept {
   *place = task;
   best_waiting_.store(head_->priority, std::memory_order_relaxed);
   ready_.fetch_add(1);
-  if (spinning_.load()) return;
   wake_or_make(lock);
 }
 
@@ -71,12 +82,34 @@ Task* Executors::take() {
   return task;
 }
 
+// Looks for work for a while. Begins with a yield, for that may be the thread that was just woken;
+// one that takes long says that others want this core, and spinning would only slow both.
+Task* Executors::spin() {
+  const uint64_t budget = ticks_of(spin_ns_), contended = ticks_of(kContendedNs);
+  for (const uint64_t start = ticks();;) {
+    const uint64_t before = ticks();
+    if (before - start > budget) return nullptr;
+    sched_yield();
+    if (ready_.load(std::memory_order_acquire) != 0 || ticks() - before > contended) return nullptr;
+    spins_on_.store(sched_getcpu(), std::memory_order_relaxed);
+    handed_over_.store(nullptr, std::memory_order_relaxed);
+    for (int i = 0; i < kLooks; ++i) {
+      _mm_pause();
+      if (handed_over_.load(std::memory_order_relaxed) != nullptr) break;
+      if (ready_.load(std::memory_order_relaxed) != 0) break;
+    }
+    Task* given = handed_over_.exchange(&closed_, std::memory_order_acquire);
+    if (given != nullptr) return given;
+    if (ready_.load(std::memory_order_acquire) != 0) return nullptr;
+  }
+}
+
 void Executors::serve() {
   this_executor = this;
   std::unique_lock lock(mutex_);
   for (;;) {
     if (Task* task = take()) {
-      // Whoever pushed several while one thread was spinning relied on it for one only.
+      // A wake may still be on its way to the thread that this task was meant for.
       if (head_ != nullptr && sleeping_ > 0) {
         wake_or_make(lock);
       } else {
@@ -88,14 +121,14 @@ void Executors::serve() {
       continue;
     }
     if (stopping_) return;
-    if (spin_ns_ != 0 && !spinning_.load()) {
-      spinning_.store(true);
+    if (spin_ns_ != 0 && !spinning_.load(std::memory_order_relaxed)) {
+      spinning_.store(true, std::memory_order_relaxed);
       lock.unlock();
-      const bool found = spin_until(ticks_of(spin_ns_),
-                                    [&] { return ready_.load(std::memory_order_acquire) != 0; });
+      Task* task = spin();
+      spinning_.store(false, std::memory_order_relaxed);
+      if (task != nullptr) task->run(task);
       lock.lock();
-      spinning_.store(false);
-      if (found || ready_.load() != 0) continue;
+      if (task != nullptr || head_ != nullptr) continue;
       if (stopping_) return;
     }
     ++sleeping_;

@@ -36,8 +36,6 @@ class Executors {
   void push(Task* task) noexcept;  // any thread; runs it here only when no thread can be made
   void stop();                     // runs what is there, then joins
 
-  // Whether a task pushed now starts without waking a thread.
-  bool hot() const { return spinning_.load(std::memory_order_relaxed); }
   // Whether a task as urgent as `priority` waits for a thread.
   bool wanted(int32_t priority) const {
     return best_waiting_.load(std::memory_order_relaxed) <= priority;
@@ -57,6 +55,7 @@ class Executors {
 
  private:
   void serve();
+  Task* spin();        // a task that was handed over directly, or nullptr
   Task* take();        // the most urgent task, or nullptr; call with the lock held
   bool make_thread();  // call with the lock held; false when there are enough or none can be had
   void wake_or_make(std::unique_lock<std::mutex>& lock);
@@ -68,16 +67,21 @@ class Executors {
   const uint32_t target_;
   const uint64_t spin_ns_;
 
-  std::mutex mutex_;  // of the list and the counts
+  // Two lines hold all that a push to a sleeping thread touches: it finds them cold.
+  alignas(64) std::mutex mutex_;  // of the list and the counts
   Task* head_ = nullptr;
-  std::vector<std::thread> threads_;
   uint32_t sleeping_ = 0, blocked_ = 0;
   bool stopping_ = false;
-
   alignas(64) std::atomic<uint32_t> ready_{0};  // tasks in the list
   std::atomic<int32_t> best_waiting_{kNothing};
+  std::atomic<uint32_t> doze_{0};  // futex word of the sleeping threads
   std::atomic<bool> spinning_{false};
-  alignas(64) std::atomic<uint32_t> doze_{0};
+  std::atomic<int> spins_on_{-1};  // the spinning thread's processor
+  // Where the spinning thread looks: nullptr while a task may be put there. It is closed whenever
+  // that thread has given its core away, so that nobody relies on it then.
+  std::atomic<Task*> handed_over_{&closed_};
+  alignas(64) Task closed_;
+  std::vector<std::thread> threads_;
 };
 
 }  // namespace xhal::cpu
