@@ -3,7 +3,11 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/empty_strided.h>
+#include <ATen/ops/view_as_real.h>
 #include <torch/library.h>
+
+#include <algorithm>
+#include <string>
 
 #include "allocator.h"
 #include "fallback.h"
@@ -110,6 +114,68 @@ void between_devices(const at::Tensor& src, const at::Tensor& dst) {
   if (!landing.is_same(dst)) copy_on_device(landing, dst);
 }
 
+// ---- more dimensions than a descriptor has
+
+struct Lie {
+  c10::SmallVector<int64_t, 16> sizes, from, to;  // strides in elements
+
+  void add(int64_t size, int64_t src, int64_t dst) {
+    sizes.push_back(size);
+    from.push_back(src);
+    to.push_back(dst);
+  }
+};
+
+// The same elements in as few dimensions as they need, slowest of the destination first.
+Lie fold(const at::Tensor& src, const at::Tensor& dst) {
+  c10::SmallVector<int64_t, 16> order;
+  for (int64_t d = 0; d < dst.dim(); ++d) {
+    if (dst.size(d) != 1) order.push_back(d);
+  }
+  std::stable_sort(order.begin(), order.end(),
+                   [&](int64_t a, int64_t b) { return dst.stride(a) > dst.stride(b); });
+  Lie lie;
+  for (int64_t d : order) {
+    const int64_t size = dst.size(d), from = src.stride(d), to = dst.stride(d);
+    if (!lie.sizes.empty() && lie.from.back() == size * from && lie.to.back() == size * to) {
+      lie.sizes.back() *= size;
+      lie.from.back() = from;
+      lie.to.back() = to;
+    } else {
+      lie.add(size, from, to);
+    }
+  }
+  return lie;
+}
+
+// Copies what `lie` has from dimension `first` on; what a descriptor cannot hold is walked here.
+bool copy_lie(const at::Tensor& src, const at::Tensor& dst, const Lie& lie, size_t first,
+              int64_t src_offset, int64_t dst_offset, std::string* refusal) {
+  if (lie.sizes.size() - first > XHAL_MAX_DIMENSIONS) {
+    for (int64_t i = 0; i < lie.sizes[first]; ++i) {
+      if (!copy_lie(src, dst, lie, first + 1, src_offset + i * lie.from[first],
+                    dst_offset + i * lie.to[first], refusal))
+        return false;
+    }
+    return true;
+  }
+  const auto at = [](const at::Tensor& tensor, int64_t offset) {
+    return reinterpret_cast<const void*>(address_of(tensor) +
+                                         static_cast<uint64_t>(offset * tensor.element_size()));
+  };
+  const auto rest = [first](c10::IntArrayRef all) { return all.slice(first); };
+  OpCall call(XHAL_OP_strided_copy, dst);
+  call.raw(at(src, src_offset), src.scalar_type(), rest(lie.sizes), rest(lie.from), false);
+  call.raw(at(dst, dst_offset), dst.scalar_type(), rest(lie.sizes), rest(lie.to), true);
+  if (call.as_they_lie().run()) return true;
+  *refusal = call.refusal();
+  return false;
+}
+
+bool copy_folded(const at::Tensor& src, const at::Tensor& dst, std::string* refusal) {
+  return copy_lie(src, dst, fold(src, dst), 0, 0, 0, refusal);
+}
+
 }  // namespace
 
 void copy_on_device(const at::Tensor& src, const at::Tensor& dst) {
@@ -123,13 +189,15 @@ void copy_on_device(const at::Tensor& src, const at::Tensor& dst) {
   const at::Tensor from = same_type ? as_movable(src) : src;
   const at::Tensor to = same_type ? as_movable(dst) : dst;
   OpCall call(XHAL_OP_strided_copy, dst);
-  if (call.in(from).out(to).run()) return;
-  if (dst.dim() > XHAL_MAX_DIMENSIONS) {
-    for (int64_t i = 0; i < dst.size(0); ++i) copy_on_device(src.select(0, i), dst.select(0, i));
+  std::string refusal;
+  if (to.dim() <= XHAL_MAX_DIMENSIONS) {
+    if (call.in(from).out(to).as_they_lie().run()) return;
+    refusal = call.refusal();
+  } else if (copy_folded(from, to, &refusal)) {
     return;
   }
-  TORCH_CHECK(!same_type, "the device cannot copy ", src.scalar_type(), ": ", call.refusal());
-  note_fallback("aten::_copy_from", call.refusal());
+  TORCH_CHECK(!same_type, "the device cannot copy ", src.scalar_type(), ": ", refusal);
+  note_fallback("aten::_copy_from", refusal);
   const at::Tensor host = to_host(src).to(dst.scalar_type());
   if (dst.is_contiguous()) return copy_tensor(host.contiguous(), dst, false);
   const at::Tensor packed = to_device(host.contiguous(), dst.device());
@@ -176,7 +244,7 @@ at::Tensor copy_from(const at::Tensor& self, const at::Tensor& dst, bool non_blo
   if (to.is_conj()) to = to._conj();
   if (to.is_neg()) to = to._neg_view();
   copy_tensor(from, to, non_blocking);
-  if (self.is_conj() != dst.is_conj()) to.conj_physical_();
+  if (self.is_conj() != dst.is_conj()) at::view_as_real(to).select(-1, 1).neg_();
   if (self.is_neg() != dst.is_neg()) to.neg_();
   return dst;
 }

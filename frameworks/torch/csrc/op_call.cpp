@@ -182,11 +182,11 @@ bool OpCall::run() {
     submit(*entry);
     return true;
   }
-  if (!entry->op) {
-    refusal_ = entry->refusal;
+  if (!entry->op || as_they_lie_) {
+    refusal_ = entry->op ? "its operands lie in a way the device does not take" : entry->refusal;
     set_refusal(refusal_);
   }
-  if (rewritten_ || !run_rewritten(entry)) return false;
+  if (as_they_lie_ || rewritten_ || !run_rewritten(entry)) return false;
   set_refusal({});
   return true;
 }

@@ -50,6 +50,12 @@ class OpCall {
   OpCall& scalar_at(const at::TensorBase& tensor);  // read on the device when the operator runs
   OpCall& random(const Philox& state);              // the scalars seed and offset
 
+  // Takes the operands as they lie or not at all.
+  OpCall& as_they_lie() {
+    as_they_lie_ = true;
+    return *this;
+  }
+
   bool run();
   // Why run() returned false.
   const std::string& refusal() const { return refusal_; }
@@ -65,7 +71,7 @@ class OpCall {
   void submit(const OpEntry& entry);
 
   DeviceIndex index_;
-  bool rewritten_ = false;
+  bool rewritten_ = false, as_they_lie_ = false;
   bool any_output_ = false, all_outputs_empty_ = true;
   KeyWords words_;
   c10::SmallVector<Operand, 8> operands_;

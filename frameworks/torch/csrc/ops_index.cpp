@@ -7,6 +7,7 @@
 #include <ATen/ops/embedding_dense_backward_ops.h>
 #include <ATen/ops/gather_ops.h>
 #include <ATen/ops/index_add_ops.h>
+#include <ATen/ops/index_fill_ops.h>
 #include <ATen/ops/index_ops.h>
 #include <ATen/ops/index_select_ops.h>
 #include <ATen/ops/masked_select_ops.h>
@@ -25,6 +26,7 @@ namespace {
 using at::Scalar;
 using at::Tensor;
 using c10::ScalarType;
+using Sizes = c10::SmallVector<int64_t, 8>;
 using IndexList = c10::List<std::optional<Tensor>>;
 
 bool on_device(const Tensor& tensor) { return tensor.device().type() == kXhal; }
@@ -171,8 +173,44 @@ Tensor& index_put(Tensor& self, const IndexList& list, const Tensor& values, boo
   return on_host<at::_ops::_index_put_impl_>(self, list, values, accumulate, unsafe);
 }
 
+// Every entry named in `index` along `dim`: a write at one list of indices.
+Tensor& index_fill_with(Tensor& self, int64_t dim, const Tensor& index, const Tensor& value) {
+  const Tensor rows = at_least_1d(index.scalar_type() == at::kLong ? index : index.to(at::kLong));
+  const Tensor target = bits(self);
+  const int64_t d = c10::maybe_wrap_dim(dim, self.dim());
+  Sizes sizes(self.sizes().begin(), self.sizes().end());
+  sizes[d] = rows.numel();
+  const Tensor source = bits(value).expand(sizes);
+  const int64_t dims[] = {d};
+  OpCall call(XHAL_OP_index_put, self);
+  call.attr(0, c10::IntArrayRef(dims))
+      .attr(1, false)
+      .in(target)
+      .in(source)
+      .in(at::TensorList(rows))
+      .out(target);
+  TORCH_CHECK_NOT_IMPLEMENTED(call.run(), "index_fill_: ", call.refusal());
+  return self;
+}
+bool fillable(const Tensor& self, const Tensor& index) {
+  return movable(self) && self.dim() > 0 && index.dim() <= 1 && is_index(index);
+}
+Tensor& index_fill_scalar(Tensor& self, int64_t dim, const Tensor& index, const Scalar& value) {
+  if (!fillable(self, index) || value.isComplex()) {
+    return on_host<at::_ops::index_fill__int_Scalar>(self, dim, index, value);
+  }
+  return index_fill_with(self, dim, index, new_like(self, {}).fill_(value));
+}
+Tensor& index_fill_tensor(Tensor& self, int64_t dim, const Tensor& index, const Tensor& value) {
+  if (!fillable(self, index) || value.dim() != 0) {
+    return on_host<at::_ops::index_fill__int_Tensor>(self, dim, index, value);
+  }
+  return index_fill_with(self, dim, index, value.to(self.device(), self.scalar_type()));
+}
+
 Tensor find_nonzero(const Tensor& self) {
-  if (on_device(self) && self.dim() > 0 && self.numel() > 0) {
+  if (self.numel() == 0) return new_tensor({0, self.dim()}, at::kLong, self.device());
+  if (on_device(self) && self.dim() > 0) {
     const Tensor found = new_tensor({self.numel(), self.dim()}, at::kLong, self.device());
     const Tensor count = new_tensor({}, at::kLong, self.device());
     OpCall call(XHAL_OP_nonzero, self);
@@ -335,6 +373,8 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
   native<embedding_dense_backward, &embedding_backward>(m);
   native<index_Tensor, &xhal_torch::index>(m);
   native<_index_put_impl_, &index_put>(m);
+  native<index_fill__int_Scalar, &index_fill_scalar>(m);
+  native<index_fill__int_Tensor, &index_fill_tensor>(m);
   native<at::_ops::nonzero, &find_nonzero>(m);
   native<at::_ops::nonzero_out, &xhal_torch::nonzero_out>(m);
   native<at::_ops::masked_select, &xhal_torch::masked_select>(m);

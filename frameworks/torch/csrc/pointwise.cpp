@@ -5,6 +5,7 @@
 #include <c10/core/DefaultDtype.h>
 
 #include "copy.h"
+#include "fallback.h"
 #include "views.h"
 
 namespace xhal_torch {
@@ -148,7 +149,10 @@ bool Pointwise::run(at::Tensor& out) {
   if (types_ == Types::to_float && c10::isIntegralType(common, /*includeBool=*/true)) {
     common = c10::get_default_dtype_as_scalartype();
   }
-  if (!is_native(common)) return false;
+  if (!is_native(common)) {
+    set_refusal(c10::str(common, " is computed on the host"));
+    return false;
+  }
   if (!c10::isFloatingType(common)) {
     // Torch's errors for such requests come from its own kernels.
     for (int i = 0; i < scalars_; ++i) {
