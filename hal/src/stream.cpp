@@ -119,12 +119,15 @@ xhal_status xhal_stream_create(xhal_context* context, const xhal_stream_info* in
       return fail(s, op, "{}: bad info structure of {} bytes: {}", op, info->struct_size,
                   xhal_status_text(s));
     }
+    if (xhal::is_missing(local.name)) return xhal::refuse_null(op, "info->name");
     auto* context_side = xhal::side_of(context);
     auto side = std::make_unique<xhal::StreamSide>();
     side->context = context_side;
     side->device = context_side->device;
-    side->name.assign(local.name.data == nullptr ? "" : local.name.data,
-                      std::min<uint64_t>(local.name.size, xhal::kMaxStreamName));
+    if (local.name.size > 0) {
+      side->name.assign(local.name.data,
+                        std::min<uint64_t>(local.name.size, xhal::kMaxStreamName));
+    }
     // A plugin older than the field would refuse it as unknown.
     local.name = {};
     if (side->device->plugin->speaks(2)) local.name = {side->name.data(), side->name.size()};

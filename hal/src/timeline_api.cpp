@@ -96,8 +96,8 @@ xhal_status xhal_timeline_fail(xhal_timeline* timeline, const xhal_error* error)
   constexpr const char* op = "xhal_timeline_fail";
   CHECK_TIMELINE(timeline, op)
   auto& t = *Timeline::of(timeline);
-  if (error == nullptr || error->struct_size < xhal::structs::kFirstSize<xhal_error> ||
-      error->status >= 0) {
+  if (const auto s = xhal::required(op, {{"error", error}}); s != XHAL_OK) return s;
+  if (!xhal::structs::is_size<xhal_error>(error->struct_size) || error->status >= 0) {
     return xhal::fail(XHAL_ERR_INVALID_ARGUMENT, op,
                       "{}: needs an error record with its struct_size and a negative status", op);
   }

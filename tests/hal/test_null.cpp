@@ -233,6 +233,7 @@ std::vector<Function> every_function() {
   OF(pool_reset_peaks, "pool");
   OF(correlation_push, "id");
   OF(correlation_pop, "_");
+  OF(timeline_fail, "timeline", "error");
 #undef OF
   return all;
 }
