@@ -15,7 +15,6 @@
 #include "object.hpp"
 #include "pool.hpp"
 #include "registry.hpp"
-#include "shared_cells.hpp"
 #include "state.hpp"
 #include "stream_side.hpp"
 #include "tables.hpp"
@@ -23,26 +22,6 @@
 #include "xhal/struct_check.hpp"
 
 namespace xhal {
-
-xhal_timestamp* DeviceRecord::take_timestamp(uint32_t* slot) {
-  if (timestamps == nullptr) return nullptr;
-  uint32_t number;
-  do {
-    number = next_timestamp.fetch_add(1, std::memory_order_relaxed) + 1;
-  } while (number == 0);
-  auto& entry = timestamps[number % kTimestampRing];
-  std::atomic_ref(entry.pending).store(number, std::memory_order_relaxed);
-  *slot = number;
-  return &entry;
-}
-
-bool DeviceRecord::read_timestamp(uint32_t slot, uint64_t* ns) const {
-  if (timestamps == nullptr) return false;
-  auto& entry = timestamps[slot % kTimestampRing];
-  if (std::atomic_ref(entry.slot).load(std::memory_order_acquire) != slot) return false;
-  *ns = std::atomic_ref(entry.device_ns).load(std::memory_order_relaxed);
-  return std::atomic_ref(entry.slot).load(std::memory_order_acquire) == slot;
-}
 
 void DeviceRecord::post_event(uint32_t kind, uint32_t severity, std::string_view text) {
   xhal_device_event event{};
@@ -86,8 +65,7 @@ xhal_status open_new(PluginRecord& plugin, uint32_t ordinal, const xhal_device_o
   record->table = record->raw;
   apply_layers(*record);
   make_intercept(*record);
-  record->timestamps = static_cast<xhal_timestamp*>(
-      take_cells(kTimestampRing * sizeof(xhal_timestamp) / sizeof(xhal_timeline_cell)));
+  record->timestamps.open();
 
   xhal_plugin_open open{};
   open.struct_size = sizeof open;
@@ -111,6 +89,7 @@ xhal_status open_new(PluginRecord& plugin, uint32_t ordinal, const xhal_device_o
     if (error.text.empty())
       error.text =
           fmt::format("{} cannot be opened: {}", record->info.id, xhal_status_text(status));
+    record->timestamps.close();
     delete record;
     return set_error(std::move(error));
   }
@@ -168,6 +147,11 @@ void close_device(DeviceRecord& record) {
   for (auto* context : contexts) empty_context(*side_of(context));
   forget_registrations(record);
   record.raw.device_close(record.device);
+  // A lost device may be a process that hangs, and wakes up.
+  if (record.lost)
+    record.timestamps.abandon();
+  else
+    record.timestamps.close();
   address_map().remove_device(record.device);
   switch_to_stopped(record.table);
   switch_to_stopped(record.intercept);

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "error.hpp"
+#include "timestamps.hpp"
 #include "xhal/plugin.h"
 
 namespace xhal {
@@ -17,8 +18,6 @@ namespace xhal {
 struct PluginRecord;
 struct StreamSide;
 struct ContextSide;
-
-inline constexpr uint32_t kTimestampRing = 4096;
 
 // Layers that wrap the table, innermost first in the chain of calls.
 enum class Layer : uint32_t { validate, trace, count };
@@ -39,8 +38,7 @@ struct DeviceRecord {
   bool closed = false;
   std::atomic<bool> lost{false};
   ErrorRecord lost_error;
-  xhal_timestamp* timestamps = nullptr;
-  std::atomic<uint32_t> next_timestamp{0};
+  TimestampRing timestamps;
 
   std::mutex mutex;  // of what follows
   std::vector<int> event_pipes;
@@ -50,8 +48,6 @@ struct DeviceRecord {
     return (info.capabilities[capability / 64] >> (capability % 64) & 1) != 0;
   }
   std::string id() const { return info.id; }
-  xhal_timestamp* take_timestamp(uint32_t* slot);
-  bool read_timestamp(uint32_t slot, uint64_t* ns) const;
   void post_event(uint32_t kind, uint32_t severity, std::string_view text);
 };
 

@@ -18,6 +18,7 @@
 #include "state.hpp"
 #include "tables.hpp"
 #include "timeline.hpp"
+#include "timestamps.hpp"
 #include "xhal/struct_check.hpp"
 
 #include "layers.hpp"
@@ -31,6 +32,7 @@ void after_fork_in_child() {
   auto& r = registry();
   new (&r.mutex) std::recursive_mutex;
   cells_after_fork();
+  timestamps_after_fork();
   if (std::all_of(r.devices.begin(), r.devices.end(), [](auto* d) { return d->closed; })) return;
   timelines_after_fork();
   for (auto* d : r.devices) {

@@ -78,7 +78,7 @@ xhal_status record_event(StreamSide& side, uint32_t flags, xhal_event* event) {
   const std::lock_guard lock(side.record_mutex);
   uint32_t slot = 0;
   xhal_timestamp* time =
-      (flags & XHAL_EVENT_TIMED) != 0 ? side.device->take_timestamp(&slot) : nullptr;
+      (flags & XHAL_EVENT_TIMED) != 0 ? side.device->timestamps.take(&slot) : nullptr;
   const uint64_t value = side.next_value + 1;
   const xhal_status status = signal(side, *side.timeline, value, time);
   if (status != XHAL_OK) return status;

@@ -306,10 +306,11 @@ xhal_status xhal_event_elapsed(const xhal_event* start, const xhal_event* end,
     const auto reached = t.poll(e->value);
     if (reached < 0) return xhal::set_error(t.failure());
     if (reached != XHAL_OK) return XHAL_NOT_READY;
-    if (!device->read_timestamp(e->timestamp_slot, &times[i++])) {
+    if (!device->timestamps.read(e->timestamp_slot, &times[i++])) {
       return xhal::fail(XHAL_ERR_EXPIRED, op,
-                        "{}: the timestamp has been overwritten; the ring holds {} of a device", op,
-                        xhal::kTimestampRing);
+                        "{}: the timestamp has been overwritten (the ring holds {} of a device), "
+                        "or the device was closed",
+                        op, xhal::kTimestampRing);
     }
   }
   *elapsed_ns = static_cast<int64_t>(times[1] - times[0]);
