@@ -53,6 +53,59 @@ float value_at(const FlatView& view, void* const* pointers, int64_t i, float oth
   return view.present() ? view.at(pointers, i) : otherwise;
 }
 
+void set_if_present(const FlatView& view, void* const* pointers, int64_t i, float value) {
+  if (view.present()) view.set(pointers, i, value);
+}
+
+// Runs body(begin, end, buffers) on parts of the rows of `in`, with dense memory for `buffers` rows
+// in each thread: buffer k begins at k * padded(length).
+template <class Body>
+xhal_status over_rows(const Launch& launch, const RowView& in, size_t buffers, Body&& body) {
+  const int64_t length = in.length();
+  std::atomic<bool> failed{false};
+  launch.pool.parallel_for(in.rows(), row_grain(length), [&](int64_t begin, int64_t end) {
+    float* memory = thread_scratch(buffers * padded(length));
+    if (memory == nullptr) return failed.store(true, std::memory_order_relaxed);
+    body(begin, end, memory);
+  });
+  return row_status(failed, length, launch);
+}
+
+// Rows that are read, and rows that are made from them.
+template <class Body>
+xhal_status over_row_pairs(const Launch& launch, const RowView& in, const RowView& out,
+                           Body&& body) {
+  return over_rows(launch, in, 2, [&](int64_t begin, int64_t end, float* memory) {
+    float* const second = memory + padded(in.length());
+    RowView::Cursor from(in, launch.pointers, begin), to(out, launch.pointers, begin);
+    for (int64_t row = begin; row < end; ++row, from.next(), to.next()) {
+      auto* y = static_cast<float*>(to.target(second));
+      body(row, static_cast<const float*>(from.read(memory)), y);
+      to.commit(y);
+    }
+  });
+}
+
+// Rows of the gradient and of the input; body(row, g, x, make) writes a row of the input's gradient
+// into what make() gives, if it wants one.
+template <class Body>
+xhal_status over_gradients(const Launch& launch, const RowView& grad, const RowView& in,
+                           const RowView& din, Body&& body) {
+  return over_rows(launch, in, 3, [&](int64_t begin, int64_t end, float* memory) {
+    float* const second = memory + padded(in.length());
+    float* const third = second + padded(in.length());
+    RowView::Cursor grads(grad, launch.pointers, begin), from(in, launch.pointers, begin);
+    RowView::Cursor to(din, launch.pointers, begin);
+    for (int64_t row = begin; row < end; ++row, grads.next(), from.next(), to.next()) {
+      const auto* g = static_cast<const float*>(grads.read(memory));
+      const auto* x = static_cast<const float*>(from.read(second));
+      float* dx = nullptr;
+      body(row, g, x, [&] { return dx = static_cast<float*>(to.target(third)); });
+      if (dx != nullptr) to.commit(dx);
+    }
+  });
+}
+
 class GroupNormOp final : public Op {
  public:
   GroupNormOp(const OpRequest& request, int64_t groups)
@@ -71,28 +124,19 @@ class GroupNormOp final : public Op {
     const int64_t length = in_.length();
     if (length == 0) return XHAL_OK;
     const int64_t spatial = length / channels_;
-    std::atomic<bool> failed{false};
-    launch.pool.parallel_for(in_.rows(), row_grain(length), [&](int64_t begin, int64_t end) {
-      float* memory = thread_scratch(2 * padded(length));
-      if (memory == nullptr) return failed.store(true, std::memory_order_relaxed);
-      RowView::Cursor from(in_, launch.pointers, begin), to(out_, launch.pointers, begin);
-      for (int64_t row = begin; row < end; ++row, from.next(), to.next()) {
-        const auto* x = static_cast<const float*>(from.read(memory));
-        auto* y = static_cast<float*>(to.target(memory + padded(length)));
-        const RowStats s = kernels_.mean_rstd(x, static_cast<size_t>(length), eps_);
-        for (int64_t c = 0; c < channels_; ++c) {
-          const int64_t channel = row % groups_ * channels_ + c;
-          const float scale = s.rstd * value_at(weight_, launch.pointers, channel, 1.0f);
-          const float shift = value_at(bias_, launch.pointers, channel, 0.0f);
-          kernels_.combine(x + c * spatial, x + c * spatial, s.mean, 0, scale, shift,
-                           y + c * spatial, static_cast<size_t>(spatial));
-        }
-        to.commit(y);
-        if (mean_.present()) mean_.write(launch.pointers, row, 1, &s.mean);
-        if (rstd_.present()) rstd_.write(launch.pointers, row, 1, &s.rstd);
+    const auto n = static_cast<size_t>(spatial);
+    return over_row_pairs(launch, in_, out_, [&](int64_t row, const float* x, float* y) {
+      const RowStats s = kernels_.mean_rstd(x, static_cast<size_t>(length), eps_);
+      for (int64_t c = 0; c < channels_; ++c) {
+        const int64_t channel = row % groups_ * channels_ + c;
+        const float scale = s.rstd * value_at(weight_, launch.pointers, channel, 1.0f);
+        const float shift = value_at(bias_, launch.pointers, channel, 0.0f);
+        const float* part = x + c * spatial;
+        kernels_.combine(part, part, s.mean, 0, scale, shift, y + c * spatial, n);
       }
+      set_if_present(mean_, launch.pointers, row, s.mean);
+      set_if_present(rstd_, launch.pointers, row, s.rstd);
     });
-    return row_status(failed, length, launch);
   }
 
  private:
@@ -126,44 +170,35 @@ class GroupNormGradOp final : public Op {
     const int64_t spatial = channels_ == 0 ? 0 : length / channels_;
     auto* weight_sums = static_cast<float*>(launch.workspace);  // [samples, channels]
     float* bias_sums = weight_sums + samples_ * all_channels;
-    std::atomic<bool> failed{false};
-    launch.pool.parallel_for(in_.rows(), row_grain(length), [&](int64_t begin, int64_t end) {
-      float* memory = thread_scratch(3 * padded(length));
-      if (memory == nullptr) return failed.store(true, std::memory_order_relaxed);
-      RowView::Cursor grads(grad_, launch.pointers, begin), from(in_, launch.pointers, begin);
-      RowView::Cursor to(din_, launch.pointers, begin);
-      for (int64_t row = begin; row < end; ++row, grads.next(), from.next(), to.next()) {
-        const auto* g = static_cast<const float*>(grads.read(memory));
-        const auto* x = static_cast<const float*>(from.read(memory + padded(length)));
-        const float mean = value_at(mean_, launch.pointers, row, 0);
-        const float rstd = value_at(rstd_, launch.pointers, row, 0);
-        const int64_t first_channel = row % groups_ * channels_, sample = row / groups_;
-        double grad_total = 0, product_total = 0;
-        for (int64_t c = 0; c < channels_; ++c) {
-          double grad_sum, product_sum;
-          kernels_.grad_sums(g + c * spatial, x + c * spatial, mean, static_cast<size_t>(spatial),
-                             &grad_sum, &product_sum);
-          const double w = value_at(weight_, launch.pointers, first_channel + c, 1.0f);
-          grad_total += w * grad_sum;
-          product_total += w * product_sum;
-          const int64_t at = sample * all_channels + first_channel + c;
-          weight_sums[at] = static_cast<float>(product_sum * rstd);
-          bias_sums[at] = static_cast<float>(grad_sum);
-        }
-        if (!din_.present()) continue;
-        auto* dx = static_cast<float*>(to.target(memory + 2 * padded(length)));
-        const double n = static_cast<double>(length), r = rstd;
-        const auto b = static_cast<float>(-r * r * r * product_total / n);
-        const auto shift = static_cast<float>(-r * grad_total / n);
-        for (int64_t c = 0; c < channels_; ++c) {
-          const float w = value_at(weight_, launch.pointers, first_channel + c, 1.0f);
-          kernels_.combine(g + c * spatial, x + c * spatial, mean, rstd * w, b, shift,
-                           dx + c * spatial, static_cast<size_t>(spatial));
-        }
-        to.commit(dx);
-      }
-    });
-    if (failed) return row_status(failed, length, launch);
+    const auto n = static_cast<size_t>(spatial);
+    const xhal_status status = over_gradients(
+        launch, grad_, in_, din_, [&](int64_t row, const float* g, const float* x, auto&& make) {
+          const float mean = value_at(mean_, launch.pointers, row, 0);
+          const float rstd = value_at(rstd_, launch.pointers, row, 0);
+          const int64_t first_channel = row % groups_ * channels_, sample = row / groups_;
+          double grad_total = 0, product_total = 0;
+          for (int64_t c = 0; c < channels_; ++c) {
+            double grad_sum, product_sum;
+            kernels_.grad_sums(g + c * spatial, x + c * spatial, mean, n, &grad_sum, &product_sum);
+            const double w = value_at(weight_, launch.pointers, first_channel + c, 1.0f);
+            grad_total += w * grad_sum;
+            product_total += w * product_sum;
+            const int64_t at = sample * all_channels + first_channel + c;
+            weight_sums[at] = static_cast<float>(product_sum * rstd);
+            bias_sums[at] = static_cast<float>(grad_sum);
+          }
+          if (!din_.present()) return;
+          float* const dx = make();
+          const double count = static_cast<double>(length), r = rstd;
+          const auto b = static_cast<float>(-r * r * r * product_total / count);
+          const auto shift = static_cast<float>(-r * grad_total / count);
+          for (int64_t c = 0; c < channels_; ++c) {
+            const float w = value_at(weight_, launch.pointers, first_channel + c, 1.0f);
+            kernels_.combine(g + c * spatial, x + c * spatial, mean, rstd * w, b, shift,
+                             dx + c * spatial, n);
+          }
+        });
+    if (status != XHAL_OK) return status;
     write_sums(launch, dweight_, weight_sums);
     write_sums(launch, dbias_, bias_sums);
     return XHAL_OK;
@@ -208,24 +243,14 @@ class BatchNormOp final : public Op {
   xhal_status run(const Launch& launch) const override {
     const int64_t length = in_.length();
     if (length == 0) return XHAL_OK;
-    std::atomic<bool> failed{false};
-    launch.pool.parallel_for(in_.rows(), row_grain(length), [&](int64_t begin, int64_t end) {
-      float* memory = thread_scratch(2 * padded(length));
-      if (memory == nullptr) return failed.store(true, std::memory_order_relaxed);
-      RowView::Cursor from(in_, launch.pointers, begin), to(out_, launch.pointers, begin);
-      for (int64_t c = begin; c < end; ++c, from.next(), to.next()) {
-        const auto* x = static_cast<const float*>(from.read(memory));
-        auto* y = static_cast<float*>(to.target(memory + padded(length)));
-        const RowStats s = stats(launch, c, x, static_cast<size_t>(length));
-        const float scale = s.rstd * value_at(weight_, launch.pointers, c, 1.0f);
-        const float shift = value_at(bias_, launch.pointers, c, 0.0f);
-        kernels_.combine(x, x, s.mean, 0, scale, shift, y, static_cast<size_t>(length));
-        to.commit(y);
-        if (mean_.present()) mean_.write(launch.pointers, c, 1, &s.mean);
-        if (rstd_.present()) rstd_.write(launch.pointers, c, 1, &s.rstd);
-      }
+    return over_row_pairs(launch, in_, out_, [&](int64_t c, const float* x, float* y) {
+      const RowStats s = stats(launch, c, x, static_cast<size_t>(length));
+      const float scale = s.rstd * value_at(weight_, launch.pointers, c, 1.0f);
+      const float shift = value_at(bias_, launch.pointers, c, 0.0f);
+      kernels_.combine(x, x, s.mean, 0, scale, shift, y, static_cast<size_t>(length));
+      set_if_present(mean_, launch.pointers, c, s.mean);
+      set_if_present(rstd_, launch.pointers, c, s.rstd);
     });
-    return row_status(failed, length, launch);
   }
 
  private:
@@ -250,7 +275,7 @@ class BatchNormOp final : public Op {
     if (!running.present()) return;
     const double before = value_at(running, launch.pointers, c, 0);
     const auto after = static_cast<float>((1 - momentum_) * before + momentum_ * now);
-    running.write(launch.pointers, c, 1, &after);
+    running.set(launch.pointers, c, after);
   }
 
   const ChannelKernels& kernels_;
@@ -279,47 +304,33 @@ class BatchNormGradOp final : public Op {
   }
 
   xhal_status run(const Launch& launch) const override {
-    const int64_t length = in_.length();
-    const auto n = static_cast<size_t>(length);
-    std::atomic<bool> failed{false};
-    launch.pool.parallel_for(in_.rows(), row_grain(length), [&](int64_t begin, int64_t end) {
-      float* memory = thread_scratch(3 * padded(length));
-      if (memory == nullptr) return failed.store(true, std::memory_order_relaxed);
-      RowView::Cursor grads(grad_, launch.pointers, begin), from(in_, launch.pointers, begin);
-      RowView::Cursor to(din_, launch.pointers, begin);
-      for (int64_t c = begin; c < end; ++c, grads.next(), from.next(), to.next()) {
-        const auto* g = static_cast<const float*>(grads.read(memory));
-        const auto* x = static_cast<const float*>(from.read(memory + padded(length)));
-        float mean, rstd;
-        if (training_) {
-          mean = value_at(mean_, launch.pointers, c, 0);
-          rstd = value_at(rstd_, launch.pointers, c, 1);
-        } else {
-          mean = value_at(running_mean_, launch.pointers, c, 0);
-          rstd = static_cast<float>(
-              1.0 / std::sqrt(value_at(running_var_, launch.pointers, c, 1) + eps_));
-        }
-        double grad_sum, product_sum;
-        kernels_.grad_sums(g, x, mean, n, &grad_sum, &product_sum);
-        const auto dweight = static_cast<float>(product_sum * rstd);
-        const auto dbias = static_cast<float>(grad_sum);
-        if (dweight_.present()) dweight_.write(launch.pointers, c, 1, &dweight);
-        if (dbias_.present()) dbias_.write(launch.pointers, c, 1, &dbias);
-        if (!din_.present() || n == 0) continue;
-        const double w = value_at(weight_, launch.pointers, c, 1), r = rstd,
-                     count = static_cast<double>(n);
-        const double b = training_ ? -w * r * r * r * product_sum / count : 0;
-        const double shift = training_ ? -w * r * grad_sum / count : 0;
-        auto* dx = static_cast<float*>(to.target(memory + 2 * padded(length)));
-        kernels_.combine(g, x, mean, static_cast<float>(r * w), static_cast<float>(b),
-                         static_cast<float>(shift), dx, n);
-        to.commit(dx);
-      }
-    });
-    return row_status(failed, length, launch);
+    const auto n = static_cast<size_t>(in_.length());
+    return over_gradients(
+        launch, grad_, in_, din_, [&](int64_t c, const float* g, const float* x, auto&& make) {
+          const RowStats s = stats(launch, c);
+          double grad_sum, product_sum;
+          kernels_.grad_sums(g, x, s.mean, n, &grad_sum, &product_sum);
+          set_if_present(dweight_, launch.pointers, c, static_cast<float>(product_sum * s.rstd));
+          set_if_present(dbias_, launch.pointers, c, static_cast<float>(grad_sum));
+          if (!din_.present() || n == 0) return;
+          const double w = value_at(weight_, launch.pointers, c, 1), r = s.rstd,
+                       count = static_cast<double>(n);
+          const double b = training_ ? -w * r * r * r * product_sum / count : 0;
+          const double shift = training_ ? -w * r * grad_sum / count : 0;
+          kernels_.combine(g, x, s.mean, static_cast<float>(r * w), static_cast<float>(b),
+                           static_cast<float>(shift), make(), n);
+        });
   }
 
  private:
+  RowStats stats(const Launch& launch, int64_t c) const {
+    if (training_)
+      return {value_at(mean_, launch.pointers, c, 0), value_at(rstd_, launch.pointers, c, 1)};
+    const double var = value_at(running_var_, launch.pointers, c, 1);
+    return {value_at(running_mean_, launch.pointers, c, 0),
+            static_cast<float>(1.0 / std::sqrt(var + eps_))};
+  }
+
   const ChannelKernels& kernels_;
   bool training_;
   double eps_;

@@ -57,17 +57,21 @@ bool guard_asked_for() {
   return text != nullptr && std::strcmp(text, "1") == 0;
 }
 
+// Address space costs nothing: room for much more than there is memory, so that it never gets
+// tight.
+Memory::Memory(const Site& site, bool guarded) : site_(site) {
+  if (guarded) {
+    const uint64_t size = std::max(16 * site.memory_bytes, uint64_t{64} << 30);
+    guard_.emplace(round_up(size, kHugePageBytes));
+  }
+}
+
 Memory::~Memory() { free_all(nullptr); }
 
-void* Memory::find_place(uint64_t address) const {
-  const std::shared_lock lock(mutex_);
-  auto it = slabs_.upper_bound(address);
-  if (it != slabs_.begin()) {
-    --it;
-    if (address - it->first < it->second.mapped_bytes)
-      return it->second.place + (address - it->first);
-  }
-  return reinterpret_cast<void*>(address);
+bool Memory::take_space(Slab& slab, uint64_t alignment) {
+  slab.place =
+      slab.hidden ? guard_->take(slab.mapped_bytes) : reserve_space(slab.mapped_bytes, alignment);
+  return slab.place != nullptr;
 }
 
 void Memory::take_budget(uint64_t size_bytes) {
@@ -80,41 +84,35 @@ void Memory::take_budget(uint64_t size_bytes) {
 }
 
 // Enters a slab whose `place` is filled; on failure gives everything back. Returns its address.
-uint64_t Memory::adopt(xhal_device* device, Slab slab, bool hidden, uint32_t kind, uint32_t flags) {
-  uint64_t address = number_of(slab.place);
-  if (hidden) {
-    auto* front = reserve_space(slab.mapped_bytes, kHugePageBytes);
-    if (front == nullptr) {
-      drop(0, slab);
-      throw out_of_memory(slab.size_bytes, std::strerror(errno));
-    }
-    address = number_of(front);
-  }
+uint64_t Memory::adopt(xhal_device* device, Slab slab, uint32_t kind, uint32_t flags) {
+  const uint64_t address = slab.hidden ? guard_->address_of(slab.place) : number_of(slab.place);
   if (plugin::host().range_add(device, slab.context, address, slab.size_bytes, kind, flags) !=
       XHAL_OK) {
-    drop(address, slab);
+    drop(slab);
     throw Error(XHAL_ERR_ADDRESS_CONFLICT,
                 fmt::format("the address range {:#x} + {} belongs to another device already",
                             address, slab.size_bytes));
   }
-  const std::unique_lock lock(mutex_);
+  const std::lock_guard lock(mutex_);
   slabs_.emplace(address, std::move(slab));
   return address;
 }
 
-// Unmaps what a slab has; `address` 0: no address was given to it yet.
-void Memory::drop(uint64_t address, Slab& slab) {
+// Gives back what a slab has.
+void Memory::drop(Slab& slab) {
   if (slab.sort == Sort::registered) return;
-  if (address != 0 && address != number_of(slab.place))
-    munmap(reinterpret_cast<void*>(address), slab.mapped_bytes);
-  munmap(slab.place, slab.mapped_bytes);
+  if (slab.hidden) {
+    guard_->give_back(slab.place, slab.mapped_bytes);
+  } else {
+    munmap(slab.place, slab.mapped_bytes);
+  }
   if (slab.fd >= 0) close(slab.fd);
   if (slab.sort == Sort::plain) used_bytes_.fetch_sub(slab.mapped_bytes);
   for (const auto& [begin, end] : slab.pieces) used_bytes_.fetch_sub(end - begin);
 }
 
 uint64_t Memory::alloc(xhal_device* device, xhal_context* context, const xhal_memory_info& info) {
-  const bool hidden = guarded_ && info.kind == XHAL_MEMORY_DEVICE;
+  const bool hidden = guarded() && info.kind == XHAL_MEMORY_DEVICE;
   const uint32_t given = hidden ? 0 : kHostProperties;
   const uint32_t known = kHostProperties | XHAL_MEMORY_EXPORTABLE;
   if ((info.flags & ~known) != 0 || (info.flags & kHostProperties & ~given) != 0) {
@@ -123,7 +121,11 @@ uint64_t Memory::alloc(xhal_device* device, xhal_context* context, const xhal_me
                          "XHAL_MEMORY_SHARED, or copy"
                        : "unknown memory properties are asked for");
   }
+  // A hidden slab has the alignment of huge pages; a larger one is asked for rarely enough.
+  if (hidden && info.alignment_bytes > kHugePageBytes)
+    throw Error(XHAL_ERR_UNSUPPORTED, "alignment beyond 2 MiB while XHAL_CPU_GUARD=1");
   Slab slab;
+  slab.hidden = hidden;
   slab.size_bytes = info.size_bytes;
   slab.mapped_bytes = round_up(info.size_bytes, kPageBytes);
   slab.context = context;
@@ -131,8 +133,7 @@ uint64_t Memory::alloc(xhal_device* device, xhal_context* context, const xhal_me
   const uint64_t natural = slab.mapped_bytes >= kHugePageBytes ? kHugePageBytes : kPageBytes;
   take_budget(slab.mapped_bytes);
 
-  slab.place = reserve_space(slab.mapped_bytes, std::max(natural, info.alignment_bytes));
-  bool ready = slab.place != nullptr;
+  bool ready = take_space(slab, std::max(natural, info.alignment_bytes));
   if (ready && exportable) {
     // Sealed, so that no importer has to fear that the memory shrinks under it.
     slab.fd = memfd_create("xhal-cpu", MFD_CLOEXEC | MFD_ALLOW_SEALING);
@@ -143,27 +144,21 @@ uint64_t Memory::alloc(xhal_device* device, xhal_context* context, const xhal_me
   if (!ready) {
     const int why = errno;
     if (slab.place != nullptr) {
-      drop(0, slab);
+      drop(slab);
     } else {
       used_bytes_.fetch_sub(slab.mapped_bytes);
     }
     throw out_of_memory(info.size_bytes, std::strerror(why));
   }
   Topology::get().bind_memory(site_, slab.place, slab.mapped_bytes);
-  // A hidden slab's address has the alignment of huge pages; a larger one is asked for rarely
-  // enough to be refused.
-  if (hidden && info.alignment_bytes > kHugePageBytes) {
-    drop(0, slab);
-    throw Error(XHAL_ERR_UNSUPPORTED, "alignment beyond 2 MiB while XHAL_CPU_GUARD=1");
-  }
-  return adopt(device, std::move(slab), hidden, info.kind,
+  return adopt(device, std::move(slab), info.kind,
                given | (exportable ? uint32_t{XHAL_MEMORY_EXPORTABLE} : 0));
 }
 
 void Memory::free(uint64_t address) {
   Slab slab;
   {
-    const std::unique_lock lock(mutex_);
+    const std::lock_guard lock(mutex_);
     const auto it = slabs_.find(address);
     if (it == slabs_.end() || it->second.sort == Sort::registered ||
         it->second.sort == Sort::reserved) {
@@ -174,14 +169,14 @@ void Memory::free(uint64_t address) {
     slabs_.erase(it);
   }
   plugin::host().range_remove(address);
-  drop(address, slab);
+  drop(slab);
 }
 
 xhal_external Memory::export_slab(uint64_t address, uint32_t handle_type) const {
   if (handle_type != XHAL_EXTERNAL_FD) {
     throw Error(XHAL_ERR_UNSUPPORTED, "host memory is exported as XHAL_EXTERNAL_FD only");
   }
-  const std::shared_lock lock(mutex_);
+  const std::lock_guard lock(mutex_);
   auto it = slabs_.upper_bound(address);
   if (it == slabs_.begin() || address - std::prev(it)->first >= std::prev(it)->second.size_bytes) {
     throw Error(XHAL_ERR_INVALID_ARGUMENT, fmt::format("{:#x} lies in no allocation", address));
@@ -221,16 +216,21 @@ uint64_t Memory::import_slab(xhal_device* device, xhal_context* context,
   slab.size_bytes = external.size_bytes;
   slab.mapped_bytes = round_up(external.size_bytes, kPageBytes);
   slab.context = context;
+  slab.hidden = guarded();
   slab.fd = fcntl(external.fd, F_DUPFD_CLOEXEC, 3);
-  slab.place = slab.fd < 0 ? nullptr : reserve_space(slab.mapped_bytes, kPageBytes);
-  if (slab.place == nullptr || !fill_space(slab.place, slab.mapped_bytes, slab.fd)) {
+  if (slab.fd < 0) throw out_of_memory(external.size_bytes, std::strerror(errno));
+  const bool has_space = take_space(slab, kPageBytes);
+  if (!has_space || !fill_space(slab.place, slab.mapped_bytes, slab.fd)) {
     const int why = errno;
-    if (slab.place != nullptr) munmap(slab.place, slab.mapped_bytes);
-    if (slab.fd >= 0) close(slab.fd);
+    if (has_space) {
+      drop(slab);
+    } else {
+      close(slab.fd);
+    }
     throw out_of_memory(external.size_bytes, std::strerror(why));
   }
-  return adopt(device, std::move(slab), guarded_, XHAL_MEMORY_DEVICE,
-               (guarded_ ? 0u : kHostProperties) | XHAL_MEMORY_EXPORTABLE);
+  return adopt(device, std::move(slab), XHAL_MEMORY_DEVICE,
+               (guarded() ? 0u : kHostProperties) | XHAL_MEMORY_EXPORTABLE);
 }
 
 uint64_t Memory::host_register(xhal_device* device, xhal_context* context, void* host,
@@ -249,7 +249,7 @@ uint64_t Memory::host_register(xhal_device* device, xhal_context* context, void*
   plugin::host().pointer_query(address, &known);
   // Pinned memory is in libxhal's map already, under its own name.
   slab.listed = known.kind != XHAL_MEMORY_HOST || known.device != nullptr;
-  const std::unique_lock lock(mutex_);
+  const std::lock_guard lock(mutex_);
   if (slabs_.contains(address)) {
     throw Error(XHAL_ERR_INVALID_ARGUMENT,
                 fmt::format("{} is registered already, or is device memory", host));
@@ -264,7 +264,7 @@ uint64_t Memory::host_register(xhal_device* device, xhal_context* context, void*
 }
 
 void Memory::host_unregister(void* host) {
-  const std::unique_lock lock(mutex_);
+  const std::lock_guard lock(mutex_);
   const auto it = slabs_.find(number_of(host));
   if (it == slabs_.end() || it->second.sort != Sort::registered) {
     throw Error(XHAL_ERR_INVALID_ARGUMENT, fmt::format("{} is not registered", host));
@@ -283,16 +283,15 @@ uint64_t Memory::reserve(xhal_device* device, xhal_context* context, uint64_t si
   slab.sort = Sort::reserved;
   slab.size_bytes = slab.mapped_bytes = size_bytes;
   slab.context = context;
-  slab.place = reserve_space(size_bytes, kHugePageBytes);
-  if (slab.place == nullptr) throw out_of_memory(size_bytes, "no address space left");
-  return adopt(device, std::move(slab), guarded_, XHAL_MEMORY_DEVICE,
-               guarded_ ? 0u : kHostProperties);
+  slab.hidden = guarded();
+  if (!take_space(slab, kHugePageBytes)) throw out_of_memory(size_bytes, "no address space left");
+  return adopt(device, std::move(slab), XHAL_MEMORY_DEVICE, guarded() ? 0u : kHostProperties);
 }
 
 void Memory::release(uint64_t address) {
   Slab slab;
   {
-    const std::unique_lock lock(mutex_);
+    const std::lock_guard lock(mutex_);
     const auto it = slabs_.find(address);
     if (it == slabs_.end() || it->second.sort != Sort::reserved) {
       throw Error(XHAL_ERR_INVALID_ARGUMENT,
@@ -307,7 +306,7 @@ void Memory::release(uint64_t address) {
     slabs_.erase(it);
   }
   plugin::host().range_remove(address);
-  drop(address, slab);
+  drop(slab);
 }
 
 // The reserved space a piece lies in; call with the lock held.
@@ -333,7 +332,7 @@ Memory::Slab& Memory::reserved_range(uint64_t address, uint64_t size_bytes, uint
 }
 
 void Memory::map(uint64_t address, uint64_t size_bytes) {
-  const std::unique_lock lock(mutex_);
+  const std::lock_guard lock(mutex_);
   uint64_t base = 0;
   Slab& slab = reserved_range(address, size_bytes, &base);
   const uint64_t begin = address - base, end = begin + size_bytes;
@@ -364,7 +363,7 @@ bool Memory::fully_mapped(const Slab& slab, uint64_t begin, uint64_t end) const 
 }
 
 void Memory::unmap(uint64_t address, uint64_t size_bytes) {
-  const std::unique_lock lock(mutex_);
+  const std::lock_guard lock(mutex_);
   uint64_t base = 0;
   Slab& slab = reserved_range(address, size_bytes, &base);
   const uint64_t begin = address - base, end = begin + size_bytes;
@@ -403,7 +402,7 @@ void Memory::protect(uint64_t address, uint64_t size_bytes, uint32_t protection)
       throw Error(XHAL_ERR_INVALID_ARGUMENT,
                   fmt::format("{} is no XHAL_PROTECT_ value", protection));
   }
-  const std::unique_lock lock(mutex_);
+  const std::lock_guard lock(mutex_);
   uint64_t base = 0;
   Slab& slab = reserved_range(address, size_bytes, &base);
   const uint64_t begin = address - base;
@@ -418,7 +417,7 @@ void Memory::protect(uint64_t address, uint64_t size_bytes, uint32_t protection)
 void Memory::free_all(xhal_context* context) {
   std::vector<std::pair<uint64_t, Slab>> gone;
   {
-    const std::unique_lock lock(mutex_);
+    const std::lock_guard lock(mutex_);
     for (auto it = slabs_.begin(); it != slabs_.end();) {
       if (context != nullptr && it->second.context != context) {
         ++it;
@@ -430,7 +429,7 @@ void Memory::free_all(xhal_context* context) {
   }
   for (auto& [address, slab] : gone) {
     if (slab.listed) plugin::host().range_remove(address);
-    drop(address, slab);
+    drop(slab);
   }
 }
 

@@ -8,10 +8,12 @@
 #include <atomic>
 #include <cstdint>
 #include <map>
-#include <shared_mutex>
+#include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "guard_space.hpp"
 #include "topology.hpp"
 #include "xhal/plugin.hpp"
 
@@ -24,7 +26,7 @@ bool guard_asked_for();  // XHAL_CPU_GUARD=1
 
 class Memory {
  public:
-  Memory(const Site& site, bool guarded) : site_(site), guarded_(guarded) {}
+  Memory(const Site& site, bool guarded);
   ~Memory();
   Memory(const Memory&) = delete;
   Memory& operator=(const Memory&) = delete;
@@ -46,11 +48,12 @@ class Memory {
   // Everything of one context, or, with nullptr, of all.
   void free_all(xhal_context* context);
 
-  bool guarded() const { return guarded_; }
+  bool guarded() const { return guard_.has_value(); }
   // Where the host finds what is at `address`; addresses that are not the device's are host
   // pointers already.
   void* translate(uint64_t address) const {
-    return guarded_ ? find_place(address) : reinterpret_cast<void*>(address);
+    if (guard_ && guard_->has(address)) return guard_->place_of(address);
+    return reinterpret_cast<void*>(address);
   }
 
   uint64_t total_bytes() const { return site_.memory_bytes; }
@@ -63,22 +66,23 @@ class Memory {
     uint64_t size_bytes = 0;    // as asked for
     uint64_t mapped_bytes = 0;  // whole pages
     char* place = nullptr;      // where the host sees it
+    bool hidden = false;        // in the guard's space: the address is another one
     int fd = -1;
     bool listed = true;  // known to libxhal's map
     xhal_context* context = nullptr;
     std::map<uint64_t, uint64_t> pieces;  // of reserved space: mapped [begin, end)
   };
 
-  void* find_place(uint64_t address) const;
-  uint64_t adopt(xhal_device* device, Slab slab, bool hidden, uint32_t kind, uint32_t flags);
+  bool take_space(Slab& slab, uint64_t alignment);
+  uint64_t adopt(xhal_device* device, Slab slab, uint32_t kind, uint32_t flags);
   Slab& reserved_range(uint64_t address, uint64_t size_bytes, uint64_t* base);
   bool fully_mapped(const Slab& slab, uint64_t begin, uint64_t end) const;
   void take_budget(uint64_t size_bytes);
-  void drop(uint64_t address, Slab& slab);
+  void drop(Slab& slab);
 
   const Site& site_;
-  const bool guarded_;
-  mutable std::shared_mutex mutex_;
+  std::optional<GuardSpace> guard_;
+  mutable std::mutex mutex_;
   std::map<uint64_t, Slab> slabs_;
   std::atomic<uint64_t> used_bytes_{0};
 };

@@ -1,5 +1,7 @@
 #include "topology.hpp"
 
+#include <sched.h>
+
 #include <algorithm>
 #include <charconv>
 #include <cstdlib>
@@ -105,7 +107,11 @@ void Topology::finish(Site& site) {
   // Also a core of which only some hardware threads are allowed computes like one.
   for (hwloc_obj_t core = nullptr;
        (core = hwloc_get_next_obj_by_type(topology_, HWLOC_OBJ_CORE, core)) != nullptr;) {
-    if (hwloc_bitmap_intersects(core->cpuset, site.cpus)) ++site.cores;
+    if (!hwloc_bitmap_intersects(core->cpuset, site.cpus)) continue;
+    hwloc_bitmap_t cpus = hwloc_bitmap_alloc();
+    hwloc_bitmap_and(cpus, core->cpuset, site.cpus);
+    site.cores_cpus.push_back(cpus);
+    ++site.cores;
   }
   site.cores = std::max(site.cores, 1u);
   int processor = -1;
@@ -114,9 +120,21 @@ void Topology::finish(Site& site) {
   }
 }
 
+int Site::this_core() const {
+  const auto cpu = static_cast<unsigned>(sched_getcpu());
+  for (size_t i = 0; i < cores_cpus.size(); ++i) {
+    if (hwloc_bitmap_isset(cores_cpus[i], cpu)) return static_cast<int>(i);
+  }
+  return -1;
+}
+
 void Topology::bind_this_thread(const Site& site) const {
   // A refusal (a container without the right, say) leaves the thread unbound: slower, not wrong.
   (void)hwloc_set_cpubind(topology_, site.cpus, HWLOC_CPUBIND_THREAD);
+}
+
+void Topology::bind_thread(pthread_t thread, hwloc_const_bitmap_t cpus) const {
+  (void)hwloc_set_thread_cpubind(topology_, thread, cpus, 0);
 }
 
 void Topology::bind_memory(const Site& site, void* address, uint64_t size_bytes) const {

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <hwloc.h>
+#include <pthread.h>
 
 #include <cstdint>
 #include <string>
@@ -20,6 +21,10 @@ struct Site {
   hwloc_bitmap_t cpus = nullptr;
   hwloc_bitmap_t nodes = nullptr;
   std::vector<uint32_t> processors;  // numbers of `cpus`, as /proc/stat counts them
+  std::vector<hwloc_bitmap_t> cores_cpus;  // the part of `cpus` in each core
+
+  // Which of its cores the calling thread runs on; -1: none of them.
+  int this_core() const;
 };
 
 class Topology {
@@ -29,6 +34,7 @@ class Topology {
   const std::vector<Site>& sites() const { return sites_; }
   const std::string& processor_name() const { return processor_name_; }
   void bind_this_thread(const Site& site) const;
+  void bind_thread(pthread_t thread, hwloc_const_bitmap_t cpus) const;
   // Prefers the device's own memory for pages that are not there yet.
   void bind_memory(const Site& site, void* address, uint64_t size_bytes) const;
 

@@ -28,6 +28,21 @@ void Workers::start() {
   started_.store(true, std::memory_order_release);
 }
 
+void Workers::place() {
+  const int core = site_.this_core();
+  if (core < 0 || core == callers_core_) return;
+  callers_core_ = core;
+  const auto cores = static_cast<int>(site_.cores_cpus.size());
+  // A job can still be under way while the pool is being stopped.
+  const std::unique_lock lock(start_mutex_, std::try_to_lock);
+  if (!lock.owns_lock()) return;
+  for (int i = 0; i < static_cast<int>(threads_.size()); ++i) {
+    const auto other = static_cast<size_t>((core + 1 + i) % cores);
+    Topology::get().bind_thread(threads_[static_cast<size_t>(i)].native_handle(),
+                                site_.cores_cpus[other]);
+  }
+}
+
 void Workers::stop() {
   const std::lock_guard lock(start_mutex_);
   stopping_.store(true);
@@ -65,6 +80,7 @@ uint32_t Workers::run(int64_t count, int64_t chunk, Body body, void* user, bool 
   joined_.store(0, std::memory_order_relaxed);
   // Sequentially consistent with a helper's "I sleep, is there a job?".
   gate_.fetch_add(kJob | kOpen);
+  if (wake) place();
   if (wake && sleepers_.load() > 0) {
     doze_.fetch_add(1);
     const int64_t others = (count + chunk - 1) / chunk - 1;

@@ -3,6 +3,8 @@
 // A job is a range cut into chunks that threads claim from one counter; the caller helps until none
 // is left. One job runs at a time: a caller that finds the pool taken (another stream's operator)
 // runs its job alone. Threads start with the first job, spin briefly after each one and then sleep.
+// Each helper has a core for itself, and none has the caller's: left to the scheduler, a helper may
+// wait on its caller's core for as long as the job lasts.
 #pragma once
 
 #include <atomic>
@@ -26,7 +28,7 @@ constexpr int64_t chunk_size(int64_t count, int64_t grain) {
 
 class Workers {
  public:
-  // `helpers` threads beside the caller, bound to `site`.
+  // `helpers` threads beside the caller, on cores of `site`.
   Workers(const Site& site, uint32_t helpers, std::string name);
   ~Workers();
   Workers(const Workers&) = delete;
@@ -43,6 +45,7 @@ class Workers {
 
  private:
   void start();
+  void place();  // by the caller: moves the helpers off its core
   void serve();
   void claim_chunks();
 
@@ -55,6 +58,7 @@ class Workers {
   const std::string name_;
   std::mutex start_mutex_;
   std::vector<std::thread> threads_;
+  int callers_core_ = -1;  // that the helpers are placed around; of the caller that has the pool
   std::atomic<bool> started_{false}, stopping_{false};
 
   alignas(64) std::atomic<uint64_t> gate_{0};

@@ -11,8 +11,8 @@
 #include <thread>
 #include <vector>
 
-#include "half.hpp"
 #include "op.hpp"
+#include "reference/dtype.hpp"
 
 namespace xhal::cpu::test {
 
@@ -44,77 +44,50 @@ class TestPool final : public WorkerPool {
   int threads_;
 };
 
-inline double load_element(DType type, const void* p) {
-  const auto as = [p](auto x) {
-    std::memcpy(&x, p, sizeof x);
-    return x;
-  };
+// The element formats of the conformance suite's reference, which know nothing of the plugin's own
+// conversions. f64 exists only here.
+inline ref::DType format_of(DType type) {
   switch (type) {
     case DType::f32:
-      return as(float{});
-    case DType::f64:
-      return as(double{});
+      return ref::DType::f32;
     case DType::bf16:
-      return to_float(as(Bf16{}));
+      return ref::DType::bf16;
     case DType::f16:
-      return to_float(as(F16{}));
+      return ref::DType::f16;
     case DType::i8:
-      return as(int8_t{});
+      return ref::DType::i8;
     case DType::i16:
-      return as(int16_t{});
+      return ref::DType::i16;
     case DType::i32:
-      return as(int32_t{});
+      return ref::DType::i32;
     case DType::u32:
-      return as(uint32_t{});
+      return ref::DType::u32;
     case DType::i64:
-      return static_cast<double>(as(int64_t{}));
+      return ref::DType::i64;
+    case DType::boolean:
+      return ref::DType::boolean;
     default:
-      return as(uint8_t{});
+      return ref::DType::u8;
   }
 }
 
+inline double load_element(DType type, const void* p) {
+  if (type != DType::f64) return ref::decode(format_of(type), p);
+  double value;
+  std::memcpy(&value, p, sizeof value);
+  return value;
+}
+
 inline void store_element(DType type, void* p, double value) {
-  const auto put = [p](auto x) { std::memcpy(p, &x, sizeof x); };
-  switch (type) {
-    case DType::f32:
-      return put(static_cast<float>(value));
-    case DType::f64:
-      return put(value);
-    case DType::bf16:
-      return put(to_bf16(static_cast<float>(value)));
-    case DType::f16:
-      return put(to_f16(static_cast<float>(value)));
-    case DType::i8:
-      return put(static_cast<int8_t>(value));
-    case DType::i16:
-      return put(static_cast<int16_t>(value));
-    case DType::i32:
-      return put(static_cast<int32_t>(value));
-    case DType::u32:
-      return put(static_cast<uint32_t>(value));
-    case DType::i64:
-      return put(static_cast<int64_t>(value));
-    default:
-      return put(static_cast<uint8_t>(value));
+  if (type == DType::f64) {
+    std::memcpy(p, &value, sizeof value);
+  } else {
+    ref::encode(format_of(type), ref::round_to(format_of(type), value), p);
   }
 }
 
 inline uint8_t code_of(DType type) {
-  switch (type) {
-    case DType::f32:
-    case DType::f16:
-    case DType::f64:
-      return XHAL_CODE_FLOAT;
-    case DType::bf16:
-      return XHAL_CODE_BFLOAT;
-    case DType::u8:
-    case DType::u32:
-      return XHAL_CODE_UINT;
-    case DType::boolean:
-      return XHAL_CODE_BOOL;
-    default:
-      return XHAL_CODE_INT;
-  }
+  return type == DType::f64 ? uint8_t{XHAL_CODE_FLOAT} : ref::code_of(format_of(type));
 }
 
 using Sizes = std::vector<int64_t>;

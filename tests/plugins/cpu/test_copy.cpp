@@ -2,6 +2,7 @@
 // arange.
 #include <gmock/gmock.h>
 
+#include "half.hpp"
 #include "isa_levels.hpp"
 
 namespace xhal::cpu::test {

@@ -205,6 +205,28 @@ TEST_F(MemoryTest, AContextTakesItsMemoryWithIt) {
   EXPECT_EQ(known.kind, 0u);
 }
 
+TEST_F(MemoryTest, MemoryThatTakesThePlaceOfFreedMemoryIsItsOwn) {
+  auto stream = device().stream();
+  constexpr size_t kSlabs = 12, kLargest = 3 << 20;
+  std::vector<uint64_t> slabs(kSlabs, 0);
+  const auto size_of = [](size_t i, size_t round) { return kLargest / (1 + (i + round) % 4); };
+  for (size_t round = 0; round < 4; ++round) {
+    for (size_t i = 0; i < kSlabs; ++i) {
+      if ((i * 5 + round) % 3 == 0 && slabs[i] != 0) continue;  // stays
+      if (slabs[i] == 0) continue;
+      ASSERT_OK(xhal_memory_free(context(), slabs[i]));
+      slabs[i] = 0;
+    }
+    for (size_t i = 0; i < kSlabs; ++i) {
+      if (slabs[i] == 0) slabs[i] = alloc(size_of(i, round));
+      ASSERT_OK(xhal_stream_fill(stream.get(), slabs[i], kLargest / 4, i, 1));
+    }
+    for (size_t i = 0; i < kSlabs; ++i)
+      EXPECT_THAT(read<uint8_t>(stream.get(), slabs[i], kLargest / 4),
+                  testing::Each(static_cast<uint8_t>(i)));
+  }
+}
+
 TEST_F(MemoryTest, TheGuardStopsAStrayHostAccessAndNothingElse) {
   if (!guarded()) GTEST_SKIP() << "run with XHAL_CPU_GUARD=1";
   const uint64_t a = alloc(8 << 20);
