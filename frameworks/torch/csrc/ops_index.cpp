@@ -7,6 +7,7 @@
 #include <ATen/ops/embedding_dense_backward_ops.h>
 #include <ATen/ops/gather_ops.h>
 #include <ATen/ops/index_add_ops.h>
+#include <ATen/ops/index_copy_ops.h>
 #include <ATen/ops/index_fill_ops.h>
 #include <ATen/ops/index_ops.h>
 #include <ATen/ops/index_select_ops.h>
@@ -173,43 +174,48 @@ Tensor& index_put(Tensor& self, const IndexList& list, const Tensor& values, boo
   return on_host<at::_ops::_index_put_impl_>(self, list, values, accumulate, unsafe);
 }
 
-// Every entry named in `index` along `dim`: a write at one list of indices.
-Tensor& index_fill_with(Tensor& self, int64_t dim, const Tensor& index, const Tensor& value) {
+// self[..., index, ...] = values along `dim`.
+Tensor& write_rows(Tensor& self, int64_t dim, const Tensor& index, const Tensor& values) {
   const Tensor rows = at_least_1d(index.scalar_type() == at::kLong ? index : index.to(at::kLong));
   const Tensor target = bits(self);
-  const int64_t d = c10::maybe_wrap_dim(dim, self.dim());
   Sizes sizes(self.sizes().begin(), self.sizes().end());
-  sizes[d] = rows.numel();
-  const Tensor source = bits(value).expand(sizes);
-  const int64_t dims[] = {d};
+  const int64_t dims[] = {c10::maybe_wrap_dim(dim, self.dim())};
+  sizes[dims[0]] = rows.numel();
+  const Tensor source = bits(values).expand(sizes);
   OpCall call(XHAL_OP_index_put, self);
-  call.attr(0, c10::IntArrayRef(dims))
-      .attr(1, false)
-      .in(target)
-      .in(source)
-      .in(at::TensorList(rows))
-      .out(target);
-  TORCH_CHECK_NOT_IMPLEMENTED(call.run(), "index_fill_: ", call.refusal());
+  call.attr(0, c10::IntArrayRef(dims)).attr(1, false).in(target).in(source);
+  call.in(at::TensorList(rows)).out(target);
+  TORCH_CHECK_NOT_IMPLEMENTED(call.run(), "writing rows by index: ", call.refusal());
   return self;
 }
-bool fillable(const Tensor& self, const Tensor& index) {
+bool writable(const Tensor& self, const Tensor& index) {
   return movable(self) && self.dim() > 0 && index.dim() <= 1 && is_index(index);
 }
 Tensor& index_fill_scalar(Tensor& self, int64_t dim, const Tensor& index, const Scalar& value) {
-  if (!fillable(self, index) || value.isComplex()) {
+  if (!writable(self, index) || value.isComplex()) {
     return on_host<at::_ops::index_fill__int_Scalar>(self, dim, index, value);
   }
-  return index_fill_with(self, dim, index, new_like(self, {}).fill_(value));
+  return write_rows(self, dim, index, new_like(self, {}).fill_(value));
 }
 Tensor& index_fill_tensor(Tensor& self, int64_t dim, const Tensor& index, const Tensor& value) {
-  if (!fillable(self, index) || value.dim() != 0) {
+  if (!writable(self, index) || value.dim() != 0) {
     return on_host<at::_ops::index_fill__int_Tensor>(self, dim, index, value);
   }
-  return index_fill_with(self, dim, index, value.to(self.device(), self.scalar_type()));
+  return write_rows(self, dim, index, value.to(self.device(), self.scalar_type()));
+}
+Tensor& index_copy_out(const Tensor& self, int64_t dim, const Tensor& index, const Tensor& source,
+                       Tensor& out) {
+  if (!writable(self, index) || source.scalar_type() != self.scalar_type() ||
+      source.dim() != self.dim()) {
+    return on_host<at::_ops::index_copy_out>(self, dim, index, source, out);
+  }
+  if (!out.is_same(self)) out.copy_(self);
+  return write_rows(out, dim, index, source);
 }
 
 Tensor find_nonzero(const Tensor& self) {
   if (self.numel() == 0) return new_tensor({0, self.dim()}, at::kLong, self.device());
+  if (self.dim() == 0) return find_nonzero(self.reshape(1)).narrow(1, 0, 0);
   if (on_device(self) && self.dim() > 0) {
     const Tensor found = new_tensor({self.numel(), self.dim()}, at::kLong, self.device());
     const Tensor count = new_tensor({}, at::kLong, self.device());
@@ -373,6 +379,7 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
   native<embedding_dense_backward, &embedding_backward>(m);
   native<index_Tensor, &xhal_torch::index>(m);
   native<_index_put_impl_, &index_put>(m);
+  native<at::_ops::index_copy_out, &xhal_torch::index_copy_out>(m);
   native<index_fill__int_Scalar, &index_fill_scalar>(m);
   native<index_fill__int_Tensor, &index_fill_tensor>(m);
   native<at::_ops::nonzero, &find_nonzero>(m);

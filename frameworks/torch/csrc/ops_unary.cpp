@@ -132,14 +132,18 @@ Tensor& gelu_out(const Tensor& self, c10::string_view approximate, Tensor& out) 
 using OptScalar = std::optional<Scalar>;
 using OptTensor = std::optional<Tensor>;
 
-// A limit of another kind than the tensor changes the result's type: that is left to the host.
+// A limit of another kind than the tensor changes the result's type; torch has made `out` of it.
 bool fits(const Tensor& self, const OptScalar& limit) {
   if (!limit || c10::isFloatingType(self.scalar_type())) return true;
   return limit->isIntegral(/*includeBool=*/true) && self.scalar_type() != at::kBool;
 }
 
 bool run_clamp(const Tensor& self, const OptScalar& lo, const OptScalar& hi, Tensor& out) {
-  if (!fits(self, lo) || !fits(self, hi) || (!lo && !hi)) return false;
+  if (!lo && !hi) return false;
+  if (!fits(self, lo) || !fits(self, hi)) {
+    return is_float(out.scalar_type()) && !is_float(self.scalar_type()) &&
+           run_clamp(self.to(out.scalar_type()), lo, hi, out);
+  }
   Pointwise call(XHAL_OP_clamp, Types::common);
   call.operand(self).absent().absent();
   call.attr(0, int64_t(lo.has_value())).attr(1, int64_t(hi.has_value()));

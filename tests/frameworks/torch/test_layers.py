@@ -257,3 +257,104 @@ def test_dropout_keeps_its_share_and_scales(no_fallback):
     assert y.max().item() == pytest.approx(1 / 0.75)
     y.sum().backward()
     assert torch.equal(x.grad, y)
+
+
+ACTIVATIONS = {
+    "relu6": F.relu6,
+    "hardtanh": lambda x: F.hardtanh(x, -0.5, 0.75),
+    "hardtanh in place": lambda x: F.hardtanh(x * 1, -0.5, 0.75, inplace=True),
+    "hardswish": F.hardswish,
+    "hardswish in place": lambda x: F.hardswish(x * 2, inplace=True),
+    "hardsigmoid": F.hardsigmoid,
+    "threshold": lambda x: F.threshold(x, 0.1, -3),
+    "leaky_relu": lambda x: F.leaky_relu(x, 0.2),
+    "leaky_relu in place": lambda x: F.leaky_relu(x * 1, 0.2, inplace=True),
+    "elu": lambda x: F.elu(x, 1.5),
+    "elu in place": lambda x: F.elu(x * 1, 1.5, inplace=True),
+    "selu": F.selu,
+    "celu": lambda x: F.celu(x, 0.7),
+    "softplus": lambda x: F.softplus(x, 2, 3),
+    "mish": F.mish,
+    "logsigmoid": F.logsigmoid,
+    "glu": lambda x: F.glu(x, 1),
+    "prelu": lambda x: F.prelu(x, torch.full((1,), 0.3, dtype=x.dtype, device=x.device)),
+}
+
+
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activation(name, dtype, no_fallback):
+    for shape in [(5, 8), (3, 4, 6), (0, 4)]:
+        for _, x in layouts(make(dtype, *shape, low=-4, high=4)):
+            check(ACTIVATIONS[name], x, gradient=x.is_contiguous() and x.numel() > 0)
+
+
+LOSSES = {
+    "smooth_l1": lambda x, y, r: F.smooth_l1_loss(x, y, reduction=r, beta=0.5),
+    "l1": lambda x, y, r: F.smooth_l1_loss(x, y, reduction=r, beta=0.0),
+    "huber": lambda x, y, r: F.huber_loss(x, y, reduction=r, delta=0.7),
+    "bce": lambda x, y, r: F.binary_cross_entropy(x.sigmoid(), (y > 0).to(x), reduction=r),
+    "bce weighted": lambda x, y, r: F.binary_cross_entropy(
+        x.sigmoid(), (y > 0).to(x), weight=y.detach().abs(), reduction=r
+    ),
+    "kl": lambda x, y, r: F.kl_div(x.log_softmax(1), y.softmax(1).detach(), reduction=r),
+}
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("name", LOSSES)
+def test_elementwise_loss(name, reduction, no_fallback):
+    x, y = make(torch.float32, 6, 7), make(torch.float32, 6, 7, seed=4)
+    check(lambda a, b: LOSSES[name](a, b, reduction), x, y, gradient=True, scale=2)
+
+
+def small(layer, *inputs, **options):
+    """The layer, with the same parameters, on both devices."""
+    torch.manual_seed(2)
+    here = layer(*inputs, **options)
+    there = layer(*inputs, **options)
+    there.load_state_dict(here.state_dict())
+    return here, there.to("xhal")
+
+
+@pytest.mark.parametrize("norm_first", [True, False])
+def test_encoder_takes_its_fast_path_on_the_device(norm_first, no_fallback):
+    here, there = small(
+        torch.nn.TransformerEncoderLayer, 16, 4, 32, batch_first=True, norm_first=norm_first
+    )
+    here.eval(), there.eval()
+    x = make(torch.float32, 3, 7, 16)
+    mask = torch.nn.Transformer.generate_square_subsequent_mask(7)
+    padding = torch.tensor([[False] * 7, [False] * 5 + [True] * 2, [False] * 7])
+    with torch.no_grad():
+        same(there(x.to("xhal")), here(x), scale=2)
+        same(there(x.to("xhal"), mask.to("xhal")), here(x, mask), scale=2)
+        kept = ~padding
+        actual = there(x.to("xhal"), src_key_padding_mask=padding.to("xhal")).cpu()
+        same(actual[kept], here(x, src_key_padding_mask=padding)[kept], scale=2)
+
+
+@pytest.mark.parametrize("weights", [True, False])
+def test_attention_layer_in_inference(weights, no_fallback):
+    here, there = small(torch.nn.MultiheadAttention, 16, 4, batch_first=True)
+    here.eval(), there.eval()
+    x = make(torch.float32, 3, 7, 16)
+    with torch.no_grad():
+        y, z = x.to("xhal"), there(*[x.to("xhal")] * 3, need_weights=weights)
+        expected = here(x, x, x, need_weights=weights)
+        same(z[0], expected[0], scale=2)
+        if weights:
+            same(z[1], expected[1], scale=2)
+        assert y.device.type == "xhal"
+
+
+def test_weight_norm(no_fallback):
+    here, there = small(torch.nn.Linear, 5, 6)
+    for layer in (here, there):
+        torch.nn.utils.parametrizations.weight_norm(layer)
+    x = make(torch.float32, 4, 5)
+    expected, actual = here(x), there(x.to("xhal"))
+    same(actual, expected)
+    expected.square().sum().backward(), actual.square().sum().backward()
+    for a, e in zip(there.parameters(), here.parameters()):
+        same(a.grad, e.grad, scale=4)

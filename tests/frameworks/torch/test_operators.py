@@ -257,3 +257,84 @@ def test_what_the_device_lacks_runs_on_the_host_and_is_counted():
     )
     counts = torch.xhal.fallbacks()
     assert counts["aten::add.Tensor"] >= 1 and any("linalg_inv" in name for name in counts)
+
+
+COMPOSED = {
+    "log10": lambda x: x.abs().add(0.1).log10(),
+    "exp2": torch.exp2,
+    "frac": torch.frac,
+    "tan": torch.tan,
+    "sinh": torch.sinh,
+    "cosh": torch.cosh,
+    "fmax": lambda x: torch.fmax(x, x.flip(0)),
+    "fmin": lambda x: torch.fmin(x, x.flip(0)),
+    "xlogy": lambda x: torch.xlogy(x, x.abs() + 0.5),
+    "nan_to_num": lambda x: (x / (x > 1)).nan_to_num(nan=3.0),
+    "std_mean": lambda x: torch.std_mean(x, 0),
+    "nansum": lambda x: (x / (x > 1)).nan_to_num(posinf=1, neginf=1).nansum(1),
+    "norm": lambda x: torch.norm(x, 3, 1),
+    "aminmax": lambda x: tuple(torch.aminmax(x, dim=1)),
+    "roll": lambda x: x.roll((1, -3), (0, 1)),
+    "roll flat": lambda x: x.roll(5),
+    "index_copy": lambda x: x.index_copy(0, torch.tensor([2, 0], device=x.device), x[:2]),
+    "index_fill": lambda x: x.index_fill(1, torch.tensor([2, -1], device=x.device), 0.5),
+    "take": lambda x: x.take(torch.tensor([[3, -1]], device=x.device)),
+    "sgn": torch.sgn,
+}
+
+
+@pytest.mark.parametrize("name", COMPOSED)
+def test_composed(name, no_fallback):
+    x = make(torch.float32, 5, 6)
+    check(COMPOSED[name], x, gradient=name not in ("nansum", "take", "fmax", "fmin"), scale=4)
+    for _, lying in layouts(x):
+        check(COMPOSED[name], lying, scale=4)
+
+
+def test_fmax_prefers_numbers_to_nan(no_fallback):
+    x, y = torch.tensor([1.0, float("nan"), 2.0]), torch.tensor([float("nan"), 3.0, 1.0])
+    check(torch.fmax, x, y)
+    check(torch.fmin, x, y)
+
+
+def test_small_operators(no_fallback):
+    for arguments in [(0, 1, 7), (2, -3, 1), (-1.5, 2.5, 64), (0, 1, 0)]:
+        expected = torch.linspace(*arguments)
+        same(torch.linspace(*arguments, device="xhal"), expected)
+        if arguments[2] > 1:
+            assert torch.linspace(*arguments, device="xhal")[-1].item() == expected[-1].item()
+    same(torch.eye(4, 6, device="xhal"), torch.eye(4, 6))
+    x = make(torch.float32, 4, 4)
+    y = x.to("xhal")
+    assert torch.equal(y, y.clone()) and not torch.equal(y, y + 1)
+    assert not torch.equal(y, y[:2])
+    same(y.trace(), x.trace())
+    same(torch.count_nonzero(y > 0), torch.count_nonzero(x > 0))
+    same(torch.tensor(2.0, device="xhal").nonzero(), torch.tensor(2.0).nonzero())
+    same(torch.tensor(0.0, device="xhal").nonzero(), torch.tensor(0.0).nonzero())
+    same(F.channel_shuffle(y.view(1, 4, 2, 2), 2), F.channel_shuffle(x.view(1, 4, 2, 2), 2))
+    i = make(torch.int64, 5)
+    same(i.to("xhal") << 2, i << 2)
+    same(i.to("xhal").clamp(0.5, 3), i.clamp(0.5, 3))
+    check(torch.addbmm, x, make(torch.float32, 2, 4, 3), make(torch.float32, 2, 3, 4))
+
+
+def test_normal_numbers_around_given_means(no_fallback):
+    mean = torch.full((40_000,), 3.0, device="xhal")
+    for sample in (
+        torch.normal(mean, 2.0),
+        torch.normal(3.0, mean * 0 + 2),
+        torch.normal(mean, 2 + 0 * mean),
+    ):
+        assert sample.mean().item() == pytest.approx(3, abs=0.1)
+        assert sample.std().item() == pytest.approx(2, abs=0.1)
+    assert torch.empty(40_000, device="xhal").log_normal_(
+        1, 0.5
+    ).log().mean().item() == pytest.approx(1, abs=0.05)
+
+
+def test_second_derivatives_through_zeros_without_memory(no_fallback):
+    def second(x):
+        return torch.func.hessian(lambda t: (t**3).sum() + t.sgn().sum())(x)
+
+    check(second, make(torch.float32, 4), scale=2)
