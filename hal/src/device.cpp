@@ -144,7 +144,10 @@ void close_device(DeviceRecord& record) {
     record.closed = true;
     contexts.assign(record.contexts.begin(), record.contexts.end());
   }
-  for (auto* context : contexts) empty_context(*side_of(context));
+  for (auto* context : contexts) {
+    empty_context(*side_of(context));
+    keep_for_ever(side_of(context));
+  }
   forget_registrations(record);
   record.raw.device_close(record.device);
   // A lost device may be a process that hangs, and wakes up.

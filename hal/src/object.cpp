@@ -11,12 +11,22 @@
 
 #include "error.hpp"
 #include "state.hpp"
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/lsan_interface.h>
+#endif
 
 namespace xhal {
 namespace {
 
 constexpr size_t kChunkBytes = 1 << 20;
 constexpr uint32_t kSmallestClass = 7;  // 128 bytes with the private part
+
+// Objects own memory of the heap; the leak checker does not look into mapped memory by itself.
+void search_for_leaks([[maybe_unused]] void* begin, [[maybe_unused]] size_t bytes) {
+#ifdef __SANITIZE_ADDRESS__
+  __lsan_register_root_region(begin, bytes);
+#endif
+}
 
 // Free memory by (kind, size class): a stale handle can then only ever meet an object of its own
 // kind.
@@ -27,6 +37,7 @@ struct ObjectMemory {
   size_t left = 0;
   std::map<uint32_t, uint64_t> numbers;
   std::atomic<bool> quarantine{false};
+  std::vector<const void*> kept;
 
   void* take(uint32_t kind, uint32_t size_class) {
     auto& list = free[{kind, size_class}];
@@ -41,6 +52,7 @@ struct ObjectMemory {
       void* fresh =
           mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
       if (fresh == MAP_FAILED) return nullptr;
+      search_for_leaks(fresh, bytes);
       chunk = static_cast<char*>(fresh);
       left = bytes;
     }
@@ -98,6 +110,15 @@ void object_free(void* object) noexcept {
   try {
     m.free[{priv->kind, priv->size_class}].push_back(priv);
   } catch (...) {  // then this piece is simply not used again
+  }
+}
+
+void keep_for_ever(const void* part) noexcept {
+  auto& m = memory();
+  const std::lock_guard lock(m.mutex);
+  try {
+    m.kept.push_back(part);
+  } catch (...) {  // it is kept all the same, only no longer known
   }
 }
 

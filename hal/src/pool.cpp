@@ -467,8 +467,10 @@ void pool_graph_gone(xhal_pool* pool, uint64_t key) noexcept {
   p.rename(key, 0);
 }
 
-void abandon_pool(xhal_pool* pool) noexcept {
-  auto& p = *Pool::of(pool)->part;
+// Gives its memory and its handle back; what is left is the caller's.
+static Pool::Part* end_pool(xhal_pool* pool) noexcept {
+  auto* part = Pool::of(pool)->part;
+  auto& p = *part;
   {
     const std::lock_guard lock(p.mutex);
     p.release_all();
@@ -477,8 +479,11 @@ void abandon_pool(xhal_pool* pool) noexcept {
     const std::lock_guard lock(p.context->mutex);
     p.context->pools.erase(pool);
   }
-  object_free(pool);  // its part stays: a call may be on its way out
+  object_free(pool);
+  return part;
 }
+
+void abandon_pool(xhal_pool* pool) noexcept { keep_for_ever(end_pool(pool)); }
 
 }  // namespace xhal
 
@@ -548,7 +553,7 @@ xhal_status xhal_pool_destroy(xhal_pool* pool) {
       for (const auto& w : p.pending) events.insert(events.end(), w.events.begin(), w.events.end());
     }
     for (const auto& e : events) (void)xhal_event_wait(&e, XHAL_FOREVER);  // failed is over, too
-    xhal::abandon_pool(pool);
+    delete xhal::end_pool(pool);
     return XHAL_OK;
   });
 }

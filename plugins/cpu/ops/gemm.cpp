@@ -202,6 +202,7 @@ const char* GemmOp::prepare_b(const Launch& launch) const {
   const auto* given = static_cast<const char*>(launch.pointers[b.operand]);
   if (pack_b_ != PackB::whole) return given;
   auto* to = static_cast<char*>(launch.workspace);
+  if (k == 0 || n == 0) return to;
   const Packer packer(b, type_);
   const int64_t lines = packer.lines(k, n), length = k * n / lines;
   const int64_t item_bytes = k * n * static_cast<int64_t>(size_of(type_));

@@ -37,7 +37,11 @@ inline xhal_scalar by_address(uint64_t address) {
 // Shut until opened: host calls wait in it, so that a stream is surely busy.
 class Barrier {
  public:
-  ~Barrier() { open(); }
+  ~Barrier() {
+    open();
+    std::unique_lock lock(mutex_);  // whoever is inside still reads this
+    changed_.wait(lock, [&] { return inside_ == 0; });
+  }
   void open() {
     const std::lock_guard lock(mutex_);
     open_ = true;
@@ -51,14 +55,18 @@ class Barrier {
     auto* self = static_cast<Barrier*>(user);
     std::unique_lock lock(self->mutex_);
     self->entered_ = true;
+    ++self->inside_;
     self->changed_.notify_all();
     self->changed_.wait(lock, [&] { return self->open_; });
+    --self->inside_;
+    self->changed_.notify_all();
   }
 
  private:
   std::mutex mutex_;
   std::condition_variable changed_;
   bool open_ = false, entered_ = false;
+  int inside_ = 0;
 };
 
 class RuntimeTest : public testing::Test {
