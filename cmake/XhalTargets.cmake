@@ -70,6 +70,14 @@ function(xhal_plugin_output target manifest)
   install(FILES ${manifest} DESTINATION ${XHAL_PLUGIN_INSTALL_DIR} COMPONENT runtime)
 endfunction()
 
+# The target tests-<label> builds everything that the tests of a label run.
+function(xhal_tests_need label)
+  if(NOT TARGET tests-${label})
+    add_custom_target(tests-${label})
+  endif()
+  add_dependencies(tests-${label} ${ARGN})
+endfunction()
+
 # One GoogleTest program. Every case becomes the ctest test `<name>.<Suite>.<Case>`, run in its own process with the
 # build tree's plugins and nothing else in sight.
 #
@@ -94,6 +102,9 @@ function(xhal_add_test name)
     set(main GTest::gmock)
   endif()
   target_link_libraries(${name} PRIVATE ${arg_LIBS} ${main} Threads::Threads)
+  foreach(label IN LISTS arg_LABELS)
+    xhal_tests_need(${label} ${name})
+  endforeach()
 
   set(timeout 300)
   if(arg_TIMEOUT)
