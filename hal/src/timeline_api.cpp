@@ -15,8 +15,6 @@
 #include "xhal/event.h"
 
 namespace xhal {
-xhal_status destroy_timeline(Timeline& t);
-
 namespace {
 
 constexpr const char* kWait = "xhal_timeline_wait";
