@@ -227,12 +227,13 @@ Problem inspect_library(const fs::path& library) {
       p.text += "; install the plugin's library or remove the manifest";
     return p;
   }
-  std::ifstream file(library, std::ios::binary);
-  Elf64_Ehdr header{};
-  file.read(reinterpret_cast<char*>(&header), sizeof header);
   const auto bad = [&](xhal_status status, const std::string& why) -> Problem {
     return {status, fmt::format("{} {}", library.string(), why)};
   };
+  if (!fs::is_regular_file(library)) return bad(XHAL_ERR_CORRUPT, "is not a regular file");
+  std::ifstream file(library, std::ios::binary);
+  Elf64_Ehdr header{};
+  file.read(reinterpret_cast<char*>(&header), sizeof header);
   if (file.gcount() < static_cast<std::streamsize>(sizeof header) ||
       std::memcmp(header.e_ident, ELFMAG, SELFMAG) != 0) {
     return bad(XHAL_ERR_CORRUPT, "is not an ELF library");
