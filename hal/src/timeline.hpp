@@ -25,7 +25,6 @@ struct Timeline {
   DeviceRecord* device;  // of that stream
   int owner_pidfd;       // imported: of the exporting process; -1 otherwise
   bool imported;
-  bool shared;  // exported: importers may wait on the cell
 
   struct Part;
   Part* part;  // never freed, so that late queries are safe
