@@ -2,10 +2,13 @@
 //
 // A call costs two reads of the time-stamp counter and one store into the thread's buffer. Full
 // buffers go as they are into an unnamed spool file; xhal_shutdown makes the text from it. Copies
-// carry their bytes and their direction.
+// carry their bytes and their direction. At every moment the file is whole JSON: until the
+// shutdown, and when the disk is full, it holds one event that says what is missing.
 #include <x86intrin.h>
 
+#include <sys/stat.h>
 #include <unistd.h>
+
 #include <atomic>
 #include <cerrno>
 #include <cstdio>
@@ -13,6 +16,7 @@
 #include <mutex>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "address_map.hpp"
@@ -41,6 +45,9 @@ struct Writer {
   std::mutex mutex;
   std::FILE* file = nullptr;   // the JSON text
   std::FILE* spool = nullptr;  // chunks: thread, count, calls
+  std::string path;
+  uint64_t lost = 0;  // calls that did not reach the spool
+  int error = 0;      // why
   uint64_t tsc0 = 0, ns0 = 0;
   std::vector<struct Buffer*> buffers;
 };
@@ -67,8 +74,11 @@ struct Buffer {
     const std::lock_guard lock(w.mutex);
     const ChunkHead head{thread, used.load(std::memory_order_acquire)};
     if (w.spool != nullptr && head.count > 0) {
-      std::fwrite(&head, sizeof head, 1, w.spool);
-      std::fwrite(calls, sizeof(Call), head.count, w.spool);
+      // After a failure the spool ends in the middle of a chunk: nothing may follow it.
+      const bool kept = w.lost == 0 && std::fwrite(&head, sizeof head, 1, w.spool) == 1 &&
+                        std::fwrite(calls, sizeof(Call), head.count, w.spool) == head.count;
+      if (!kept && w.lost == 0) w.error = errno;
+      if (!kept) w.lost += head.count;
     }
     used.store(0, std::memory_order_relaxed);
   }
@@ -78,14 +88,32 @@ void write_call(std::FILE* file, bool first, const Call& c, uint64_t thread, dou
                 uint64_t tsc0) {
   const double start_us = static_cast<double>(c.begin - tsc0) * ns_per_tick / 1e3;
   const double length_us = static_cast<double>(c.end - c.begin) * ns_per_tick / 1e3;
-  fmt::print(file,
-             "{}{{\"name\":\"{}\",\"ph\":\"X\",\"pid\":{},\"tid\":{},\"ts\":{:.3f},\"dur\":{:.3f}",
-             first ? "" : ",\n", c.name, getpid(), thread, start_us, length_us);
+  auto text = fmt::format(
+      "{}{{\"name\":\"{}\",\"ph\":\"X\",\"pid\":{},\"tid\":{},\"ts\":{:.3f},\"dur\":{:.3f}",
+      first ? "" : ",\n", c.name, getpid(), thread, start_us, length_us);
   if (c.direction != Direction::none) {
-    fmt::print(file, ",\"args\":{{\"stream\":{},\"bytes\":{},\"direction\":\"{}\"}}", c.stream,
-               c.bytes, kDirections[static_cast<int>(c.direction)]);
+    text += fmt::format(",\"args\":{{\"stream\":{},\"bytes\":{},\"direction\":\"{}\"}}", c.stream,
+                        c.bytes, kDirections[static_cast<int>(c.direction)]);
   }
-  std::fputs("}", file);
+  std::fputs((text + "}").c_str(), file);
+}
+
+bool is_regular(std::FILE* file) {
+  struct stat info {};
+  return fstat(fileno(file), &info) == 0 && S_ISREG(info.st_mode);
+}
+
+// Makes the file, from its beginning, one event that tells `what`. False when even that fails.
+bool write_notice(std::FILE* file, const std::string& what) {
+  std::rewind(file);
+  if (ftruncate(fileno(file), 0) != 0) return false;
+  std::fputs(
+      fmt::format(
+          "[\n{{\"name\":\"{}\",\"ph\":\"i\",\"s\":\"g\",\"pid\":{},\"tid\":{},\"ts\":0}}\n]\n",
+          what, getpid(), getpid())
+          .c_str(),
+      file);
+  return std::fflush(file) == 0;
 }
 
 // The clock is only known well when the whole run is behind us.
@@ -159,13 +187,24 @@ void trace_start() {
   if (path.empty()) path = "xhal-trace-%p.json";
   if (const auto at = path.find("%p"); at != std::string::npos)
     path.replace(at, 2, std::to_string(getpid()));
+  w.path = path;
+  w.lost = 0;
   w.file = std::fopen(path.c_str(), "we");
-  w.spool = std::tmpfile();
-  if (w.file == nullptr || w.spool == nullptr) {
-    log(XHAL_LOG_ERROR, "trace: {} cannot be written: {}", path, std::strerror(errno));
+  w.spool = w.file == nullptr ? nullptr : std::tmpfile();
+  bool good = w.spool != nullptr;
+  if (good && is_regular(w.file)) {
+    good = write_notice(w.file, fmt::format("incomplete: process {} ended without xhal_shutdown, "
+                                            "which writes the calls",
+                                            getpid()));
+  }
+  if (!good) {
+    log(XHAL_LOG_ERROR, "trace: {} cannot be written: {}; nothing is traced", path,
+        std::strerror(errno));
+    for (auto** file : {&w.file, &w.spool}) {
+      if (*file != nullptr) std::fclose(std::exchange(*file, nullptr));
+    }
     return;
   }
-  std::fputs("[\n", w.file);
   w.tsc0 = __rdtsc();
   w.ns0 = now_ns();
   log(XHAL_LOG_INFO, "trace: writing {}", path);
@@ -182,14 +221,29 @@ void trace_finish() noexcept {
   auto& w = writer();
   const std::lock_guard lock(w.mutex);
   if (w.file == nullptr) return;
-  if (w.spool != nullptr) {
-    write_text(w);
-    std::fclose(w.spool);
-    w.spool = nullptr;
+  if (std::fflush(w.spool) != 0 && w.lost == 0) {
+    w.error = errno;
+    w.lost = 1;  // at least
   }
+  const bool whole_file = is_regular(w.file);
+  if (whole_file) {
+    std::rewind(w.file);
+    if (ftruncate(fileno(w.file), 0) != 0) w.error = errno;
+  }
+  std::fputs("[\n", w.file);
+  write_text(w);
   std::fputs("\n]\n", w.file);
-  std::fclose(w.file);
-  w.file = nullptr;
+  const bool written = std::fflush(w.file) == 0 && std::ferror(w.file) == 0;
+  if (!written) w.error = errno;
+  if (!written || w.lost > 0) {
+    log(XHAL_LOG_ERROR, "trace: {} is incomplete: {}", w.path, std::strerror(w.error));
+    if (!written && whole_file) {
+      std::clearerr(w.file);
+      (void)write_notice(w.file, fmt::format("incomplete: {}", std::strerror(w.error)));
+    }
+  }
+  std::fclose(std::exchange(w.spool, nullptr));
+  std::fclose(std::exchange(w.file, nullptr));
 }
 
 }  // namespace xhal

@@ -11,6 +11,7 @@
 #include "host_memory.hpp"
 #include "host_services.hpp"
 #include "layers.hpp"
+#include "loader.hpp"
 #include "nulls.hpp"
 #include "object.hpp"
 #include "pool.hpp"
@@ -73,8 +74,10 @@ xhal_status open_new(PluginRecord& plugin, uint32_t ordinal, const xhal_device_o
   open.flags = info.flags;
   open.table = &record->table;
   open.quota_bytes = info.quota_bytes;
-  const xhal_status status =
+  xhal_status status =
       plugin.table.device_open(&open, &record->info, &record->device, &record->context);
+  if (status != XHAL_OK) status = as_error(status);
+  end_texts(record->info);
   const bool observe = (info.flags & XHAL_OPEN_OBSERVE) != 0;
   if (status != XHAL_OK) {
     address_map().remove_device(record->device);
@@ -95,6 +98,7 @@ xhal_status open_new(PluginRecord& plugin, uint32_t ordinal, const xhal_device_o
   }
   if (!is_live(record->device, XHAL_KIND_DEVICE) ||
       (!observe && !is_live(record->context, XHAL_KIND_CONTEXT))) {
+    record->timestamps.close();
     return fail(
         XHAL_ERR_PLUGIN, "xhal_device_open",
         "plugin {} returned success without a device and a default context made by object_alloc",
@@ -307,8 +311,11 @@ xhal_status xhal_context_create(xhal_device* device, const xhal_context_info* in
       return fail(s, op, "{}: bad info structure of {} bytes: {}", op, info->struct_size,
                   xhal_status_text(s));
     }
-    const xhal_status status =
-        xhal::head_of(device)->dispatch->context_create(device, &local, context);
+    xhal_status status = xhal::head_of(device)->dispatch->context_create(device, &local, context);
+    if (status == XHAL_OK && !is_live(*context, XHAL_KIND_CONTEXT)) {
+      status = fail(XHAL_ERR_PLUGIN, op,
+                    "{}: the plugin returned success without a context made by object_alloc", op);
+    }
     if (status != XHAL_OK) return xhal::annotate(status, device, op);
     xhal::adopt_context(*xhal::private_of(device)->device, *context, local.quota_bytes,
                         (local.flags & XHAL_CONTEXT_SCRUB) != 0);

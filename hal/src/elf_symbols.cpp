@@ -4,9 +4,14 @@
 
 #include <cstring>
 #include <fstream>
+#include <utility>
 
 namespace xhal {
 namespace {
+
+// All names together may be this many times the file: a table of many symbols that share one long
+// name could else make a small file cost gigabytes.
+constexpr uint64_t kNamesPerFile = 16;
 
 // Reads a table out of the file; false when it leaves the file. Only what is asked for is read: a
 // library with debug information has tens of megabytes of other things.
@@ -36,10 +41,14 @@ std::optional<std::vector<std::string>> exported_symbols(const std::filesystem::
     return std::nullopt;
   }
   std::vector<std::string> names;
+  uint64_t name_bytes = 0;
+  bool found = false;
   for (const auto& section : sections) {
-    if (section.sh_type != SHT_NOBITS && section.sh_offset + section.sh_size > size)
+    if (section.sh_type != SHT_NOBITS &&
+        (section.sh_offset > size || section.sh_size > size - section.sh_offset))
       return std::nullopt;
     if (section.sh_type != SHT_DYNSYM) continue;
+    if (std::exchange(found, true)) return std::nullopt;  // the format allows one
     std::vector<Elf64_Sym> symbols;
     std::vector<char> text;
     if (section.sh_link >= sections.size() ||
@@ -54,6 +63,8 @@ std::optional<std::vector<std::string>> exported_symbols(const std::filesystem::
       if (symbol.st_shndx == SHN_UNDEF || binding == STB_LOCAL || symbol.st_name >= text.size())
         continue;
       names.emplace_back(text.data() + symbol.st_name);
+      name_bytes += names.back().size();
+      if (name_bytes > kNamesPerFile * size) return std::nullopt;
     }
   }
   return names;

@@ -104,7 +104,7 @@ Problem negotiate(PluginRecord& p, xhal_plugin_negotiate_fn entry) {
                     xhal_build_id(), XHAL_VERSION_MAJOR)};
   }
   if (status != XHAL_OK) {
-    return {status, fmt::format("it refused to start: {}", xhal_status_text(status))};
+    return {as_error(status), fmt::format("it refused to start: {}", xhal_status_text(status))};
   }
   if (reply.table == nullptr || reply.table->struct_size < offsetof(xhal_plugin_table, shutdown) ||
       reply.table->slots == nullptr || reply.table->enumerate == nullptr ||
@@ -129,14 +129,15 @@ Problem enumerate(PluginRecord& p) {
   if (status != XHAL_OK) {
     p.devices.clear();
     const auto& e = last_error();
-    return {status, fmt::format("it could not list its devices: {}",
-                                e.status == status ? e.text : xhal_status_text(status))};
+    return {as_error(status), fmt::format("it could not list its devices: {}",
+                                          e.status == status ? e.text : xhal_status_text(status))};
   }
   for (uint32_t i = 0; i < p.devices.size(); ++i) {
     auto& d = p.devices[i];
     d.ordinal = i;
     d.generation = p.generations[i];
     d.priority = p.manifest.priority;
+    end_texts(d);
     std::snprintf(d.id, sizeof d.id, "%s:%u", p.name.c_str(), i);
     std::snprintf(d.plugin, sizeof d.plugin, "%s", p.name.c_str());
   }
@@ -144,6 +145,17 @@ Problem enumerate(PluginRecord& p) {
 }
 
 }  // namespace
+
+xhal_status as_error(xhal_status status) {
+  const bool known = std::string_view(xhal_status_name(status)) != "XHAL_?";
+  return status < 0 && known ? status : XHAL_ERR_PLUGIN;
+}
+
+void end_texts(xhal_device_info& info) {
+  info.name[sizeof info.name - 1] = 0;
+  info.vendor[sizeof info.vendor - 1] = 0;
+  info.pci[sizeof info.pci - 1] = 0;
+}
 
 std::string version_text(uint32_t version) {
   return fmt::format("{}.{}", version >> 16, version & 0xffff);
@@ -215,12 +227,13 @@ Problem inspect_library(const fs::path& library) {
       p.text += "; install the plugin's library or remove the manifest";
     return p;
   }
-  std::ifstream file(library, std::ios::binary);
-  Elf64_Ehdr header{};
-  file.read(reinterpret_cast<char*>(&header), sizeof header);
   const auto bad = [&](xhal_status status, const std::string& why) -> Problem {
     return {status, fmt::format("{} {}", library.string(), why)};
   };
+  if (!fs::is_regular_file(library)) return bad(XHAL_ERR_CORRUPT, "is not a regular file");
+  std::ifstream file(library, std::ios::binary);
+  Elf64_Ehdr header{};
+  file.read(reinterpret_cast<char*>(&header), sizeof header);
   if (file.gcount() < static_cast<std::streamsize>(sizeof header) ||
       std::memcmp(header.e_ident, ELFMAG, SELFMAG) != 0) {
     return bad(XHAL_ERR_CORRUPT, "is not an ELF library");

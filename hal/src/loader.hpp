@@ -26,4 +26,9 @@ Problem inspect_library(const std::filesystem::path& library);
 
 std::string version_text(uint32_t version);
 
+// What a plugin says may be anything: a status that is no error of this ABI becomes PLUGIN, and
+// texts get their end.
+xhal_status as_error(xhal_status status);
+void end_texts(xhal_device_info& info);
+
 }  // namespace xhal

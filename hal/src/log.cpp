@@ -1,5 +1,6 @@
 #include "log.hpp"
 
+#include <algorithm>
 #include <atomic>
 #include <cstdio>
 #include <mutex>
@@ -19,24 +20,34 @@ Sink& sink() {
   return *s;
 }
 
-uint32_t level_from_environment() {
-  const std::string text = environment("XHAL_LOG");
-  if (text == "off") return 0;
-  if (text == "error") return XHAL_LOG_ERROR;
-  if (text == "info") return XHAL_LOG_INFO;
-  if (text == "debug") return XHAL_LOG_DEBUG;
-  return XHAL_LOG_WARN;
+constexpr const char* kNames[] = {"off", "error", "warn", "info", "debug"};
+
+std::atomic<uint32_t>& limit() {
+  static std::atomic<uint32_t> level{XHAL_LOG_WARN};
+  return level;
 }
 
 }  // namespace
 
+void read_log_level() noexcept {
+  try {
+    const std::string text = environment("XHAL_LOG");
+    const auto* known = std::find(std::begin(kNames), std::end(kNames), text);
+    limit() = known == std::end(kNames) ? static_cast<uint32_t>(XHAL_LOG_WARN)
+                                        : static_cast<uint32_t>(known - kNames);
+    if (known == std::end(kNames) && !text.empty()) {
+      log(XHAL_LOG_WARN,
+          "XHAL_LOG: there is no level \"{}\"; there are off, error, warn, info and debug", text);
+    }
+  } catch (...) {  // no memory to read it: the level stays
+  }
+}
+
 bool log_enabled(uint32_t level) noexcept {
-  static const uint32_t limit = level_from_environment();
-  return level <= limit;
+  return level <= limit().load(std::memory_order_relaxed);
 }
 
 void log_line(uint32_t level, std::string_view text) noexcept {
-  static constexpr const char* kNames[] = {"", "error", "warning", "info", "debug"};
   xhal_log_fn callback;
   void* user;
   {
@@ -45,8 +56,8 @@ void log_line(uint32_t level, std::string_view text) noexcept {
     user = sink().user;
   }
   if (callback != nullptr) return callback(user, level, {text.data(), text.size()});
-  std::fprintf(stderr, "xhal %s: %.*s\n", kNames[level <= 4 ? level : 4],
-               static_cast<int>(text.size()), text.data());
+  const char* name = level == XHAL_LOG_WARN ? "warning" : kNames[level <= 4 ? level : 4];
+  std::fprintf(stderr, "xhal %s: %.*s\n", name, static_cast<int>(text.size()), text.data());
 }
 
 }  // namespace xhal

@@ -10,6 +10,8 @@
 
 namespace xhal {
 
+// Takes the level from XHAL_LOG: xhal_init does, before the first line.
+void read_log_level() noexcept;
 bool log_enabled(uint32_t level) noexcept;
 void log_line(uint32_t level, std::string_view text) noexcept;
 

@@ -31,6 +31,14 @@ Problem bad(const fs::path& path, const std::string& why) {
   return {XHAL_ERR_CORRUPT, fmt::format("manifest {}: {}", path.string(), why)};
 }
 
+// A whole number that fits; nlohmann's get<int>() also takes true, 1.5 and what overflows.
+int integer(const nlohmann::json& value) {
+  const auto number = value.is_number_integer() ? value.get<int64_t>() : INT64_MIN;
+  if (number < INT32_MIN || number > INT32_MAX)
+    throw nlohmann::json::type_error::create(302, "type must be a 32-bit integer", &value);
+  return static_cast<int>(number);
+}
+
 bool matches_pci(const std::string& vendor, const std::string& device) {
   hwloc_topology_t topology;
   if (hwloc_topology_init(&topology) != 0) return false;
@@ -70,6 +78,8 @@ Problem check_trust(const fs::path& path) {
 
 Problem read_manifest(const fs::path& path, Manifest& m) {
   if (auto p = check_trust(path); p.status != XHAL_OK) return p;
+  // A pipe would be waited for.
+  if (!fs::is_regular_file(path)) return bad(path, "is not a regular file");
   std::ifstream file(path, std::ios::binary);
   if (!file)
     return {XHAL_ERR_IO,
@@ -89,7 +99,7 @@ Problem read_manifest(const fs::path& path, Manifest& m) {
       return bad(path,
                  fmt::format("\"name\": \"{}\" must be 1 to 24 of a-z, 0-9, '_' and '-'", m.name));
     }
-    if (const int format = json.at("file_format_version").get<int>(); format != 1) {
+    if (const int format = integer(json.at("file_format_version")); format != 1) {
       return bad(path, fmt::format("has file_format_version {}, this library reads 1", format));
     }
     m.vendor = json.value("vendor", "");
@@ -105,7 +115,7 @@ Problem read_manifest(const fs::path& path, Manifest& m) {
     }
     m.match = json.value("match", std::vector<std::string>{"always"});
     m.provides = json.value("provides", std::vector<std::string>{});
-    m.priority = json.value("priority", 0);
+    m.priority = json.contains("priority") ? integer(json["priority"]) : 0;
     const auto isolation = json.value("isolation", "inproc");
     if (isolation != "inproc" && isolation != "probe") {
       return bad(path, fmt::format("\"isolation\": \"{}\" is neither inproc nor probe", isolation));

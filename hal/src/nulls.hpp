@@ -122,9 +122,9 @@ std::string_view missing(const Arguments& arguments, std::string_view names) {
     if (__builtin_expect(argument == nullptr, 0)) return nth_name(names, I);
     using T = Pointee<decltype(argument)>;
     if constexpr (HasPointers<T> && structs::Versioned<T>) {
-      // A structure that is too small is refused later, for that.
+      // A structure of a wrong size is refused later, for that.
       const char* field =
-          argument->struct_size < structs::kFirstSize<T> ? nullptr : null_field(*argument);
+          structs::is_size<T>(argument->struct_size) ? null_field(*argument) : nullptr;
       if (__builtin_expect(field != nullptr, 0)) return field;
     }
   } else if constexpr (kRules[I] == Rule::array) {

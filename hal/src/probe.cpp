@@ -69,23 +69,41 @@ void write_cache(const nlohmann::json& cache) {
   std::error_code error;
   fs::create_directories(file.parent_path(), error);
   const auto temporary = file.string() + fmt::format(".{}", getpid());
-  std::ofstream(temporary) << cache.dump();
-  fs::rename(temporary, file, error);  // without a cache the next start probes again, nothing worse
+  // Without a cache the next start probes again, nothing worse; half a one must not be left.
+  std::ofstream out(temporary);
+  out << cache.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  out.close();
+  if (out) fs::rename(temporary, file, error);
+  if (!out || error) fs::remove(temporary, error);
+}
+
+// What was read from a file or a child may have any type.
+int64_t number_of(const nlohmann::json& object, const char* key, int64_t otherwise) {
+  const auto it = object.find(key);
+  return it != object.end() && it->is_number_integer() ? it->get<int64_t>() : otherwise;
+}
+std::string text_of(const nlohmann::json& object, const std::string& otherwise) {
+  const auto it = object.find("text");
+  return it != object.end() && it->is_string() ? it->get<std::string>() : otherwise;
 }
 
 Problem from_verdict(const nlohmann::json& verdict) {
-  const int status = verdict.value("status", 0);
-  return status == XHAL_OK ? Problem{} : Problem{status, verdict.value("text", "probe failed")};
+  const auto status = static_cast<xhal_status>(number_of(verdict, "status", XHAL_OK));
+  return status == XHAL_OK ? Problem{} : Problem{status, text_of(verdict, "probe failed")};
 }
 
+// A verdict counts while nothing it was made from has changed; a bad one not for ever. One that
+// this library would not have written does not count.
 bool still_valid(const nlohmann::json& verdict) {
   const auto maps = verdict.find("maps");
-  if (maps == verdict.end() || !maps->is_object()) return false;
+  if (maps == verdict.end() || !maps->is_object() || maps->empty()) return false;
   for (const auto& [file, id] : maps->items()) {
     if (!id.is_string() || identity(file) != id.get<std::string>()) return false;
   }
-  return verdict.value("status", 0) == XHAL_OK ||
-         time(nullptr) - verdict.value("time", int64_t{0}) < kBadVerdictSeconds;
+  const auto status = number_of(verdict, "status", INT64_MIN);
+  if (status == XHAL_OK) return true;
+  return status < 0 && status >= INT32_MIN &&
+         time(nullptr) - number_of(verdict, "time", 0) < kBadVerdictSeconds;
 }
 
 // Runs the child; its standard output is the JSON it prints. Returns its wait status, -1 when it
@@ -161,8 +179,8 @@ Problem probe_library(const fs::path& library) {
                     library.string(), WTERMSIG(ended), strsignal(WTERMSIG(ended)))};
   } else if (WEXITSTATUS(ended) != 0) {
     problem = {XHAL_ERR_PLUGIN,
-               verdict.value("text", fmt::format("{} does not load (xhal-probe exit {})",
-                                                 library.string(), WEXITSTATUS(ended)))};
+               text_of(verdict, fmt::format("{} does not load (xhal-probe exit {})",
+                                            library.string(), WEXITSTATUS(ended)))};
   }
   nlohmann::json maps = nlohmann::json::object();
   maps[library.string()] = identity(library);

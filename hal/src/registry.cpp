@@ -87,6 +87,7 @@ xhal_status xhal_init(const xhal_init_info* info) {
     if (xhal::is_forked()) return xhal::fail_state(op);
     if (xhal::process_state() == xhal::State::stopping) return xhal::fail_state(op);
     if (r.init_count == 0) {
+      xhal::read_log_level();
       for (auto& p : r.plugins) r.retired.push_back(std::move(p));
       r.plugins = xhal::find_plugins({local.plugin_path.data, local.plugin_path.size});
       for (uint32_t i = 0; i < r.plugins.size(); ++i) {

@@ -57,7 +57,8 @@ xhal_status visible_devices(std::vector<Visible>* visible) {
   for (const auto& item : split(wanted, ',')) {
     const auto colon = item.find(':');
     std::string number = colon == std::string::npos ? item : item.substr(colon + 1);
-    const bool is_number = !number.empty() && std::all_of(number.begin(), number.end(), ::isdigit);
+    const bool is_number =
+        !number.empty() && number.find_first_not_of("0123456789") == std::string::npos;
     if (colon != std::string::npos || !is_number) {
       const auto name = item.substr(0, colon);
       const auto found = std::find_if(r.plugins.begin(), r.plugins.end(), [&](const auto& p) {

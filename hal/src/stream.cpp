@@ -48,6 +48,12 @@ xhal_status wait(StreamSide& side, Timeline& timeline, uint64_t value) {
   return hold_until(side, timeline, value, !native);
 }
 
+// The timeline of a stream that did not come to be: nothing may find the stream through it later.
+void discard(Timeline& timeline) {
+  timeline.stream = nullptr;
+  (void)destroy_timeline(timeline);
+}
+
 // What was submitted before a capture must be with the plugin, or it would be recorded.
 xhal_status submit_held(StreamSide& side, const char* op) {
   if (chaos_enabled()) {
@@ -134,9 +140,16 @@ xhal_status xhal_stream_create(xhal_context* context, const xhal_stream_info* in
     if (const auto s = xhal::make_timeline(0, side.get(), side->device, &side->timeline);
         s != XHAL_OK)
       return s;
-    const xhal_status status = xhal::dispatch_of(context)->stream_create(
+    xhal_status status = xhal::dispatch_of(context)->stream_create(
         context, &local, side->timeline->handle(), stream);
-    if (status != XHAL_OK) return xhal::annotate(status, context, op);
+    if (status == XHAL_OK && !is_live(*stream, XHAL_KIND_STREAM)) {
+      status = fail(XHAL_ERR_PLUGIN, op,
+                    "{}: the plugin returned success without a stream made by object_alloc", op);
+    }
+    if (status != XHAL_OK) {
+      xhal::discard(*side->timeline);
+      return xhal::annotate(status, context, op);
+    }
     side->handle = *stream;
     xhal::private_of(*stream)->side = side.get();
     {
@@ -280,7 +293,10 @@ xhal_status xhal_stream_recover(xhal_stream* stream) {
     Timeline* fresh = nullptr;
     if (const auto s = xhal::make_timeline(0, &side, side.device, &fresh); s != XHAL_OK) return s;
     const xhal_status status = side.device->table.stream_recover(stream, fresh->handle());
-    if (status != XHAL_OK) return finish(status, stream, op);
+    if (status != XHAL_OK) {
+      xhal::discard(*fresh);
+      return finish(status, stream, op);
+    }
     const std::lock_guard lock(side.record_mutex);
     side.timeline = fresh;
     side.next_value = 0;

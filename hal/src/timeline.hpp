@@ -26,7 +26,6 @@ struct Timeline {
   DeviceRecord* device;                // of that stream
   int owner_pidfd;                     // imported: of the exporting process; -1 otherwise
   bool imported;
-  bool shared;  // exported: importers may wait on the cell
 
   struct Part;
   Part* part;  // never freed, so that late queries are safe
@@ -58,6 +57,9 @@ struct Timeline {
 // Makes one; `stream` and `device` are set for a stream's own timeline.
 xhal_status make_timeline(uint64_t initial, StreamSide* stream, DeviceRecord* device,
                           Timeline** timeline);
+// Its waiters get ABANDONED. One whose stream was never made, or has another by now, is released
+// from it first (`stream` = nullptr).
+xhal_status destroy_timeline(Timeline& timeline);
 // Fails everything that is not reached: shutdown of the library, loss of a device.
 void fail_all_timelines(const ErrorRecord& record, const DeviceRecord* device = nullptr) noexcept;
 // In the child of a fork: nobody will ever signal here.

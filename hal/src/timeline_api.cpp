@@ -16,8 +16,6 @@
 #include "xhal/struct_check.hpp"
 
 namespace xhal {
-xhal_status destroy_timeline(Timeline& t);
-
 namespace {
 
 constexpr const char* kWait = "xhal_timeline_wait";
@@ -223,7 +221,6 @@ xhal_status xhal_timeline_export(xhal_timeline* timeline, int32_t* fd, uint64_t*
   *fd = fcntl(slab, F_DUPFD_CLOEXEC, 0);
   if (*fd < 0)
     return xhal::fail(XHAL_ERR_OUT_OF_MEMORY, op, "{}: no descriptor left: raise `ulimit -n`", op);
-  t.shared = true;
   return XHAL_OK;
 }
 
