@@ -2,7 +2,8 @@
 //
 // A call costs two reads of the time-stamp counter and one store into the thread's buffer. Full
 // buffers go as they are into an unnamed spool file; xhal_shutdown makes the text from it. Copies
-// carry their bytes and their direction. At every moment the file is whole JSON: until the
+// carry their bytes and their direction in an entry of their own, for every byte of an entry is
+// written twice. At every moment the file is whole JSON: until the
 // shutdown, and when the disk is full, it holds one event that says what is missing.
 #include <x86intrin.h>
 
@@ -34,17 +35,28 @@ constexpr const char* kDirections[] = {"", "host to device", "device to host", "
 struct Call {
   const char* name;
   uint64_t begin, end;  // time-stamp counter
-  uint64_t bytes;
-  uint32_t stream;
-  Direction direction;
 };
+// Follows the entry of a copy.
+struct Copied {
+  uint64_t bytes;
+  uint64_t stream;
+  Direction direction;
+  uint32_t reserved;
+};
+union Entry {
+  Call call;
+  Copied copied;
+};
+static_assert(sizeof(Entry) == sizeof(Call));
 
-constexpr size_t kBuffer = 4096;
+constexpr const char* kCopy = "xhal_stream_copy";
+
+constexpr size_t kBuffer = 4096;  // entries
 
 struct Writer {
   std::mutex mutex;
   std::FILE* file = nullptr;   // the JSON text
-  std::FILE* spool = nullptr;  // chunks: thread, count, calls
+  std::FILE* spool = nullptr;  // chunks: thread, count, entries
   std::string path;
   uint64_t lost = 0;  // calls that did not reach the spool
   int error = 0;      // why
@@ -61,7 +73,7 @@ struct ChunkHead {
 };
 
 struct Buffer {
-  Call calls[kBuffer];
+  Entry entries[kBuffer];
   std::atomic<size_t> used{0};  // written by the thread alone
   uint64_t thread = static_cast<uint64_t>(gettid());
 
@@ -76,7 +88,7 @@ struct Buffer {
     if (w.spool != nullptr && head.count > 0) {
       // After a failure the spool ends in the middle of a chunk: nothing may follow it.
       const bool kept = w.lost == 0 && std::fwrite(&head, sizeof head, 1, w.spool) == 1 &&
-                        std::fwrite(calls, sizeof(Call), head.count, w.spool) == head.count;
+                        std::fwrite(entries, sizeof(Entry), head.count, w.spool) == head.count;
       if (!kept && w.lost == 0) w.error = errno;
       if (!kept) w.lost += head.count;
     }
@@ -84,16 +96,17 @@ struct Buffer {
   }
 };
 
-void write_call(std::FILE* file, bool first, const Call& c, uint64_t thread, double ns_per_tick,
-                uint64_t tsc0) {
+void write_call(std::FILE* file, bool first, const Call& c, const Copied* copied, uint64_t thread,
+                double ns_per_tick, uint64_t tsc0) {
   const double start_us = static_cast<double>(c.begin - tsc0) * ns_per_tick / 1e3;
   const double length_us = static_cast<double>(c.end - c.begin) * ns_per_tick / 1e3;
   auto text = fmt::format(
       "{}{{\"name\":\"{}\",\"ph\":\"X\",\"pid\":{},\"tid\":{},\"ts\":{:.3f},\"dur\":{:.3f}",
       first ? "" : ",\n", c.name, getpid(), thread, start_us, length_us);
-  if (c.direction != Direction::none) {
-    text += fmt::format(",\"args\":{{\"stream\":{},\"bytes\":{},\"direction\":\"{}\"}}", c.stream,
-                        c.bytes, kDirections[static_cast<int>(c.direction)]);
+  if (copied != nullptr && copied->direction != Direction::none) {
+    text +=
+        fmt::format(",\"args\":{{\"stream\":{},\"bytes\":{},\"direction\":\"{}\"}}", copied->stream,
+                    copied->bytes, kDirections[static_cast<int>(copied->direction)]);
   }
   std::fputs((text + "}").c_str(), file);
 }
@@ -125,18 +138,24 @@ void write_text(Writer& w) {
   bool first = true;
   while (std::fread(&head, sizeof head, 1, w.spool) == 1) {
     for (uint64_t i = 0; i < head.count; ++i) {
-      Call call{};
-      if (std::fread(&call, sizeof call, 1, w.spool) != 1) return;
-      write_call(w.file, first, call, head.thread, ns_per_tick, w.tsc0);
+      Entry entry{}, more{};
+      if (std::fread(&entry, sizeof entry, 1, w.spool) != 1) return;
+      const bool is_copy = entry.call.name == kCopy;
+      if (is_copy && (++i == head.count || std::fread(&more, sizeof more, 1, w.spool) != 1)) return;
+      write_call(w.file, first, entry.call, is_copy ? &more.copied : nullptr, head.thread,
+                 ns_per_tick, w.tsc0);
       first = false;
     }
   }
 }
 
 // Buffers outlive their threads, so that nothing runs in thread-local destructors.
+constinit thread_local Buffer* this_buffer = nullptr;
+
 Buffer& buffer() {
-  thread_local Buffer* b = new Buffer;
-  return *b;
+  if (this_buffer == nullptr) [[unlikely]]
+    this_buffer = new Buffer;
+  return *this_buffer;
 }
 
 Direction direction_of(uint64_t dst, uint64_t src) {
@@ -156,22 +175,19 @@ struct Trace {
     const uint64_t begin = __rdtsc();
     const xhal_status status = next(handle, rest...);
     const uint64_t end = __rdtsc();
+    constexpr bool kIsCopy = std::string_view(kName.text) == kCopy;
     auto& b = buffer();
-    const size_t at = b.used.load(std::memory_order_relaxed);
-    Call& call = b.calls[at];
-    call = {kName.text, begin, end, 0, 0, Direction::none};
-    if constexpr (std::string_view(kName.text) == "xhal_stream_copy") {
-      copy(call, handle, rest...);
-    }
-    b.used.store(at + 1, std::memory_order_release);
-    if (at + 1 == kBuffer) b.flush();
+    size_t at = b.used.load(std::memory_order_relaxed);
+    b.entries[at++].call = {kIsCopy ? kCopy : kName.text, begin, end};
+    if constexpr (kIsCopy) b.entries[at++].copied = copied(handle, rest...);
+    b.used.store(at, std::memory_order_release);
+    if (at + 2 > kBuffer) [[unlikely]]
+      b.flush();
     return status;
   }
 
-  static void copy(Call& call, xhal_stream* stream, uint64_t dst, uint64_t src, uint64_t size) {
-    call.stream = static_cast<uint32_t>(private_of(stream)->number);
-    call.bytes = size;
-    call.direction = direction_of(dst, src);
+  static Copied copied(xhal_stream* stream, uint64_t dst, uint64_t src, uint64_t size) {
+    return {size, private_of(stream)->number, direction_of(dst, src), 0};
   }
 };
 

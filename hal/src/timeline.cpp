@@ -201,8 +201,10 @@ xhal_status Timeline::wait(uint64_t value, uint64_t timeout_ns, const char* oper
       if ((status = poll(value)) != XHAL_NOT_READY) return answer(status);
     } else if (more_than_one_cpu()) {
       for (const uint64_t stop = std::min(now_ns() + kSpinNs, deadline); now_ns() < stop;) {
-        for (int i = 0; i < 16; ++i) relax();
-        if ((status = poll(value)) != XHAL_NOT_READY) return answer(status);
+        for (int i = 0; i < 16; ++i) {
+          relax();
+          if ((status = poll(value)) != XHAL_NOT_READY) return answer(status);
+        }
       }
     }
     std::atomic_ref waiters(cell->waiters);

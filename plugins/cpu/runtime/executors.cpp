@@ -1,7 +1,7 @@
 #include "executors.hpp"
 
 #include <algorithm>
-#include <system_error>
+#include <utility>
 
 namespace xhal::cpu {
 namespace {
@@ -11,6 +11,9 @@ constexpr uint64_t kSpinNs = 30'000;  // about what a wake across cores costs
 // one that has its core back must have had to share it.
 constexpr int kLooks = 200;
 constexpr uint64_t kContendedNs = 3'000;
+// After so many tasks that came from its own core a spinning thread tries another one; when that is
+// no better, it stays for so many.
+constexpr int kCrowdedRounds = 16, kStayRounds = 1000;
 constexpr size_t kMostThreads = 256;
 
 thread_local Executors* this_executor = nullptr;
@@ -41,12 +44,14 @@ bool Executors::make_thread() {
 void Executors::push(Task* task) noexcept {
   // A thread that spins on this very processor cannot go on before this one stops: then the
   // scheduler shall find a place for another.
+  const bool here = spins_on_.load(std::memory_order_relaxed) == sched_getcpu();
   Task* nothing = nullptr;
-  if (handed_over_.load(std::memory_order_relaxed) == nullptr &&
-      spins_on_.load(std::memory_order_relaxed) != sched_getcpu() &&
+  if (!here && handed_over_.load(std::memory_order_relaxed) == nullptr &&
       handed_over_.compare_exchange_strong(nothing, task, std::memory_order_release,
                                            std::memory_order_relaxed))
     return;
+  if (here && spinning_.load(std::memory_order_relaxed))
+    crowded_.fetch_add(1, std::memory_order_relaxed);
   std::unique_lock lock(mutex_);
   Task** place = &head_;
   while (*place != nullptr && (*place)->priority <= task->priority) place = &(*place)->next;
@@ -82,15 +87,42 @@ Task* Executors::take() {
   return task;
 }
 
-// Looks for work for a while. Begins with a yield, for that may be the thread that was just woken;
-// one that takes long says that others want this core, and spinning would only slow both.
-Task* Executors::spin() {
+// Off the core it is on, for as long as it spins: its submitter is there, too.
+bool Executors::leave_core() {
+  const int core = site_.this_core();
+  if (core < 0 || site_.cores_cpus.size() < 2) return false;
+  hwloc_bitmap_t others = hwloc_bitmap_dup(site_.cpus);
+  hwloc_bitmap_andnot(others, others, site_.cores_cpus[static_cast<size_t>(core)]);
+  Topology::get().bind_thread(pthread_self(), others);
+  hwloc_bitmap_free(others);
+  return true;
+}
+
+// Looks for work for a while. Begins with a yield, for that may be the thread that was just woken,
+// unless the last task came from another core: then the next one comes soon. A yield that takes
+// long says that others want this core, and spinning would only slow both.
+Task* Executors::spin(Spinner& self) {
   const uint64_t budget = ticks_of(spin_ns_), contended = ticks_of(kContendedNs);
+  if (!self.away && crowded_.load(std::memory_order_relaxed) >= kCrowdedRounds)
+    self.away = leave_core();
+  spins_on_.store(sched_getcpu(), std::memory_order_relaxed);
+  const auto give_up = [&](int rounds) -> Task* {
+    crowded_.store(rounds, std::memory_order_relaxed);
+    if (self.away) Topology::get().bind_this_thread(site_);
+    self = {};
+    return nullptr;
+  };
   for (const uint64_t start = ticks();;) {
     const uint64_t before = ticks();
-    if (before - start > budget) return nullptr;
-    sched_yield();
-    if (ready_.load(std::memory_order_acquire) != 0 || ticks() - before > contended) return nullptr;
+    if (before - start > budget) return give_up(0);
+    if (!std::exchange(self.fed, false)) {
+      sched_yield();
+      const uint64_t waited = ticks() - before;
+      const bool ready = ready_.load(std::memory_order_acquire) != 0;
+      if (self.away && waited > contended) return give_up(-kStayRounds);
+      if (waited > contended) return give_up(crowded_.load(std::memory_order_relaxed));
+      if (ready) return nullptr;
+    }
     spins_on_.store(sched_getcpu(), std::memory_order_relaxed);
     handed_over_.store(nullptr, std::memory_order_relaxed);
     for (int i = 0; i < kLooks; ++i) {
@@ -99,13 +131,18 @@ Task* Executors::spin() {
       if (ready_.load(std::memory_order_relaxed) != 0) break;
     }
     Task* given = handed_over_.exchange(&closed_, std::memory_order_acquire);
-    if (given != nullptr) return given;
+    if (given != nullptr) {
+      crowded_.store(0, std::memory_order_relaxed);
+      self.fed = true;
+      return given;
+    }
     if (ready_.load(std::memory_order_acquire) != 0) return nullptr;
   }
 }
 
 void Executors::serve() {
   this_executor = this;
+  Spinner self;
   std::unique_lock lock(mutex_);
   for (;;) {
     if (Task* task = take()) {
@@ -124,7 +161,7 @@ void Executors::serve() {
     if (spin_ns_ != 0 && !spinning_.load(std::memory_order_relaxed)) {
       spinning_.store(true, std::memory_order_relaxed);
       lock.unlock();
-      Task* task = spin();
+      Task* task = spin(self);
       spinning_.store(false, std::memory_order_relaxed);
       if (task != nullptr) task->run(task);
       lock.lock();

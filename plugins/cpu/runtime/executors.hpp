@@ -55,7 +55,12 @@ class Executors {
 
  private:
   void serve();
-  Task* spin();        // a task that was handed over directly, or nullptr
+  struct Spinner {
+    bool away = false;  // has left the core it was on
+    bool fed = false;   // its last task was handed over directly
+  };
+  Task* spin(Spinner& self);  // a task that was handed over directly, or nullptr
+  bool leave_core();
   Task* take();        // the most urgent task, or nullptr; call with the lock held
   bool make_thread();  // call with the lock held; false when there are enough or none can be had
   void wake_or_make(std::unique_lock<std::mutex>& lock);
@@ -77,6 +82,7 @@ class Executors {
   std::atomic<uint32_t> doze_{0};  // futex word of the sleeping threads
   std::atomic<bool> spinning_{false};
   std::atomic<int> spins_on_{-1};  // the spinning thread's processor
+  std::atomic<int> crowded_{0};    // tasks in a row from a spinning thread's own core
   // Where the spinning thread looks: nullptr while a task may be put there. It is closed whenever
   // that thread has given its core away, so that nobody relies on it then.
   std::atomic<Task*> handed_over_{&closed_};

@@ -33,6 +33,8 @@ const Topology& Topology::get() {
 
 Topology::Topology() {
   if (hwloc_topology_init(&topology_) != 0) throw std::runtime_error("hwloc cannot be initialised");
+  // It would move this thread to every processor in turn, for details of caches that nobody reads.
+  (void)hwloc_topology_set_components(topology_, HWLOC_TOPOLOGY_COMPONENTS_FLAG_BLACKLIST, "x86");
   hwloc_topology_set_all_types_filter(topology_, HWLOC_TYPE_FILTER_KEEP_NONE);
   hwloc_topology_set_type_filter(topology_, HWLOC_OBJ_CORE, HWLOC_TYPE_FILTER_KEEP_ALL);
   hwloc_topology_set_type_filter(topology_, HWLOC_OBJ_PACKAGE, HWLOC_TYPE_FILTER_KEEP_ALL);

@@ -115,12 +115,14 @@ void fill_memory(WorkerPool& pool, void* dst, uint64_t size_bytes, uint64_t patt
                  uint32_t pattern_bytes) {
   auto* to = static_cast<char*>(dst);
   const uint64_t word = repeated(pattern, pattern_bytes);
-  const bool one_byte = word == repeated(word, 1);
+  const bool past_cache = size_bytes >= kPastCacheBytes;
+  // memset decides by the size it is given, and here that is a block's.
+  const bool by_memset = word == repeated(word, 1) && !past_cache;
   in_blocks(pool, size_bytes, [&](uint64_t begin, uint64_t size) {
-    if (one_byte) {
+    if (by_memset) {
       std::memset(to + begin, static_cast<int>(word & 0xff), size);
     } else {
-      fill_words(to + begin, size, word, size_bytes >= kPastCacheBytes);
+      fill_words(to + begin, size, word, past_cache);
     }
   });
 }
