@@ -337,6 +337,28 @@ def test_a_captured_graph_replays_with_new_inputs_and_new_random_numbers():
         assert not torch.equal(first, noise)
 
 
+@pytest.mark.skipif(not hasattr(torch.accelerator, "Graph"), reason="torch older than 2.13")
+def test_a_capture_that_an_exception_ends_leaves_the_device_free():
+    x = torch.ones(4, device="xhal")
+    x + 1
+    for _ in range(2):
+        graph = torch.accelerator.Graph()
+        with torch.xhal.stream(torch.xhal.Stream()):
+            graph.capture_begin()
+            x + 1
+        del graph  # never ended
+    assert (x + 1).sum().item() == 8
+    graph = torch.accelerator.Graph()
+    stream = torch.xhal.Stream()
+    with torch.xhal.stream(stream):
+        graph.capture_begin()
+        y = x + 2
+        graph.capture_end()
+        graph.replay()
+    stream.synchronize()
+    assert y.sum().item() == 12
+
+
 def test_a_module_is_made_on_the_device_or_without_memory():
     with torch.device("xhal"):
         layer = torch.nn.Linear(3, 4)
