@@ -3,8 +3,8 @@
 // A call costs two reads of the time-stamp counter and one store into the thread's buffer. Full
 // buffers go as they are into an unnamed spool file; xhal_shutdown makes the text from it. Copies
 // carry their bytes and their direction in an entry of their own, for every byte of an entry is
-// written twice. At every moment the file is whole JSON: until the
-// shutdown, and when the disk is full, it holds one event that says what is missing.
+// written twice. At every moment the file is whole JSON: until the shutdown, and when the disk is
+// full, it holds one event that says what is missing.
 #include <x86intrin.h>
 
 #include <sys/stat.h>

@@ -122,7 +122,7 @@ class DeviceAllocator final : public DeviceAllocatorBase {
 
  private:
   [[noreturn]] static void out_of_memory(xhal_status status, size_t size) {
-    fail(status, c10::str("allocating ", size, " bytes").c_str());
+    fail(status, c10::str("allocating ", size, " bytes on xhal:", int(current_device())).c_str());
   }
 };
 

@@ -50,18 +50,14 @@ class Graph final : public at::GraphImplInterface {
     check(xhal_stream_begin_capture(stream_, pool_), "beginning a capture");
     found.capture_pool.store(pool_);
     found.captured_stream.store(stream_);
+    capturing_ = true;
     std::lock_guard lock(captures_mutex);
     captures[index_] = &capture_;
   }
 
   void capture_end() override {
-    TORCH_CHECK(pool_ && !graph_, "capture_end without capture_begin");
-    {
-      std::lock_guard lock(captures_mutex);
-      captures[index_] = nullptr;
-    }
-    device(index_).captured_stream.store(nullptr);
-    check(xhal_stream_end_capture(stream_, &graph_), "ending a capture");
+    TORCH_CHECK(capturing_, "capture_end without capture_begin");
+    check(leave_capture(), "ending a capture");
     if (capture_.random.offsets.empty()) return;
     const auto uses = static_cast<int64_t>(capture_.random.offsets.size()) - 1;
     at::Tensor host = at::empty({uses}, at::TensorOptions().dtype(at::kLong));
@@ -105,8 +101,20 @@ class Graph final : public at::GraphImplInterface {
  private:
   static constexpr int64_t kSlots = kGraphRandomSlots;
 
+  xhal_status leave_capture() {
+    capturing_ = false;
+    {
+      std::lock_guard lock(captures_mutex);
+      captures[index_] = nullptr;
+    }
+    device(index_).captured_stream.store(nullptr);
+    return xhal_stream_end_capture(stream_, &graph_);
+  }
+
   void release() {
     if (!is_shut_down()) {
+      // An exception came between begin and end: what was captured is dropped.
+      if (capturing_) leave_capture();
       if (graph_) xhal_graph_destroy(graph_);
       // Blocks still held by tensors keep the pool: it goes with the context then.
       if (pool_) xhal_pool_destroy(pool_);
@@ -119,6 +127,7 @@ class Graph final : public at::GraphImplInterface {
   xhal_stream* stream_ = nullptr;
   xhal_pool* pool_ = nullptr;
   xhal_graph* graph_ = nullptr;
+  bool capturing_ = false;
   Capture capture_;
   at::Tensor slots_, relative_;
 };

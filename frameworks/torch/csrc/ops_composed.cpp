@@ -25,11 +25,13 @@
 #include <ATen/ops/log10_ops.h>
 #include <ATen/ops/log_normal_ops.h>
 #include <ATen/ops/lshift_ops.h>
+#include <ATen/ops/masked_scatter_ops.h>
 #include <ATen/ops/nan_to_num_ops.h>
 #include <ATen/ops/nansum_ops.h>
 #include <ATen/ops/norm_ops.h>
 #include <ATen/ops/normal_ops.h>
 #include <ATen/ops/pow.h>
+#include <ATen/ops/put_ops.h>
 #include <ATen/ops/roll_ops.h>
 #include <ATen/ops/rshift_ops.h>
 #include <ATen/ops/sinh_ops.h>
@@ -65,13 +67,13 @@ Tensor tan(const Tensor& self) { return self.sin().div_(self.cos()); }
 Tensor sinh(const Tensor& self) { return self.expm1().sub_(self.neg().expm1_()).mul_(0.5); }
 Tensor cosh(const Tensor& self) { return self.exp().add_(self.neg().exp_()).mul_(0.5); }
 Tensor fmax(const Tensor& self, const Tensor& other) {
-  return at::where(other.isnan().logical_or_(self.ge(other)), self, other);
+  return at::where(other.isnan().logical_or(self.ge(other)), self, other);
 }
 Tensor fmin(const Tensor& self, const Tensor& other) {
-  return at::where(other.isnan().logical_or_(self.le(other)), self, other);
+  return at::where(other.isnan().logical_or(self.le(other)), self, other);
 }
 Tensor xlogy(const Tensor& self, const Tensor& other) {
-  const Tensor zero = self.eq(0).logical_and_(other.isnan().logical_not_());
+  const Tensor zero = self.eq(0).logical_and(other.isnan().logical_not_());
   return self.mul(other.log()).masked_fill_(zero, 0);
 }
 
@@ -250,6 +252,31 @@ Tensor take(const Tensor& self, const Tensor& index) {
   return self.reshape(-1).index_select(0, wrapped).view(index.sizes());
 }
 
+// Writes at positions of the flattened tensor.
+bool flat_writable(const Tensor& self, const Tensor& source) {
+  return is_native(self.scalar_type()) && self.scalar_type() == source.scalar_type() &&
+         self.is_contiguous() && self.numel() > 0;
+}
+Tensor& put(Tensor& self, const Tensor& index, const Tensor& source, bool accumulate) {
+  if (!flat_writable(self, source) || index.scalar_type() != at::kLong ||
+      index.numel() != source.numel()) {
+    return on_host<at::_ops::put_>(self, index, source, accumulate);
+  }
+  const c10::List<std::optional<Tensor>> where({std::optional<Tensor>(index.reshape(-1))});
+  self.view(-1).index_put_(where, source.reshape(-1), accumulate);
+  return self;
+}
+Tensor& masked_scatter(Tensor& self, const Tensor& mask, const Tensor& source) {
+  if (!flat_writable(self, source) || mask.scalar_type() != at::kBool) {
+    return on_host<at::_ops::masked_scatter_>(self, mask, source);
+  }
+  const Tensor where = mask.expand(self.sizes()).reshape(-1).nonzero().squeeze(1);
+  TORCH_CHECK(where.numel() <= source.numel(), "masked_scatter: the mask has ", where.numel(),
+              " ones, the source only ", source.numel(), " elements");
+  self.view(-1).index_copy_(0, where, source.reshape(-1).narrow(0, 0, where.numel()));
+  return self;
+}
+
 // ---- normal numbers around given means
 
 Tensor normal_around(const Tensor& mean, double std, Generator generator) {
@@ -317,6 +344,8 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
   m.impl("roll", TORCH_FN(xhal_torch::roll));
   m.impl("channel_shuffle", TORCH_FN(xhal_torch::channel_shuffle));
   native<at::_ops::take, &xhal_torch::take>(m);
+  native<put_, &xhal_torch::put>(m);
+  native<masked_scatter_, &xhal_torch::masked_scatter>(m);
   native<normal_Tensor_float, &normal_around>(m);
   native<normal_float_Tensor, &normal_spread>(m);
   native<normal_Tensor_Tensor, &normal_of>(m);

@@ -90,10 +90,18 @@ bool run(const Product& p, DeviceIndex index) {
   return call.run();
 }
 
-// What gemm may not be asked for: nothing to multiply, or an addend that only out= could broadcast.
 bool usable(const Tensor& a, const Tensor& b) {
-  return a.device() == b.device() && a.device().type() == kXhal && a.size(-1) == b.size(-2) &&
-         a.size(-1) > 0;
+  return a.device() == b.device() && a.device().type() == kXhal && a.size(-1) == b.size(-2);
+}
+
+// A product of matrices without inner size is zero.
+bool sum_of_nothing(Tensor& out, const Tensor* addend, const Scalar& beta) {
+  if (addend && !is_nothing(beta)) {
+    out.copy_(addend->expand(out.sizes())).mul_(beta);
+  } else {
+    out.zero_();
+  }
+  return true;
 }
 
 // ---- matrix
@@ -106,6 +114,7 @@ bool run_mm(const Tensor& a, const Tensor& b, Tensor& out) {
   } else {
     at::native::resize_output(out, {a.size(0), b.size(1)});
   }
+  if (a.size(1) == 0) return sum_of_nothing(out, nullptr, 0);
   const Matrix ma(a), mb(b), mo(out);
   return run({.a = ma, .b = mb, .out = mo}, a.device().index());
 }
@@ -139,6 +148,7 @@ bool run_addmm(const Tensor& self, const Tensor& a, const Tensor& b, const Scala
   } else {
     at::native::resize_output(out, sizes);
   }
+  if (a.size(-1) == 0) return sum_of_nothing(out, &self, beta);
   const Matrix ma(a), mb(b), mo(out);
   return run({.a = ma, .b = mb, .out = mo, .addend = &self, .alpha = alpha, .beta = beta},
              a.device().index());
@@ -173,6 +183,7 @@ bool run_bmm(const Tensor* self, const Tensor& a, const Tensor& b, const Scalar&
   } else {
     at::native::resize_output(out, sizes);
   }
+  if (a.size(-1) == 0) return sum_of_nothing(out, self, beta);
   const Matrix ma(a), mb(b), mo(out);
   return run({.a = ma, .b = mb, .out = mo, .addend = self, .alpha = alpha, .beta = beta},
              a.device().index());
@@ -196,10 +207,13 @@ Tensor& baddbmm_out(const Tensor& self, const Tensor& a, const Tensor& b, const 
 
 Tensor& addmv_out(const Tensor& self, const Tensor& a, const Tensor& v, const Scalar& beta,
                   const Scalar& alpha, Tensor& out) {
-  if (a.dim() == 2 && v.dim() == 1 && a.size(1) == v.size(0) && v.numel() > 0 &&
-      a.device() == v.device() && self.device() == a.device() &&
-      (self.dim() == 0 || self.numel() == a.size(0))) {
+  if (a.dim() == 2 && v.dim() == 1 && a.size(1) == v.size(0) && a.device() == v.device() &&
+      self.device() == a.device() && (self.dim() == 0 || self.numel() == a.size(0))) {
     at::native::resize_output(out, {a.size(0)});
+    if (v.numel() == 0 && is_float(out.scalar_type())) {
+      sum_of_nothing(out, &self, beta);
+      return out;
+    }
     const Tensor addend = self.dim() ? self.unsqueeze(1) : self;
     const Matrix ma(a), mv = Matrix::column(v), mo = Matrix::column(out);
     if (run({.a = ma, .b = mv, .out = mo, .addend = &addend, .alpha = alpha, .beta = beta},

@@ -15,6 +15,11 @@
 
 namespace xhal_torch {
 
+struct Elements {
+  xcoll_dtype type;
+  uint64_t count;
+};
+
 class ProcessGroupXhal final : public c10d::Backend {
  public:
   using Tensors = std::vector<at::Tensor>;
@@ -75,17 +80,28 @@ class ProcessGroupXhal final : public c10d::Backend {
     std::vector<uint64_t> send_counts, recv_counts;
   };
   struct Submission {
+    Submission() = default;
+    Submission(c10d::OpType type, const Tensors& outputs) {
+      plan.type = type;
+      plan.outputs = outputs;
+    }
+    // The tensor takes part: it stays alive, and the group works where it is.
+    void keep(const at::Tensor& tensor);
+
     std::vector<Call> calls;
     WorkPlan plan;
     std::optional<at::Device> device;
   };
 
-  Call call(xcoll_kind kind, std::chrono::milliseconds timeout) const;
+  // One more operation of a submission. An undefined tensor is none; `peer` is the root, or whom a
+  // message is for or from.
+  Call& add(Submission& submission, xcoll_kind kind, std::chrono::milliseconds timeout,
+            const Elements& elements, const at::Tensor& send, const at::Tensor& recv,
+            int64_t peer = 0) const;
   WorkPtr submit(Submission submission);
   WorkPtr submit_on_device(Submission& submission, std::vector<xcoll_op>& ops);
   WorkPtr submit_on_host(Submission& submission, std::vector<xcoll_op>& ops);
   c10::Stream stream_of(DeviceIndex device, c10d::OpType type);
-  static void touch(Submission& submission, const at::Tensor& tensor);
 
   xcoll_comm* comm_ = nullptr;
   c10::intrusive_ptr<Options> options_;

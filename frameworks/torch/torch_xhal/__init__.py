@@ -1,7 +1,8 @@
 """PyTorch on xHAL devices: the device ``xhal``.
 
-Nothing needs to be imported: ``import torch`` finds this package by its entry point and calls ``_autoload``. That never
-breaks ``import torch``: whatever is wrong, one line on stderr says what and what to do, and torch goes on without us.
+Nothing needs to be imported: ``import torch`` finds this package by its entry point and calls
+``_autoload``. That never breaks ``import torch``: whatever is wrong, one line on stderr says what
+and what to do, and torch goes on without us.
 """
 
 import os
@@ -33,7 +34,8 @@ def _autoload() -> None:
             print(f"torch_xhal stands down, torch works without it: {error}", file=sys.stderr)
 
 
-# For a user who imports this package first: torch autoloads it while it is being imported; the call below is then idle.
+# For a user who imports this package first: torch autoloads it while it is being imported; the
+# call below is then idle.
 import torch  # noqa: E402
 
 _autoload()

@@ -1,4 +1,4 @@
-"""Makes torch know the device: versions, names, generators, distributed, and what happens at exit."""
+"""Makes torch know the device: versions, names, generators, distributed, and the exit."""
 
 import atexit
 import importlib
@@ -12,7 +12,7 @@ FLOOR = (2, 6)
 
 
 class StandDown(Exception):
-    """Not an error of torch: the device cannot be had here, and the text says why and what to do."""
+    """No error of torch: the device cannot be had here; the text says why and what to do."""
 
 
 def _version(text: str) -> tuple:
@@ -22,15 +22,21 @@ def _version(text: str) -> tuple:
 def _check_versions() -> None:
     here = torch.__version__
     if _version(here) < FLOOR:
-        raise StandDown(f"torch {here} is older than {FLOOR[0]}.{FLOOR[1]}, the oldest it works with")
+        raise StandDown(
+            f"torch {here} is older than {FLOOR[0]}.{FLOOR[1]}, the oldest it works with"
+        )
     try:
         from ._build import BUILT_FOR_TORCH
     except ImportError:
-        raise StandDown("the package is incomplete (no _build.py); install it anew: pip install ./frameworks/torch")
+        raise StandDown(
+            "the package is incomplete (no _build.py); install it anew: "
+            "pip install ./frameworks/torch"
+        )
     if _version(here) != _version(BUILT_FOR_TORCH):
         raise StandDown(
-            f"it was built for torch {BUILT_FOR_TORCH}, this is torch {here}, and torch keeps no binary interface. "
-            "Build it for this torch: pip install --no-build-isolation ./frameworks/torch"
+            f"it was built for torch {BUILT_FOR_TORCH}, this is torch {here}, and torch keeps no "
+            "binary interface. Build it for this torch: "
+            "pip install --no-build-isolation ./frameworks/torch"
         )
 
 
@@ -52,8 +58,13 @@ def _only_the_host(extension) -> bool:
 
 
 def _other_accelerator() -> str:
-    """Name of an accelerator torch has without us, or "". Looks before it asks: asking starts drivers."""
-    if (os.path.exists("/dev/nvidiactl") or os.path.exists("/dev/kfd")) and torch.cuda.is_available():
+    """Name of an accelerator torch has without us, or "".
+
+    Looks before it asks: asking starts drivers.
+    """
+    if (
+        os.path.exists("/dev/nvidiactl") or os.path.exists("/dev/kfd")
+    ) and torch.cuda.is_available():
         return "cuda"
     if hasattr(torch, "xpu") and os.path.exists("/dev/dri") and torch.xpu.is_available():
         return "xpu"
@@ -76,6 +87,7 @@ def load() -> str:
     extension.register_graphs("XHAL")
     _register_distributed()
     _register_compiler()
+    _print_from_host()
     atexit.register(_at_exit, extension)
     return "loaded"
 
@@ -89,10 +101,28 @@ def _register_distributed() -> None:
 
 
 def _register_compiler() -> None:
-    """Tells dynamo about the device when dynamo is imported, not before: importing it here costs a second."""
+    """Tells dynamo about the device when dynamo is imported: importing it here costs a second."""
     from . import compiler
 
     compiler.register_when_needed()
+
+
+def _print_from_host() -> None:
+    """Tensors are printed from a copy on the host.
+
+    torch formats them element by element, in f64; it does so on the device unless it knows the
+    device by name. The text is the same.
+    """
+    from torch import _tensor_str
+
+    inner = getattr(_tensor_str, "_tensor_str", None)
+    if inner is None:
+        return
+
+    def _tensor_str_of_host(tensor, indent):
+        return inner(tensor.cpu() if tensor.device.type == "xhal" else tensor, indent)
+
+    _tensor_str._tensor_str = _tensor_str_of_host
 
 
 def write_fallback_report(extension, path: str) -> None:
@@ -104,7 +134,7 @@ def write_fallback_report(extension, path: str) -> None:
 
 
 def _at_exit(extension) -> None:
-    """Report, then process groups, then the library: what still runs may need what is closed later."""
+    """Report, process groups, then the library: what runs may need what is closed later."""
     if extension.is_in_bad_fork():
         return
     path = os.environ.get("XHAL_FALLBACK_REPORT")
@@ -112,7 +142,9 @@ def _at_exit(extension) -> None:
         try:
             write_fallback_report(extension, path)
         except OSError as error:
-            print(f"xhal: cannot write XHAL_FALLBACK_REPORT={path}: {error.strerror}", file=sys.stderr)
+            print(
+                f"xhal: cannot write XHAL_FALLBACK_REPORT={path}: {error.strerror}", file=sys.stderr
+            )
     if hasattr(extension, "close_process_groups"):
         extension.close_process_groups()
     extension.shutdown()

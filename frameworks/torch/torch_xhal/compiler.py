@@ -1,4 +1,4 @@
-"""torch.compile: dynamo learns about streams and events of the device once dynamo itself is imported."""
+"""torch.compile: dynamo learns about the device's streams and events once it is imported."""
 
 import importlib.abc
 import importlib.machinery
@@ -52,7 +52,9 @@ def _register() -> None:
         @staticmethod
         def _set_stream_by_id(stream_id: int, device_index: int, device_type: int) -> None:
             xhal.set_stream(
-                torch.Stream(stream_id=stream_id, device_index=device_index, device_type=device_type)
+                torch.Stream(
+                    stream_id=stream_id, device_index=device_index, device_type=device_type
+                )
             )
 
     register_interface_for_device("xhal", XhalInterface)

@@ -11,7 +11,7 @@ from . import _C
 
 DeviceLike = Union[torch.device, str, int, None]
 
-# ---- devices ---------------------------------------------------------------------------------------------------------
+# ---- devices -------------------------------------------------------------------------------------
 
 
 def is_available() -> bool:
@@ -40,7 +40,9 @@ def _get_device_index(device: DeviceLike, optional: bool = False, allow_cpu: boo
     if device is None:
         if optional:
             return current_device()
-        raise ValueError(f"Expected a device with a specified index or an integer, but got: {device}")
+        raise ValueError(
+            f"Expected a device with a specified index or an integer, but got: {device}"
+        )
     return device
 
 
@@ -63,7 +65,7 @@ def _maybe_exchange_device(index: int) -> int:
 
 
 class device:  # noqa: N801 - torch's name
-    """Context manager: the current device inside is the one given; nothing changes for None or -1."""
+    """Context manager: the current device inside is the one given; None and -1 change nothing."""
 
     def __init__(self, device: DeviceLike):
         self.idx = _get_device_index(device, optional=True)
@@ -119,11 +121,14 @@ def synchronize(device: DeviceLike = None) -> None:
 
 
 def recover(device: DeviceLike = None) -> None:
-    """Makes the streams of a device usable again after a failed operation; what was queued behind it has not run."""
+    """Makes the streams of a device usable again after a failed operation.
+
+    What was queued behind it has not run.
+    """
     _C.recover(_index(device))
 
 
-# ---- starting and forking --------------------------------------------------------------------------------------------
+# ---- starting and forking ------------------------------------------------------------------------
 
 
 def init() -> None:
@@ -141,8 +146,8 @@ def _is_in_bad_fork() -> bool:
 def _lazy_init() -> None:
     if _is_in_bad_fork():
         raise RuntimeError(
-            "Cannot re-initialize xhal in forked subprocess. To use xhal with multiprocessing, you must use the "
-            "'spawn' start method: torch.multiprocessing.set_start_method('spawn')"
+            "Cannot re-initialize xhal in forked subprocess. To use xhal with multiprocessing, you "
+            "must use the 'spawn' start method: torch.multiprocessing.set_start_method('spawn')"
         )
     if _C.device_count() == 0:
         raise RuntimeError(f"there is no xHAL device: {_C.why_no_devices()}")
@@ -152,7 +157,7 @@ def _lazy_call(callback, **_) -> None:
     callback()
 
 
-# ---- streams and events ----------------------------------------------------------------------------------------------
+# ---- streams and events --------------------------------------------------------------------------
 
 
 class Stream(torch.Stream):
@@ -175,9 +180,13 @@ class Stream(torch.Stream):
         self.wait_event(stream.record_event())
 
 
-def Event(enable_timing: bool = False, blocking: bool = False, interprocess: bool = False):  # noqa: N802
+def Event(
+    enable_timing: bool = False, blocking: bool = False, interprocess: bool = False
+):  # noqa: N802
     """A plain torch.Event: its elapsed_time accepts no subclass."""
-    return torch.Event("xhal", enable_timing=enable_timing, blocking=blocking, interprocess=interprocess)
+    return torch.Event(
+        "xhal", enable_timing=enable_timing, blocking=blocking, interprocess=interprocess
+    )
 
 
 def current_stream(device: DeviceLike = None) -> torch.Stream:
@@ -229,7 +238,7 @@ class StreamContext:
         return self._context.__exit__(*exc)
 
 
-# ---- memory ----------------------------------------------------------------------------------------------------------
+# ---- memory --------------------------------------------------------------------------------------
 
 
 def empty_cache() -> None:
@@ -297,7 +306,7 @@ def memory_summary(device: DeviceLike = None, abbreviated: bool = False) -> str:
     return "\n".join(lines)
 
 
-# ---- random numbers --------------------------------------------------------------------------------------------------
+# ---- random numbers ------------------------------------------------------------------------------
 
 
 class _Generators:
@@ -362,7 +371,7 @@ def initial_seed() -> int:
     return default_generators[current_device()].initial_seed()
 
 
-# ---- mixed precision -------------------------------------------------------------------------------------------------
+# ---- mixed precision -----------------------------------------------------------------------------
 
 
 def is_bf16_supported(including_emulation: bool = True) -> bool:
@@ -373,7 +382,7 @@ def get_amp_supported_dtype() -> list:
     return [torch.bfloat16, torch.float16]
 
 
-# ---- fallbacks -------------------------------------------------------------------------------------------------------
+# ---- fallbacks -----------------------------------------------------------------------------------
 
 
 def fallbacks() -> dict:
@@ -385,7 +394,7 @@ def reset_fallbacks() -> None:
     _C.reset_fallbacks()
 
 
-# ---- what torch looks for by these names -----------------------------------------------------------------------------
+# ---- what torch looks for by these names ---------------------------------------------------------
 
 _utils = SimpleNamespace(_get_device_index=_get_device_index)
 random = SimpleNamespace(
@@ -413,4 +422,4 @@ memory = SimpleNamespace(
 
 
 def _inductor_backend_init() -> None:
-    """Called by inductor when it meets the device. There is no code generator for xhal; inductor says so itself."""
+    """Called by inductor when it meets the device: there is no code generator, it says so."""

@@ -1,4 +1,4 @@
-"""The c10d backend ``xhal``: collectives over libxcoll for tensors of xhal devices and of the host."""
+"""The c10d backend ``xhal``: libxcoll for tensors of xhal devices and of the host."""
 
 import datetime
 

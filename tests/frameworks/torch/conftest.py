@@ -33,13 +33,11 @@ def no_fallback():
     assert torch.xhal.fallbacks() == {}
 
 
-def run_python(code, *arguments, timeout=240, **environment):
-    """Runs code (or a file) in a fresh interpreter; returns the finished process."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
-    command = [str(HERE / code)] if code.endswith(".py") else ["-c", code]
+def run_python(*arguments, timeout=240, **environment):
+    """Runs this interpreter anew with the arguments; returns the finished process."""
     return subprocess.run(
-        [sys.executable, *command, *arguments],
-        env=environment,
+        [sys.executable, *arguments],
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
         cwd=HERE,
         capture_output=True,
         text=True,

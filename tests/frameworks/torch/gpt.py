@@ -1,4 +1,4 @@
-"""A small GPT as a user would write it, and its training: the workload of several tests. No import of ours."""
+"""A small GPT as a user would write it, and its training; no import of ours."""
 
 import argparse
 import json
@@ -53,7 +53,16 @@ def batches(steps, batch=8, length=32, vocabulary=96):
         yield tokens, (tokens + noise + 1) % vocabulary
 
 
-def train(device, steps=50, precision="fp32", optimizer="adamw", dropout=0.0, width=64, layers=2, clip=True):
+def train(
+    device,
+    steps=50,
+    precision="fp32",
+    optimizer="adamw",
+    dropout=0.0,
+    width=64,
+    layers=2,
+    clip=True,
+):
     """Returns the losses. The model is initialised on the CPU, so that devices compare."""
     torch.manual_seed(1)
     model = GPT(width=width, layers=layers, dropout=dropout).to(device)
@@ -65,7 +74,9 @@ def train(device, steps=50, precision="fp32", optimizer="adamw", dropout=0.0, wi
     }[optimizer]
     step = make(model.parameters())
     dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-    scaler = torch.amp.GradScaler(torch.device(device).type, enabled=precision == "fp16" and device != "cpu")
+    scaler = torch.amp.GradScaler(
+        torch.device(device).type, enabled=precision == "fp16" and device != "cpu"
+    )
     losses = []
     for tokens, targets in batches(steps):
         tokens, targets = tokens.to(device), targets.to(device)

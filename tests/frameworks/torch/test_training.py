@@ -14,26 +14,51 @@ STEPS = 50
 
 
 def run(folder: Path, device: str, *options, ranks: int = 1, **variables) -> list[float]:
-    """Losses of a run; devices beside the reference are switched off, so that it is PyTorch's own CPU."""
+    """Losses of a run; the reference runs without the device, on PyTorch's own CPU."""
     report = folder / "fallbacks-%p.json"
-    environment = dict(os.environ, OMP_NUM_THREADS="1", XHAL_VISIBLE_DEVICES="cpu", XHAL_CPU_DEVICES="2",
-                       XHAL_FALLBACK_REPORT=str(report), **variables)
+    environment = dict(
+        os.environ,
+        OMP_NUM_THREADS="1",
+        XHAL_VISIBLE_DEVICES="cpu",
+        XHAL_CPU_DEVICES="2",
+        XHAL_FALLBACK_REPORT=str(report),
+        **variables
+    )
     if device == "cpu":
         environment["TORCH_DEVICE_BACKEND_AUTOLOAD"] = "0"
     command = [sys.executable]
     if ranks > 1:
         command += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(ranks)]
-    command += [str(TRAIN), "--device", device, "--max_steps", str(STEPS), "--eval_interval", "1000", "--seed", "3",
-                "--save_interval", "1000", "--log_dir", str(folder / "log"), *options]
+    command += [
+        str(TRAIN),
+        "--device",
+        device,
+        "--max_steps",
+        str(STEPS),
+        "--eval_interval",
+        "1000",
+        "--seed",
+        "3",
+        "--save_interval",
+        "1000",
+        "--log_dir",
+        str(folder / "log"),
+        *options,
+    ]
     # gloo sometimes aborts at exit; only its runs may be tried again.
     for _ in range(3 if device == "cpu" else 1):
-        result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
+        result = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=280
+        )
         if result.returncode == 0 or "done:" in result.stdout and device == "cpu":
             break
     assert result.returncode == 0 or device == "cpu", result.stdout[-2000:] + result.stderr[-4000:]
     for path in folder.glob("fallbacks-*.json"):
         assert json.loads(path.read_text())["fallbacks"] == {}, path.read_text()
-    return [json.loads(line)["loss"] for line in (folder / "log" / "train.jsonl").read_text().splitlines()]
+    return [
+        json.loads(line)["loss"]
+        for line in (folder / "log" / "train.jsonl").read_text().splitlines()
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +66,12 @@ def reference(tmp_path_factory) -> list[float]:
     return run(tmp_path_factory.mktemp("cpu"), "cpu", "--precision", "fp32")
 
 
-VARIANTS = {"plain": {}, "guard": {"XHAL_CPU_GUARD": "1"}, "validate": {"XHAL_LAYERS": "validate"},
-            "chaos": {"XHAL_LAYERS": "chaos"}}
+VARIANTS = {
+    "plain": {},
+    "guard": {"XHAL_CPU_GUARD": "1"},
+    "validate": {"XHAL_LAYERS": "validate"},
+    "chaos": {"XHAL_LAYERS": "chaos"},
+}
 
 
 @pytest.mark.parametrize("name", VARIANTS)
