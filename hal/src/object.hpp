@@ -39,8 +39,8 @@ xhal_status object_alloc(const xhal_dispatch* table, DeviceRecord* device, uint3
                          uint32_t kind, uint64_t size_bytes, void** object) noexcept;
 void object_free(void* object) noexcept;
 
-// Keeps what libxhal had beside an object when the object ended without its owner's doing (shutdown,
-// a closed device): a call of another thread may still be on its way out of it.
+// Keeps what libxhal had beside an object when the object ended without its owner's doing
+// (shutdown, a closed device): a call of another thread may still be on its way out of it.
 void keep_for_ever(const void* part) noexcept;
 
 // "stream", "context", ...

@@ -131,8 +131,7 @@ xhal_status xhal_stream_create(xhal_context* context, const xhal_stream_info* in
     side->context = context_side;
     side->device = context_side->device;
     if (local.name.size > 0) {
-      side->name.assign(local.name.data,
-                        std::min<uint64_t>(local.name.size, xhal::kMaxStreamName));
+      side->name.assign(local.name.data, std::min<uint64_t>(local.name.size, xhal::kMaxStreamName));
     }
     // A plugin older than the field would refuse it as unknown.
     local.name = {};

@@ -1,4 +1,5 @@
-"""`xhal plugins new`: the project it makes builds against the installed package only and passes the core profile.
+"""`xhal plugins new`: the project it makes builds against the installed package only and passes the
+core profile.
 
 Usage: new_plugin_test.py BUILD_DIR
 """
@@ -17,9 +18,13 @@ BUILD = pathlib.Path(sys.argv.pop(1)).resolve()
 
 def run(*command, expect=0, **variables):
     environment = {key: value for key, value in os.environ.items() if not key.startswith("XHAL_")}
-    result = subprocess.run(command, env={**environment, **variables}, text=True, capture_output=True, timeout=300)
+    result = subprocess.run(
+        command, env={**environment, **variables}, text=True, capture_output=True, timeout=300
+    )
     if result.returncode != expect:
-        raise AssertionError(f"{command}: exit status {result.returncode}\n{result.stdout}\n{result.stderr}")
+        raise AssertionError(
+            f"{command}: exit status {result.returncode}\n{result.stdout}\n{result.stderr}"
+        )
     return result
 
 
@@ -39,16 +44,29 @@ class NewPlugin(unittest.TestCase):
         return project
 
     def build(self, project):
-        run("cmake", "-S", str(project), "-B", str(project / "build"), "-G", "Ninja",
-            f"-DCMAKE_PREFIX_PATH={self.prefix}")
+        run(
+            "cmake",
+            "-S",
+            str(project),
+            "-B",
+            str(project / "build"),
+            "-G",
+            "Ninja",
+            f"-DCMAKE_PREFIX_PATH={self.prefix}",
+        )
         run("cmake", "--build", str(project / "build"))
 
     def test_the_project_builds_and_passes_the_core_profile(self):
         project = self.make("acme-npu")
         self.build(project)
         run("ctest", "--test-dir", str(project / "build"), "--output-on-failure")
-        listed = run(self.xhal, "list", "--json", XHAL_PLUGIN_PATH=str(project / "build/plugins"),
-                     XHAL_PLUGIN_SELECT="acme-npu")
+        listed = run(
+            self.xhal,
+            "list",
+            "--json",
+            XHAL_PLUGIN_PATH=str(project / "build/plugins"),
+            XHAL_PLUGIN_SELECT="acme-npu",
+        )
         devices = json.loads(listed.stdout)["data"]["devices"]
         self.assertEqual([device["id"] for device in devices], ["acme-npu:0"])
         self.assertEqual(devices[0]["name"], "AcmeNpu device")

@@ -1,4 +1,4 @@
-"""Which OpenMP runtime and which BLAS the cpu plugin runs on, with torch in the process and without.
+"""Which OpenMP runtime and BLAS the cpu plugin runs on, with torch in the process and without.
 
 The dynamic linker tells: LD_DEBUG=bindings names, for each symbol, who asked and who gave.
 """
