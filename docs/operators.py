@@ -26,7 +26,8 @@ and `xhal-cts` compares each with a float64 reference. A test keeps this page an
 - **operands**: inputs `->` outputs, in the order of `xhal_op_prepare`. `?`: the group may be
   absent, `*`: it has any number of tensors. Types: `F` f32, bf16, f16; `N` F and the integers; `A`
   N and bool; `X` i32, i64; `L` i64; `B` bool; `S` f32. F, N and A of one operator are one dtype
-  unless the text says otherwise. Floats are computed in f32 and rounded once, when stored; integers wrap.
+  unless the text says otherwise. Floats are computed in f32 and rounded once, when stored; integers
+  wrap.
 - **static**: attributes with their defaults, fixed at prepare (`i` integer, `f` float, `ii` list).
   **per launch**: scalars with their defaults, given at each launch by value or by device address.
 - **sizes**: how the output's sizes follow. *broadcast*: every operand already has the output's

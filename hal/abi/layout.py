@@ -131,7 +131,7 @@ def key(line):
 
 
 def differences(golden, now):
-    """What breaks the append-only rule. A new line is always an append: the old ones are compared."""
+    """What breaks the append-only rule: the old lines are compared, a new one is an append."""
     current = {key(line): line for line in now}
     broken = []
     for line in golden:
