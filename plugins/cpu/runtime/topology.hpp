@@ -20,7 +20,7 @@ struct Site {
   uint64_t memory_bytes = 0;
   hwloc_bitmap_t cpus = nullptr;
   hwloc_bitmap_t nodes = nullptr;
-  std::vector<uint32_t> processors;  // numbers of `cpus`, as /proc/stat counts them
+  std::vector<uint32_t> processors;        // numbers of `cpus`, as /proc/stat counts them
   std::vector<hwloc_bitmap_t> cores_cpus;  // the part of `cpus` in each core
 
   // Which of its cores the calling thread runs on; -1: none of them.
