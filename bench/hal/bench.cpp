@@ -9,6 +9,7 @@
 namespace xhal::bench {
 
 void Bench::measure(Row row, const Effort& effort, const Sample& ours, const Sample& peer) {
+  if (!wants(row.metric)) return;
   fmt::print(stderr, "  {}\n", row.metric);
   try {
     auto samples =
@@ -22,6 +23,7 @@ void Bench::measure(Row row, const Effort& effort, const Sample& ours, const Sam
 }
 
 void Bench::fail(Row row, std::string why) {
+  if (!wants(row.metric)) return;
   row.failed = std::move(why);
   report_.add(std::move(row));
 }

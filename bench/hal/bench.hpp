@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "measure/cores.hpp"
 #include "measure/measure.hpp"
@@ -18,7 +19,9 @@ class Pocl;
 // The run: how much effort it makes, and where its rows go.
 class Bench {
  public:
-  Bench(Report& report, bool quick) : report_(report), quick_(quick) {}
+  // `row`: only rows whose metric contains it are measured.
+  Bench(Report& report, bool quick, std::string row = "")
+      : report_(report), quick_(quick), row_(std::move(row)) {}
 
   bool quick() const { return quick_; }
   Effort effort(uint32_t rounds, uint64_t time_ns = 2'000'000'000) const {
@@ -34,6 +37,7 @@ class Bench {
   void measure(Row row, const Effort& effort, const Sample& ours, const Sample& peer = nullptr);
   // A row without a value, or without its peer's, because of `why`.
   void fail(Row row, std::string why);
+  bool wants(std::string_view metric) const { return metric.find(row_) != metric.npos; }
   Report& report() { return report_; }
 
   // The peer of the OpenCL rows; nullptr when it is not there (then why_no_pocl tells).
@@ -43,6 +47,7 @@ class Bench {
  private:
   Report& report_;
   const bool quick_;
+  const std::string row_;
   bool asked_for_pocl_ = false;
   Pocl* pocl_ = nullptr;
   std::string why_no_pocl_;

@@ -55,7 +55,7 @@ int main(int argc, char** argv) {
       "missed;\n"
       "1 when a row has no value or none of the peer it names; 2 wrong usage.",
       "xhal-bench-hal"};
-  std::string json, child;
+  std::string json, child, row;
   std::vector<std::string> only;
   bool quick = false;
   app.add_option("--json", json, "also write the rows to this file")->type_name("F");
@@ -65,6 +65,7 @@ int main(int argc, char** argv) {
   for (const auto& part : kParts)
     names += fmt::format("{}{} ({})", names.empty() ? "" : ", ", part.name, part.what);
   app.add_option("--only", only, "parts to run: " + names)->type_name("PART")->delimiter(',');
+  app.add_option("--row", row, "only rows whose metric contains this")->type_name("TEXT");
   app.add_option("--serve", child, "")->group("");
   try {
     app.parse(argc, argv);
@@ -82,7 +83,7 @@ int main(int argc, char** argv) {
   forget_settings();
 
   Report report("xhal-bench-hal: medians of turns taken by both sides");
-  Bench bench(report, quick);
+  Bench bench(report, quick, row);
   const double load = load_average(), before = cache_line_hop_ns();
   for (const auto& part : kParts) {
     if (!only.empty() && std::find(only.begin(), only.end(), part.name) == only.end()) continue;
@@ -90,7 +91,7 @@ int main(int argc, char** argv) {
     try {
       part.run(bench);
     } catch (const std::exception& error) {
-      bench.fail({.metric = part.name, .unit = "-"}, error.what());
+      report.add({.metric = part.name, .unit = "-", .failed = error.what()});
     }
   }
   const double after = cache_line_hop_ns();

@@ -194,6 +194,9 @@ double round_trip(const Stream& stream, Trips& trips) {
 }
 
 void asleep_rows(Bench& bench, const Device& device) {
+  const std::string name = "submit + wait, worker asleep, ";
+  const char* const places[] = {"woken on another core", "woken on the same core"};
+  if (!bench.wants(name + places[0]) && !bench.wants(name + places[1])) return;
   const auto stream = device.stream();
   FutexEcho same(cpu_of(0)), other(cpu_of(1));
   Trips trips;
@@ -210,26 +213,27 @@ void asleep_rows(Bench& bench, const Device& device) {
                         [&] { return echo(other); }, [&] { return echo(same); }},
                        bench.effort(600, 6'000'000'000));
   const auto row = [&](const char* where, std::vector<double> ours, std::vector<double> peer) {
-    if (ours.empty() || 20 * ours.size() < samples[0].size())
+    if (!bench.wants(name + where) || ours.empty() || 20 * ours.size() < samples[0].size())
       return;  // hardly ever there: no figure
-    bench.report().add({.metric = std::string("submit + wait, worker asleep, ") + where,
+    bench.report().add({.metric = name + where,
                         .unit = "us",
                         .peer = "bare futex round trip",
                         .goal = Goal::ratio_at_most(1.2),
                         .samples = std::move(ours),
                         .peer_samples = std::move(peer)});
   };
-  row("woken on another core", trips.other_core, samples[1]);
-  row("woken on the same core", trips.same_core, samples[2]);
+  row(places[0], trips.other_core, samples[1]);
+  row(places[1], trips.same_core, samples[2]);
 }
 
 // One after the other without a pause, so that a worker may still spin; whether it does so beside
 // this thread or wants its core is the plugin's and the scheduler's doing, and part of the figure.
 void spinning_row(Bench& bench, const Device& device) {
+  Row row{.metric = "submit + wait, back to back (worker spinning)", .unit = "us"};
+  if (!bench.wants(row.metric)) return;
   const auto stream = device.stream();
   Trips trips;
   const double hop = cache_line_hop_ns();
-  Row row{.metric = "submit + wait, back to back (worker spinning)", .unit = "us"};
   bind_this_thread(cpu_of(0));
   const Sample ours = [&] {
     std::vector<double> times;

@@ -189,17 +189,17 @@ void Executors::stop() {
   for (auto& t : threads) t.join();
 }
 
+// Either this thread sees a task that was pushed, or who pushes it sees a thread less.
 Executors::Blocking::Blocking(Executors& executors) : executors_(executors) {
   if (this_executor != &executors_) return;
+  executors_.blocked_.fetch_add(1);
+  if (executors_.ready_.load() == 0) return;
   const std::lock_guard lock(executors_.mutex_);
-  ++executors_.blocked_;
   if (executors_.head_ != nullptr && executors_.sleeping_ == 0) executors_.make_thread();
 }
 
 Executors::Blocking::~Blocking() {
-  if (this_executor != &executors_) return;
-  const std::lock_guard lock(executors_.mutex_);
-  --executors_.blocked_;
+  if (this_executor == &executors_) executors_.blocked_.fetch_sub(1);
 }
 
 }  // namespace xhal::cpu

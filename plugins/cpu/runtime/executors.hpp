@@ -75,11 +75,12 @@ class Executors {
   // Two lines hold all that a push to a sleeping thread touches: it finds them cold.
   alignas(64) std::mutex mutex_;  // of the list and the counts
   Task* head_ = nullptr;
-  uint32_t sleeping_ = 0, blocked_ = 0;
+  uint32_t sleeping_ = 0;
   bool stopping_ = false;
   alignas(64) std::atomic<uint32_t> ready_{0};  // tasks in the list
   std::atomic<int32_t> best_waiting_{kNothing};
-  std::atomic<uint32_t> doze_{0};  // futex word of the sleeping threads
+  std::atomic<uint32_t> doze_{0};     // futex word of the sleeping threads
+  std::atomic<uint32_t> blocked_{0};  // threads inside a Blocking
   std::atomic<bool> spinning_{false};
   std::atomic<int> spins_on_{-1};  // the spinning thread's processor
   std::atomic<int> crowded_{0};    // tasks in a row from a spinning thread's own core
