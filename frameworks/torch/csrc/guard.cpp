@@ -56,9 +56,13 @@ struct Guard final : c10::impl::DeviceGuardImplInterface {
     return make(next.device_index(), exchange_stream(next.device_index(), next.id()));
   }
   bool queryStream(const Stream& stream) const override {
-    xhal_event event{};
-    check(xhal_event_record(handle(stream), 0, &event), "asking whether a stream is done");
-    return query(event);
+    // The question is itself a mark in the stream. A device in another process needs a moment to
+    // reach it; without that moment nobody who polls would ever see an idle stream.
+    constexpr uint64_t kMomentNs = 50'000;
+    const xhal_status status = xhal_stream_synchronize(handle(stream), kMomentNs);
+    if (status == XHAL_ERR_TIMEOUT) return false;
+    check(status, "asking whether a stream is done");
+    return true;
   }
   void synchronizeStream(const Stream& stream) const override {
     check(xhal_stream_synchronize(handle(stream), XHAL_FOREVER), "waiting for a stream");

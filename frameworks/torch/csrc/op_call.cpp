@@ -171,7 +171,7 @@ void OpCall::submit(const OpEntry& entry) {
   check(xhal_op_launch(stream, entry.op, addresses.data(), static_cast<uint32_t>(addresses.size()),
                        scalars_.data(), static_cast<uint32_t>(scalars_.size()), workspace),
         name);
-  if (launch_blocking()) [[unlikely]]
+  if (launch_blocking() && device(index_).captured_stream.load() != stream) [[unlikely]]
     check(xhal_stream_synchronize(stream, XHAL_FOREVER), name);
 }
 

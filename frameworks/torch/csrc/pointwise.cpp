@@ -4,6 +4,9 @@
 #include <ATen/native/TypeProperties.h>
 #include <c10/core/DefaultDtype.h>
 
+#include <array>
+#include <string_view>
+
 #include "copy.h"
 #include "fallback.h"
 #include "views.h"
@@ -12,6 +15,35 @@ namespace xhal_torch {
 namespace {
 
 bool is_host_number(const at::Tensor& tensor) { return tensor.dim() == 0 && tensor.is_cpu(); }
+
+// The operands that an operator's output may lie on, by the catalogue: bit i for operand i.
+uint8_t may_alias(std::string_view inputs, std::string_view alias) {
+  uint8_t mask = 0;
+  for (int operand = 0; !inputs.empty(); ++operand) {
+    const std::string_view name = inputs.substr(0, inputs.find(':'));
+    for (size_t at = alias.find(name); at != alias.npos; at = alias.find(name, at + 1)) {
+      const size_t end = at + name.size();
+      if (at > 0 && alias[at - 1] == '=' && (end == alias.size() || alias[end] == ' '))
+        mask |= static_cast<uint8_t>(1 << operand);
+    }
+    const size_t space = inputs.find(' ');
+    inputs = space == inputs.npos ? std::string_view() : inputs.substr(space + 1);
+  }
+  return mask;
+}
+
+constexpr uint32_t kPointwiseIds = 100;  // the catalogue's pointwise operators have smaller ids
+const std::array<uint8_t, kPointwiseIds>& alias_masks() {
+  static const auto masks = [] {
+    std::array<uint8_t, kPointwiseIds> made{};
+#define XHAL_OP(name, id, version, inputs, outputs, attributes, scalars, shape, alias, ...) \
+  if (id < kPointwiseIds) made[id % kPointwiseIds] = may_alias(inputs, alias);
+#include <xhal/ops.inc>
+#undef XHAL_OP
+    return made;
+  }();
+  return masks;
+}
 
 at::Tensor cast(const at::Tensor& tensor, c10::ScalarType type) {
   if (tensor.scalar_type() == type) return tensor;
@@ -160,6 +192,7 @@ bool Pointwise::run(at::Tensor& out) {
     }
   }
   if (!place_numbers()) return false;
+  if (out.defined() && lies_on_operand(out)) return run_aside(out, common);
 
   bool alike = like->scalar_type() == common;
   for (int i = 0; i < count_ && alike; ++i) {
@@ -176,6 +209,29 @@ bool Pointwise::run(at::Tensor& out) {
     return run_alike(out, *like, result);
   }
   return run_iterated(out, common, result);
+}
+
+// Whether the output shares memory with an operand that the catalogue keeps apart from it.
+bool Pointwise::lies_on_operand(const at::Tensor& out) const {
+  const uint8_t allowed = id_ < kPointwiseIds ? alias_masks()[id_] : 0;
+  for (int i = 0; i < count_; ++i) {
+    const at::Tensor* tensor = inputs_[i].tensor;
+    if (tensor && !(allowed >> i & 1) && tensor->is_alias_of(out) &&
+        tensor->sizes().equals(out.sizes()))
+      return true;
+  }
+  return false;
+}
+
+bool Pointwise::run_aside(at::Tensor& out, c10::ScalarType common) {
+  TORCH_CHECK(types_ == Types::boolean || c10::canCast(common, out.scalar_type()), "result type ",
+              common, " can't be cast to the desired output type ", out.scalar_type());
+  at::Tensor aside;
+  if (!Pointwise(*this).run(aside)) return false;
+  TORCH_CHECK(aside.sizes().equals(out.sizes()), "output with shape ", out.sizes(),
+              " doesn't match the broadcast shape ", aside.sizes());
+  copy_on_device(aside, out);
+  return true;
 }
 
 bool Pointwise::run_alike(at::Tensor& out, const at::Tensor& like, c10::ScalarType result) {

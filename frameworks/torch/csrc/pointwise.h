@@ -63,6 +63,8 @@ class Pointwise {
   c10::ScalarType common_type() const;
   const at::Tensor* leader() const;
   bool place_numbers();
+  bool lies_on_operand(const at::Tensor& out) const;
+  bool run_aside(at::Tensor& out, c10::ScalarType common);
   bool run_alike(at::Tensor& out, const at::Tensor& like, c10::ScalarType result);
   bool run_iterated(at::Tensor& out, c10::ScalarType common, c10::ScalarType result);
   void begin(OpCall& call) const;

@@ -358,3 +358,45 @@ def test_weight_norm(no_fallback):
     expected.square().sum().backward(), actual.square().sum().backward()
     for a, e in zip(there.parameters(), here.parameters()):
         same(a.grad, e.grad, scale=4)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"num_layers": 2, "batch_first": True},
+        {"bidirectional": True, "num_layers": 2},
+        {"bias": False},
+        {"proj_size": 3},
+    ],
+    ids=str,
+)
+def test_lstm_with_all_its_gradients(options, no_fallback):
+    here, there = small(torch.nn.LSTM, 5, 6, **options)
+    ways = here.num_layers * (2 if here.bidirectional else 1)
+    inputs = [
+        make(torch.float32, 4, 4, 5),
+        make(torch.float32, ways, 4, here.proj_size or 6),
+        make(torch.float32, ways, 4, 6),
+    ]
+    results = []
+    for layer, device in ((here, "cpu"), (there, "xhal")):
+        x, h, c = (t.clone().to(device).requires_grad_() for t in inputs)
+        out, (hn, cn) = layer(x, (h, c))
+        with torch.no_grad():
+            same(layer(x, (h, c))[0], out.detach().cpu())
+        (out.square().sum() + (3 * hn).sum() + cn.square().sum()).backward()
+        results.append([out, hn, cn, x.grad, h.grad, c.grad, *(p.grad for p in layer.parameters())])
+    same([t.detach() for t in results[1]], [t.detach() for t in results[0]], scale=8)
+
+
+def test_lstm_over_packed_sequences(no_fallback):
+    here, there = small(torch.nn.LSTM, 5, 6, batch_first=True)
+    x, lengths = make(torch.float32, 3, 7, 5), torch.tensor([7, 4, 2])
+    results = []
+    for layer, device in ((here, "cpu"), (there, "xhal")):
+        packed = torch.nn.utils.rnn.pack_padded_sequence(x.to(device), lengths, batch_first=True)
+        out, _ = torch.nn.utils.rnn.pad_packed_sequence(layer(packed)[0], batch_first=True)
+        out.sum().backward()
+        results.append([out.detach(), *(p.grad for p in layer.parameters())])
+    same(results[1], results[0], scale=8)

@@ -1,4 +1,4 @@
-"""torch's own samples (OpInfo) of the operators in the bridge's table: forward, out=, gradient."""
+"""torch's own samples (OpInfo) of the operators in the bridge's table: values and gradients."""
 
 import pytest
 import torch
@@ -35,7 +35,7 @@ zero_ zeros_like
 """.split()
 
 
-# Edges of single samples (no dimension, nothing to reduce, old forms) that the host computes.
+# Edges of single samples (no dimension at all, nothing to reduce, old forms): the host computes.
 EDGES = set("""
 addmv all any aminmax argsort cat gather index_add index_copy index_fill index_select
 nn.functional.binary_cross_entropy nn.functional.conv_transpose2d

@@ -338,3 +338,23 @@ def test_second_derivatives_through_zeros_without_memory(no_fallback):
         return torch.func.hessian(lambda t: (t**3).sum() + t.sgn().sum())(x)
 
     check(second, make(torch.float32, 4), scale=2)
+
+
+def test_an_output_may_lie_on_any_operand(no_fallback):
+    def several(a, b):
+        mask = a > 0
+        mask.logical_and_(b > 0).logical_or_(a > 1)
+        a = a.clone()
+        a.addcmul_(a, b).lerp_(b, 0.5)
+        torch.where(mask, a, b, out=b)
+        torch.gt(a, b, out=a)
+        return mask, a, b
+
+    x, y = make(torch.float32, 4, 6), make(torch.float32, 4, 6, seed=1)
+    same(several(x.to("xhal"), y.to("xhal")), several(x, y.clone()))
+
+
+def test_an_overlapping_copy_is_refused():
+    x = torch.arange(8.0, device="xhal")
+    with pytest.raises(RuntimeError, match="single memory location"):
+        x[1:].copy_(x[:-1])
