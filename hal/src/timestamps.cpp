@@ -66,9 +66,9 @@ bool TimestampRing::read(uint32_t number, uint64_t* ns) const noexcept {
   if (slots == nullptr) return false;
   auto& slot = slots[number % kTimestampRing];
   if (std::atomic_ref(slot.slot).load(std::memory_order_acquire) != number) return false;
-  *ns = std::atomic_ref(slot.device_ns).load(std::memory_order_relaxed);
-  std::atomic_thread_fence(std::memory_order_acquire);
-  return std::atomic_ref(slot.slot).load(std::memory_order_relaxed) == number;
+  *ns = std::atomic_ref(slot.device_ns).load(std::memory_order_acquire);
+  // Not while the next owner's time is on its way: `pending` changes before its device writes.
+  return std::atomic_ref(slot.pending).load(std::memory_order_acquire) == number;
 }
 
 void timestamps_after_fork() noexcept { new (&free_rings()) FreeRings; }
