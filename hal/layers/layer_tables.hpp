@@ -25,7 +25,7 @@ struct SlotName {
 template <class Hooks, Layer kLayer, SlotName kName, auto kSlot, class Handle, class... Rest>
 void wrap_slot(xhal_status (*&slot)(Handle*, Rest...)) {
   slot = [](Handle* handle, Rest... rest) noexcept -> xhal_status {
-    auto* record = record_of(head_of(handle)->dispatch);
+    auto* record = private_of(handle)->device;
     const auto next = record->next[static_cast<size_t>(kLayer)].*kSlot;
     return Hooks::template around<kName>(*record, next, handle, rest...);
   };

@@ -28,7 +28,7 @@ struct Name {
 
 template <Name kName, class Handle, class... Rest>
 xhal_status unsupported(Handle* handle, Rest...) noexcept {
-  auto* record = record_of(head_of(handle)->dispatch);
+  const auto* record = private_of(handle)->device;
   return fail(XHAL_ERR_UNSUPPORTED, kName.text, "{} does not support {} (plugin {}, ABI {}.{})",
               record->id(), kName.text, record->plugin->name, record->plugin->abi_used >> 16,
               record->plugin->abi_used & 0xffff);
@@ -36,7 +36,7 @@ xhal_status unsupported(Handle* handle, Rest...) noexcept {
 
 template <class Handle, class... Rest>
 xhal_status lost(Handle* handle, Rest...) noexcept {
-  return set_error(record_of(head_of(handle)->dispatch)->lost_error);
+  return set_error(private_of(handle)->device->lost_error);
 }
 
 template <Name kName, class Handle, class... Rest>

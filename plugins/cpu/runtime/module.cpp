@@ -9,11 +9,11 @@
 #include <atomic>
 #include <cstring>
 #define BOOST_DLL_USE_STD_FS
-#include <boost/dll/library_info.hpp>
 #include <boost/dll/shared_library.hpp>
 
 #include "command.hpp"
 #include "device.hpp"
+#include "module_symbols.hpp"
 
 namespace xhal::cpu {
 namespace {
@@ -80,7 +80,7 @@ class LoadedModule {
     const LibraryFile file(name_, bytes_);
     const std::string path = file.path();
     try {
-      entries_ = boost::dll::library_info(path).symbols();
+      entries_ = exported_functions(bytes_);
       // The throwing form keeps what the dynamic linker says.
       library_ = boost::dll::shared_library(
           path, boost::dll::load_mode::rtld_now | boost::dll::load_mode::rtld_local);
