@@ -278,7 +278,7 @@ xhal_status xhal_device_control_table(xhal_device* device, const xhal_control_ta
     return fail(XHAL_ERR_PERMISSION, op, "{}: {} was opened without XHAL_OPEN_CONTROL", op,
                 xhal::private_of(device)->device->id());
   }
-  const xhal_status status = xhal::head_of(device)->dispatch->device_control_table(device, table);
+  const xhal_status status = xhal::dispatch_of(device)->device_control_table(device, table);
   return status >= 0 ? status : xhal::annotate(status, device, op);
 }
 
@@ -311,7 +311,7 @@ xhal_status xhal_context_create(xhal_device* device, const xhal_context_info* in
       return fail(s, op, "{}: bad info structure of {} bytes: {}", op, info->struct_size,
                   xhal_status_text(s));
     }
-    xhal_status status = xhal::head_of(device)->dispatch->context_create(device, &local, context);
+    xhal_status status = xhal::dispatch_of(device)->context_create(device, &local, context);
     if (status == XHAL_OK && !is_live(*context, XHAL_KIND_CONTEXT)) {
       status = fail(XHAL_ERR_PLUGIN, op,
                     "{}: the plugin returned success without a context made by object_alloc", op);
@@ -338,7 +338,7 @@ xhal_status xhal_context_destroy(xhal_context* context) {
       const std::lock_guard lock(record.mutex);
       record.contexts.erase(context);
     }
-    const xhal_status status = xhal::head_of(context)->dispatch->context_destroy(context);
+    const xhal_status status = xhal::dispatch_of(context)->context_destroy(context);
     xhal::address_map().remove_context(context);  // what it owned and had not freed
     delete side;
     return status >= 0 ? status : xhal::annotate(status, context, op);

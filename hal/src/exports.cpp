@@ -50,7 +50,7 @@ namespace {
     const auto missing = xhal::missing_argument<nulls>(#args, XHAL_UNPACK args);                 \
     if (__builtin_expect(!missing.empty(), 0)) return xhal::refuse_null("xhal_" #name, missing); \
     XHAL_SECOND_##SECOND(object, second, "xhal_" #name) const auto slot =                        \
-        __atomic_load_n(&xhal::head_of(object)->dispatch->name, __ATOMIC_RELAXED);               \
+        __atomic_load_n(&xhal::dispatch_of(object)->name, __ATOMIC_RELAXED);                     \
     const xhal_status status = xhal::structs::call(slot, XHAL_UNPACK args);                      \
     return __builtin_expect(status >= 0, 1) ? status : failed(status, object, "xhal_" #name);    \
   }

@@ -128,8 +128,7 @@ xhal_status xhal_memory_alloc(xhal_context* context, const xhal_memory_info* inf
                   "{}: {} bytes on {} would exceed the context's quota of {}; {} are in use", op,
                   local.size_bytes, record.id(), side->quota_bytes, used);
     }
-    const xhal_status status =
-        xhal::head_of(context)->dispatch->memory_alloc(context, &local, address);
+    const xhal_status status = xhal::dispatch_of(context)->memory_alloc(context, &local, address);
     if (status != XHAL_OK) {
       if (side->quota_bytes != 0) side->used_bytes -= local.size_bytes;
       return xhal::annotate(status, context, op);
@@ -163,7 +162,7 @@ xhal_status xhal_memory_free(xhal_context* context, uint64_t address) {
         xhal_stream_destroy(stream);
       }
     }
-    const xhal_status status = xhal::head_of(context)->dispatch->memory_free(context, address);
+    const xhal_status status = xhal::dispatch_of(context)->memory_free(context, address);
     if (status == XHAL_OK && side->quota_bytes != 0) side->used_bytes -= range->size_bytes;
     return status >= 0 ? status : xhal::annotate(status, context, op);
   });

@@ -31,6 +31,11 @@ inline xhal_object_head* head_of(const void* object) {
   return reinterpret_cast<xhal_object_head*>(reinterpret_cast<uintptr_t>(object));
 }
 
+// The table of an object. A stream's changes while others call: libxhal puts its own in between.
+inline const xhal_dispatch* dispatch_of(const void* object) {
+  return __atomic_load_n(&head_of(object)->dispatch, __ATOMIC_ACQUIRE);
+}
+
 // Destroyed objects are not handed out again while this is set: then every stale handle is caught
 // (layer `validate`).
 void quarantine_objects(bool on);

@@ -24,10 +24,6 @@ struct GraphSide {
   uint64_t capture_key;
 };
 
-const xhal_dispatch* dispatch_of(const void* object) {
-  return __atomic_load_n(&head_of(object)->dispatch, __ATOMIC_ACQUIRE);
-}
-
 xhal_status signal(StreamSide& side, Timeline& timeline, uint64_t value, xhal_timestamp* time) {
   const auto* dispatch = dispatch_of(side.handle);
   const xhal_status status = dispatch->stream_signal(side.handle, timeline.handle(), value, time);
@@ -414,7 +410,7 @@ xhal_status xhal_graph_destroy(xhal_graph* graph) {
   if (!is_live(graph, XHAL_KIND_GRAPH)) return xhal::bad_handle(graph, XHAL_KIND_GRAPH, op);
   return xhal::exported(op, [&]() -> xhal_status {
     auto* side = static_cast<xhal::GraphSide*>(xhal::private_of(graph)->side);
-    const xhal_status status = xhal::head_of(graph)->dispatch->graph_destroy(graph);
+    const xhal_status status = xhal::dispatch_of(graph)->graph_destroy(graph);
     if (status == XHAL_OK && side != nullptr) {
       if (side->pool != nullptr && is_live(side->pool, XHAL_KIND_POOL))
         xhal::pool_graph_gone(side->pool, side->capture_key);

@@ -77,10 +77,18 @@ class LoadedModule {
   LoadedModule(std::string name, std::vector<char> bytes)
       : name_(std::move(name)), bytes_(std::move(bytes)) {
     check_header(bytes_);
+    auto entries = exported_functions(bytes_);
+    if (!entries) {
+      throw Error(
+          XHAL_ERR_CORRUPT,
+          fmt::format("module `{}` is truncated or damaged: its tables lie beyond the end of "
+                      "its {} bytes",
+                      name_, bytes_.size()));
+    }
+    entries_ = std::move(*entries);
     const LibraryFile file(name_, bytes_);
     const std::string path = file.path();
     try {
-      entries_ = exported_functions(bytes_);
       // The throwing form keeps what the dynamic linker says.
       library_ = boost::dll::shared_library(
           path, boost::dll::load_mode::rtld_now | boost::dll::load_mode::rtld_local);

@@ -4,7 +4,6 @@
 
 #include <cstdint>
 #include <cstring>
-#include <optional>
 
 namespace xhal::cpu {
 namespace {
@@ -30,20 +29,24 @@ std::optional<std::string> text(const std::vector<char>& image, const Elf64_Shdr
 
 }  // namespace
 
-std::vector<std::string> exported_functions(const std::vector<char>& image) {
+std::optional<std::vector<std::string>> exported_functions(const std::vector<char>& image) {
   std::vector<std::string> names;
   const auto header = entry<Elf64_Ehdr>(image, 0, 0);
-  if (!header) return names;
+  if (!header) return std::nullopt;
   const auto section = [&](uint64_t n) { return entry<Elf64_Shdr>(image, header->e_shoff, n); };
   for (uint64_t i = 0; i < header->e_shnum; ++i) {
     const auto symbols = section(i);
-    if (!symbols || symbols->sh_type != SHT_DYNSYM) continue;
+    if (!symbols) return std::nullopt;
+    if (symbols->sh_type != SHT_DYNSYM) continue;
     const auto names_of = section(symbols->sh_link);
-    for (uint64_t n = 0; names_of && n < symbols->sh_size / sizeof(Elf64_Sym); ++n) {
+    if (!names_of) return std::nullopt;
+    for (uint64_t n = 0; n < symbols->sh_size / sizeof(Elf64_Sym); ++n) {
       const auto symbol = entry<Elf64_Sym>(image, symbols->sh_offset, n);
-      if (!symbol) break;
+      if (!symbol) return std::nullopt;
       if (symbol->st_shndx == SHN_UNDEF || ELF64_ST_TYPE(symbol->st_info) != STT_FUNC) continue;
-      if (auto name = text(image, *names_of, symbol->st_name)) names.push_back(std::move(*name));
+      auto name = text(image, *names_of, symbol->st_name);
+      if (!name) return std::nullopt;
+      names.push_back(std::move(*name));
     }
   }
   return names;
