@@ -20,6 +20,7 @@
 #include <string>
 #include <thread>
 
+#include "hidden_order.hpp"
 #include "protocol.hpp"
 #include "xhal/plugin.hpp"
 
@@ -81,6 +82,7 @@ struct Card {
       auto* timeline = reinterpret_cast<xhal_timeline*>(a.timeline);
       if (a.verb == Verb::call) {
         run_call(a.timeline, XHAL_OK);
+        order.has_run();
         [[maybe_unused]] const auto written = write(resume, "", 1);
         continue;
       }
@@ -200,6 +202,7 @@ struct Card {
   pid_t pid = -1;
   int socket = -1, resume = -1;
   std::atomic<bool> stopping{false};
+  HiddenOrder order;
   std::thread listener;
   std::mutex mutex;  // of the order of commands, and what follows
   std::string last_operation = "nothing";
@@ -285,8 +288,9 @@ struct Stream : Object {
     c.verb = Verb::signal;
     c.value = value;
     c.timeline = reinterpret_cast<uint64_t>(target);
-    if (const auto s = card->file_of(host().timeline_cell(target), &c.file, &c.cell); s != XHAL_OK)
-      return s;
+    auto* cell = host().timeline_cell(target);
+    if (const auto s = card->file_of(cell, &c.file, &c.cell); s != XHAL_OK) return s;
+    card->order.will_raise(cell);
     return card->send_command(c, "signal");
   }
   xhal_status kernel_launch(xhal_kernel* kernel, const xhal_grid*, const xhal_kernel_arg*,
