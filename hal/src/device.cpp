@@ -99,6 +99,7 @@ xhal_status open_new(PluginRecord& plugin, uint32_t ordinal, const xhal_device_o
   if (!is_live(record->device, XHAL_KIND_DEVICE) ||
       (!observe && !is_live(record->context, XHAL_KIND_CONTEXT))) {
     record->timestamps.close();
+    keep_for_ever(record);  // half a device may point to it
     return fail(
         XHAL_ERR_PLUGIN, "xhal_device_open",
         "plugin {} returned success without a device and a default context made by object_alloc",

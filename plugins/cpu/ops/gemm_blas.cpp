@@ -11,7 +11,7 @@ constexpr int kRowMajor = 101, kPlain = 111, kTransposed = 112;  // CBLAS_ORDER,
 
 const BlasGemm* load() {
   namespace dll = boost::dll;
-  auto* const library = new dll::shared_library;  // stays loaded until the process exits
+  static auto* const library = new dll::shared_library;  // stays loaded until the process exits
   std::error_code failed;
   library->load("libopenblas.so.0", failed,
                 dll::load_mode::rtld_now | dll::load_mode::rtld_local |

@@ -16,24 +16,24 @@ struct Functions {
 
   Chosen* chosen = nullptr;
   Supported* supported = nullptr;
+  boost::dll::shared_library library;
 
   Functions() {
     namespace dll = boost::dll;
-    auto* const library = new dll::shared_library;  // stays loaded until the process exits
     std::error_code failed;
-    library->load(XHAL_CPU_HWY, failed,
-                  dll::load_mode::rtld_now | dll::load_mode::rtld_local |
-                      dll::load_mode::search_system_folders);
+    library.load(XHAL_CPU_HWY, failed,
+                 dll::load_mode::rtld_now | dll::load_mode::rtld_local |
+                     dll::load_mode::search_system_folders);
     constexpr const char* kChosen = "_ZN3hwy15GetChosenTargetEv";
     constexpr const char* kSupported = "_ZN3hwy16SupportedTargetsEv";
-    if (failed || !library->has(kChosen) || !library->has(kSupported)) return;
-    chosen = &library->get<Chosen>(kChosen);
-    supported = &library->get<Supported>(kSupported);
+    if (failed || !library.has(kChosen) || !library.has(kSupported)) return;
+    chosen = &library.get<Chosen>(kChosen);
+    supported = &library.get<Supported>(kSupported);
   }
 };
 
 const Functions& functions() {
-  static const auto* const found = new Functions;
+  static const auto* const found = new Functions;  // stays loaded until the process exits
   return *found;
 }
 

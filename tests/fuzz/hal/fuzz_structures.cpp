@@ -24,7 +24,8 @@ class GuardPage {
     mprotect(page_ + kPage, kPage, PROT_NONE);
   }
   ~GuardPage() { munmap(page_, 2 * kPage); }
-  unsigned char* end(size_t bytes) { return page_ + kPage - bytes; }
+  // The last place for that many bytes at which a structure may lie.
+  unsigned char* end(size_t bytes) { return page_ + kPage - (bytes + 7) / 8 * 8; }
 
  private:
   unsigned char* page_;
@@ -37,13 +38,16 @@ struct Structure {
   std::function<xhal_status(void*)> call;
 };
 
+template <class T>
+concept Chained = requires(T t) {
+  t.next;
+};
+
 template <class T, class Call>
 Structure structure(const char* name, Call call) {
-  return {name, structs::kFirstSize<T>, sizeof(T), requires(T t){t.next;
+  return {name, structs::kFirstSize<T>, sizeof(T), Chained<T>,
+          [call](void* memory) { return call(static_cast<T*>(memory)); }};
 }
-, [call](void* memory) { return call(static_cast<T*>(memory)); }
-};  // namespace
-}  // namespace xhal::fuzz
 
 class StructureFuzz : public testing::Test {
  protected:
