@@ -186,14 +186,14 @@ xhal_status copy(StreamSide& side, uint64_t dst, uint64_t src, uint64_t size) {
     return fail(XHAL_ERR_INVALID_ARGUMENT, kOp, "{}: the {} address is 0", kOp,
                 dst == 0 ? "destination" : "source");
   }
-  if (dst < src + size && src < dst + size) {
-    return fail(XHAL_ERR_OVERLAP, kOp, "{}: source {:#x} and destination {:#x} overlap in {} bytes",
-                kOp, src, dst, size);
-  }
   auto& record = *side.device;
   const End to = locate(record, dst), from = locate(record, src);
   if (const auto s = check_bounds(to, size, "destination"); s != XHAL_OK) return s;
   if (const auto s = check_bounds(from, size, "source"); s != XHAL_OK) return s;
+  if (dst < src + size && src < dst + size) {
+    return fail(XHAL_ERR_OVERLAP, kOp, "{}: source {:#x} and destination {:#x} overlap in {} bytes",
+                kOp, src, dst, size);
+  }
   if (to.place == Place::foreign || from.place == Place::foreign) {
     // What the host can touch, a device that copies from the host can copy.
     const End& far = to.place == Place::foreign ? to : from;

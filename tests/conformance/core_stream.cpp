@@ -69,6 +69,9 @@ TEST(Stream, ACopyThatLeavesItsAllocationIsRefused) {
                  xhal_stream_copy(stream, pointer(host.data()), buffer.address() + 100, 4096)));
   EXPECT_TRUE(fails_with(XHAL_ERR_INVALID_ARGUMENT, xhal_stream_copy(stream, buffer.address() + 1,
                                                                      pointer(host.data()), 4096)));
+  // Also where the range that it would take overlaps the other one.
+  EXPECT_TRUE(fails_with(XHAL_ERR_INVALID_ARGUMENT,
+                         xhal_stream_copy(stream, buffer.address() + 200, buffer.address(), 4096)));
   EXPECT_TRUE(stream.finishes());
 }
 
