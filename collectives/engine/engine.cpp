@@ -134,13 +134,18 @@ void Engine::start(const std::shared_ptr<Batch>& batch) {
 
 void Engine::need_progress_thread() {
   if (thread_.joinable()) return;
-  // The program's signals are for the program's threads.
-  sigset_t all, before;
-  ::sigfillset(&all);
-  ::pthread_sigmask(SIG_SETMASK, &all, &before);
+  // The program's signals are for the program's threads: this one is made while all are blocked.
+  struct SignalsBlocked {
+    SignalsBlocked() {
+      sigset_t all;
+      ::sigfillset(&all);
+      ::pthread_sigmask(SIG_SETMASK, &all, &before);
+    }
+    ~SignalsBlocked() { ::pthread_sigmask(SIG_SETMASK, &before, nullptr); }
+    sigset_t before;
+  } const blocked;
   thread_ = std::thread([this] { progress(); });
   ::pthread_setname_np(thread_.native_handle(), "xcoll");
-  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
 bool Engine::run_briefly(const std::shared_ptr<Batch>& batch, uint64_t patience_ns) {

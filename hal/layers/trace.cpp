@@ -152,10 +152,17 @@ void write_text(Writer& w) {
 // Buffers outlive their threads, so that nothing runs in thread-local destructors.
 constinit thread_local Buffer* this_buffer = nullptr;
 
-Buffer& buffer() {
-  if (this_buffer == nullptr) [[unlikely]]
+// nullptr where there is no memory for one: then the trace is incomplete, and says so at its end.
+Buffer* buffer() noexcept {
+  if (this_buffer != nullptr) [[likely]]
+    return this_buffer;
+  try {
     this_buffer = new Buffer;
-  return *this_buffer;
+  } catch (...) {
+    const std::lock_guard lock(writer().mutex);
+    writer().error = ENOMEM;
+  }
+  return this_buffer;
 }
 
 Direction direction_of(uint64_t dst, uint64_t src) {
@@ -176,13 +183,15 @@ struct Trace {
     const xhal_status status = next(handle, rest...);
     const uint64_t end = __rdtsc();
     constexpr bool kIsCopy = std::string_view(kName.text) == kCopy;
-    auto& b = buffer();
-    size_t at = b.used.load(std::memory_order_relaxed);
-    b.entries[at++].call = {kIsCopy ? kCopy : kName.text, begin, end};
-    if constexpr (kIsCopy) b.entries[at++].copied = copied(handle, rest...);
-    b.used.store(at, std::memory_order_release);
+    auto* b = buffer();
+    if (b == nullptr) [[unlikely]]
+      return status;
+    size_t at = b->used.load(std::memory_order_relaxed);
+    b->entries[at++].call = {kIsCopy ? kCopy : kName.text, begin, end};
+    if constexpr (kIsCopy) b->entries[at++].copied = copied(handle, rest...);
+    b->used.store(at, std::memory_order_release);
     if (at + 2 > kBuffer) [[unlikely]]
-      b.flush();
+      b->flush();
     return status;
   }
 
@@ -205,6 +214,7 @@ void trace_start() {
     path.replace(at, 2, std::to_string(getpid()));
   w.path = path;
   w.lost = 0;
+  w.error = 0;
   w.file = std::fopen(path.c_str(), "we");
   w.spool = w.file == nullptr ? nullptr : std::tmpfile();
   bool good = w.spool != nullptr;
@@ -226,21 +236,9 @@ void trace_start() {
   log(XHAL_LOG_INFO, "trace: writing {}", path);
 }
 
-// Runs when every table has been switched off: no thread is inside a traced call.
-void trace_finish() noexcept {
-  std::vector<Buffer*> buffers;
-  {
-    const std::lock_guard lock(writer().mutex);
-    buffers = writer().buffers;
-  }
-  for (auto* b : buffers) b->flush();
-  auto& w = writer();
-  const std::lock_guard lock(w.mutex);
-  if (w.file == nullptr) return;
-  if (std::fflush(w.spool) != 0 && w.lost == 0) {
-    w.error = errno;
-    w.lost = 1;  // at least
-  }
+// Makes the file from the spool. Errors: std::bad_alloc, which leaves it incomplete.
+static void finish_file(Writer& w) {
+  if (std::fflush(w.spool) != 0) w.error = errno;
   const bool whole_file = is_regular(w.file);
   if (whole_file) {
     std::rewind(w.file);
@@ -251,15 +249,34 @@ void trace_finish() noexcept {
   std::fputs("\n]\n", w.file);
   const bool written = std::fflush(w.file) == 0 && std::ferror(w.file) == 0;
   if (!written) w.error = errno;
-  if (!written || w.lost > 0) {
+  if (w.error != 0) {
     log(XHAL_LOG_ERROR, "trace: {} is incomplete: {}", w.path, std::strerror(w.error));
     if (!written && whole_file) {
       std::clearerr(w.file);
       (void)write_notice(w.file, fmt::format("incomplete: {}", std::strerror(w.error)));
     }
   }
-  std::fclose(std::exchange(w.spool, nullptr));
-  std::fclose(std::exchange(w.file, nullptr));
+}
+
+// Runs when every table has been switched off: no thread is inside a traced call.
+void trace_finish() noexcept {
+  auto& w = writer();
+  try {
+    std::vector<Buffer*> buffers;
+    {
+      const std::lock_guard lock(w.mutex);
+      buffers = w.buffers;
+    }
+    for (auto* b : buffers) b->flush();
+    const std::lock_guard lock(w.mutex);
+    if (w.file != nullptr) finish_file(w);
+  } catch (const std::exception&) {
+    log_line(XHAL_LOG_ERROR, "trace: the file is incomplete: no host memory to write it");
+  }
+  const std::lock_guard lock(w.mutex);
+  for (auto** file : {&w.file, &w.spool}) {
+    if (*file != nullptr) std::fclose(std::exchange(*file, nullptr));
+  }
 }
 
 }  // namespace xhal

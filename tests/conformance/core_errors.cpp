@@ -1,9 +1,7 @@
 // Bad input: every mistake has its own status and a text, changes nothing, and is never a crash.
-#include <sys/mman.h>
-#include <unistd.h>
-
 #include <thread>
 
+#include "../guard_page.hpp"
 #include "cts.hpp"
 #include "xhal/catalog.h"
 
@@ -14,26 +12,18 @@ namespace {
 template <class T>
 class AtGuardPage {
  public:
-  explicit AtGuardPage(uint32_t size) : size_(size) {
-    const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
-    mapped_ = static_cast<char*>(
-        mmap(nullptr, 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
-    mprotect(mapped_ + page, page, PROT_NONE);
-    at_ = mapped_ + page - size;
+  explicit AtGuardPage(uint32_t size) : size_(size), at_(page_.end(size)) {
     T whole = versioned<T>();
     whole.struct_size = size;
     std::memcpy(at_, &whole, std::min<size_t>(size, sizeof whole));
   }
-  ~AtGuardPage() { munmap(mapped_, 2 * static_cast<size_t>(sysconf(_SC_PAGESIZE))); }
-  AtGuardPage(const AtGuardPage&) = delete;
-  AtGuardPage& operator=(const AtGuardPage&) = delete;
   T* get() { return reinterpret_cast<T*>(at_); }
-  void set_last_byte(char value) { at_[size_ - 1] = value; }
+  void set_last_byte(uint8_t value) { at_[size_ - 1] = value; }
 
  private:
+  test::GuardPage page_;
   uint32_t size_;
-  char* mapped_;
-  char* at_;
+  unsigned char* at_;
 };
 
 TEST(Structures, ATooSmallMemoryInfoIsRefusedUnread) {

@@ -1,11 +1,11 @@
 // Use before init, after shutdown and after fork; structures of other sizes; handles that are
 // wrong. Each is its own typed error with a text, and nothing hangs or crashes.
-#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cstring>
 
+#include "../guard_page.hpp"
 #include "hal_test.hpp"
 
 namespace xhal::test {
@@ -168,27 +168,13 @@ TEST_P(StatesTest, UnderValidateEveryStaleHandleIsFound) {
   unsetenv("XHAL_LAYERS");
 }
 
-// Structures that end at an unreadable page: nobody may read past struct_size.
-class GuardPage {
- public:
-  GuardPage() {
-    page_ = static_cast<char*>(
-        mmap(nullptr, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
-    mprotect(page_ + 4096, 4096, PROT_NONE);
-  }
-  ~GuardPage() { munmap(page_, 8192); }
-  void* end(size_t bytes) { return page_ + 4096 - bytes; }
-
- private:
-  char* page_;
-};
-
+// At the end of readable memory: nobody may read past struct_size.
 TEST_P(StatesTest, StructuresOfEverySizeAreJudgedByTheTwoNumberRule) {
   auto& d = device(GetParam());
   GuardPage page;
   xhal_stream* stream = nullptr;
   const auto create = [&](uint32_t size, uint8_t tail) {
-    auto* info = static_cast<unsigned char*>(page.end(size));
+    auto* info = page.end(size);
     std::memset(info, 0, size);
     std::memcpy(info, &size, sizeof size);
     if (size > sizeof(xhal_stream_info)) info[size - 1] = tail;

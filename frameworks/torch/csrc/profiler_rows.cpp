@@ -60,9 +60,8 @@ class Session final : public libkineto::IActivityProfilerSession {
       if (!device_is_open(index)) continue;
       auto& source = sources_.emplace_back(std::make_unique<Source>(Source{this, index}));
       const xhal_status status = xhal_activity_enable(device(index).handle, &receive, source.get());
-      if (status == XHAL_OK) continue;
-      errors_.push_back("xhal:" + std::to_string(index) + ": " + last_error_text(status));
-      sources_.pop_back();
+      note(index, status);
+      if (status != XHAL_OK) sources_.pop_back();
     }
     status_ = libkineto::TraceStatus::RECORDING;
   }
@@ -70,9 +69,10 @@ class Session final : public libkineto::IActivityProfilerSession {
   void stop() override {
     for (const auto& source : sources_) {
       xhal_device* handle = device(source->device).handle;
-      xhal_activity_flush(handle);
-      xhal_activity_enable(handle, nullptr, nullptr);
+      note(source->device, xhal_activity_flush(handle));
+      note(source->device, xhal_activity_enable(handle, nullptr, nullptr));
     }
+    if (no_memory_) errors_.push_back("xhal: rows are missing, the host had no memory for them");
     status_ = libkineto::TraceStatus::PROCESSING;
   }
 
@@ -120,15 +120,25 @@ class Session final : public libkineto::IActivityProfilerSession {
     Session* session;
     DeviceIndex device;
   };
-  static void receive(void* user, const xhal_activity* records, uint32_t count) {
+  void note(DeviceIndex index, xhal_status status) {
+    if (status == XHAL_OK) return;
+    errors_.push_back("xhal:" + std::to_string(index) + ": " + last_error_text(status));
+  }
+  // Called by libxhal: nothing may be thrown through it.
+  static void receive(void* user, const xhal_activity* records, uint32_t count) noexcept {
     const auto* source = static_cast<Source*>(user);
-    std::lock_guard lock(source->session->mutex_);
-    for (uint32_t i = 0; i < count; ++i)
-      source->session->records_.push_back({source->device, records[i]});
+    auto& session = *source->session;
+    std::lock_guard lock(session.mutex_);
+    try {
+      for (uint32_t i = 0; i < count; ++i) session.records_.push_back({source->device, records[i]});
+    } catch (const std::bad_alloc&) {
+      session.no_memory_ = true;
+    }
   }
 
   std::mutex mutex_;
   std::vector<Record> records_;
+  bool no_memory_ = false;
   std::vector<std::unique_ptr<Source>> sources_;
   std::vector<std::string> errors_;
   std::unique_ptr<libkineto::CpuTraceBuffer> buffer_;

@@ -264,6 +264,8 @@ inline void take_host(const xhal_host_services& given) {
   std::memcpy(&host_table, &given, std::min<size_t>(given.struct_size, sizeof host_table));
   auto& t = host_table;
   [](auto*&... service) {
+    static_assert(sizeof(xhal_host_services) == 8 + sizeof...(service) * sizeof(void*),
+                  "a service is missing from the list below");
     (stub_if_missing(service), ...);
   }(t.object_alloc, t.object_free, t.error_set, t.log, t.range_add, t.range_remove, t.pointer_query,
     t.timeline_cell, t.shared_memory, t.timeline_advance, t.timeline_fail, t.timeline_poll,

@@ -69,7 +69,7 @@ Function* proc(const char* name) {
 
 // Throws UNSUPPORTED where the library or the plugin is older than 0.2.
 inline xhal_stream_properties query(xhal_stream* stream) {
-  static auto* const stream_query = proc<decltype(xhal_stream_query)>("xhal_stream_query");
+  auto* const stream_query = proc<decltype(xhal_stream_query)>("xhal_stream_query");
   if (stream_query == nullptr) check(XHAL_ERR_UNSUPPORTED);
   xhal_stream_properties properties{};
   properties.struct_size = sizeof properties;

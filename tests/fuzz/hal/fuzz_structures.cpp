@@ -1,35 +1,17 @@
 // Structures of every size, with every kind of tail and chain, at the end of the readable memory:
 // the two-number rule decides, nobody reads or writes past struct_size.
 #include <gtest/gtest.h>
-#include <sys/mman.h>
 
 #include <cstring>
 #include <functional>
 
+#include "../../guard_page.hpp"
 #include "mutate.hpp"
 #include "xhal/struct_check.hpp"
 #include "xhal/xhal.hpp"
 
 namespace xhal::fuzz {
 namespace {
-
-constexpr size_t kPage = 4096;
-
-// Two pages of which the second cannot be touched.
-class GuardPage {
- public:
-  GuardPage() {
-    void* p = mmap(nullptr, 2 * kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    page_ = static_cast<unsigned char*>(p);
-    mprotect(page_ + kPage, kPage, PROT_NONE);
-  }
-  ~GuardPage() { munmap(page_, 2 * kPage); }
-  // The last place for that many bytes at which a structure may lie.
-  unsigned char* end(size_t bytes) { return page_ + kPage - (bytes + 7) / 8 * 8; }
-
- private:
-  unsigned char* page_;
-};
 
 struct Structure {
   const char* name;
@@ -48,6 +30,31 @@ Structure structure(const char* name, Call call) {
   return {name, structs::kFirstSize<T>, sizeof(T), Chained<T>,
           [call](void* memory) { return call(static_cast<T*>(memory)); }};
 }
+
+// Mostly near the two numbers; sometimes what an uninitialised word may be.
+uint32_t any_size(Random& random, const Structure& s) {
+  if (random.one_in(4)) return static_cast<uint32_t>(random.edge(s.today));
+  return static_cast<uint32_t>(random.below(s.today + 80));
+}
+
+constexpr uint8_t kUntouched = 0xA5;
+
+// A structure of some size at the end of readable memory, filled with one byte.
+struct Attempt {
+  Attempt(Random& random, const Structure& s, uint8_t fill)
+      : size(any_size(random, s)),
+        sized(size >= s.first && size <= structs::kLargestSize),
+        bytes(sized ? size : std::max<size_t>(4, std::min<size_t>(size, 64))),
+        memory(page.end(bytes)) {
+    std::memset(memory, fill, bytes);
+    std::memcpy(memory, &size, sizeof size);
+  }
+  test::GuardPage page;
+  const uint32_t size;
+  const bool sized;
+  const size_t bytes;
+  unsigned char* const memory;
+};
 
 class StructureFuzz : public testing::Test {
  protected:
@@ -132,11 +139,6 @@ class StructureFuzz : public testing::Test {
               return xhal_last_error(error);
             })};
   }
-  // Mostly near the two numbers; sometimes what an uninitialised word may be.
-  static uint32_t any_size(Random& random, const Structure& s) {
-    if (random.one_in(4)) return static_cast<uint32_t>(random.edge(s.today));
-    return static_cast<uint32_t>(random.below(s.today + 80));
-  }
 
   Session session_;
   Device device_;
@@ -150,13 +152,8 @@ TEST_F(StructureFuzz, InputsAreJudgedByTheirSizeTailAndChain) {
     for (uint64_t seed = 0; seed < 1'000 && !HasFailure(); ++seed) {
       SCOPED_TRACE(std::string(s.name) + " seed " + std::to_string(seed));
       Random random(seed);
-      GuardPage page;
-      const uint32_t size = any_size(random, s);
-      const bool sized = size >= s.first && size <= structs::kLargestSize;
-      const size_t readable = sized ? size : std::max<size_t>(4, std::min<size_t>(size, 64));
-      auto* memory = page.end(readable);
-      std::memset(memory, 0, readable);
-      std::memcpy(memory, &size, sizeof size);
+      const Attempt attempt(random, s, 0);
+      const auto& [page, size, sized, bytes, memory] = attempt;
       bool tail = false, chain = false, broken = false;
       xhal_chain links[3] = {};
       if (sized && size > s.today && random.one_in(2)) {
@@ -205,20 +202,15 @@ TEST_F(StructureFuzz, OutputsAreWrittenAsFarAsTheyReachAndZeroedBeyond) {
     for (uint64_t seed = 0; seed < 1'000 && !HasFailure(); ++seed) {
       SCOPED_TRACE(std::string(s.name) + " seed " + std::to_string(seed));
       Random random(seed);
-      GuardPage page;
-      const uint32_t size = any_size(random, s);
-      const bool sized = size >= s.first && size <= structs::kLargestSize;
-      const size_t writable = sized ? size : std::max<size_t>(4, std::min<size_t>(size, 64));
-      auto* memory = page.end(writable);
-      std::memset(memory, 0xA5, writable);
-      std::memcpy(memory, &size, sizeof size);
+      const Attempt attempt(random, s, kUntouched);
+      const auto& [page, size, sized, bytes, memory] = attempt;
       const auto status = s.call(memory);
       EXPECT_EQ(status, sized ? XHAL_OK : XHAL_ERR_STRUCT_SIZE) << size;
       uint32_t kept = 0;
       std::memcpy(&kept, memory, sizeof kept);
       EXPECT_EQ(kept, size);
       for (size_t i = s.today; sized && i < size; ++i) EXPECT_EQ(memory[i], 0) << i;
-      for (size_t i = 4; !sized && i < writable; ++i) EXPECT_EQ(memory[i], 0xA5) << i;
+      for (size_t i = 4; !sized && i < bytes; ++i) EXPECT_EQ(memory[i], kUntouched) << i;
     }
   }
 }
