@@ -11,11 +11,11 @@
 #include <random>
 #include <thread>
 
-#include "deferral.hpp"
-#include "environment.hpp"
-#include "layer_tables.hpp"
-#include "layers.hpp"
-#include "log.hpp"
+#include "sync/deferral.hpp"
+#include "core/environment.hpp"
+#include "layers/layer_tables.hpp"
+#include "layers/layers.hpp"
+#include "core/log.hpp"
 
 namespace xhal {
 namespace {
@@ -28,13 +28,13 @@ constexpr uint64_t kLongQueue = 512;  // submissions since the last release
 struct Chaos {
   std::mutex mutex;
   std::condition_variable work;
-  std::map<StreamSide*, uint64_t> streams;  // -> when it was last given something
+  std::map<StreamState*, uint64_t> streams;  // -> when it was last given something
   uint64_t clock = 0;
   uint64_t woken = 0;
   std::atomic<uint64_t> waiters{0};  // threads that wait for a result
   std::atomic<uint64_t> waits{0};    // how many waits have begun
   bool stop = false;
-  StreamSide* busy = nullptr;  // being drained, outside the lock
+  StreamState* busy = nullptr;  // being drained, outside the lock
   std::condition_variable idle;
   std::mt19937_64 random;
   std::thread thread;
@@ -47,11 +47,11 @@ std::atomic<bool> enabled{false};
 
 // Release order of one round: newest first; after the first round also, one time in eight, at
 // random.
-std::vector<StreamSide*> order(Chaos& c, bool first) {
-  std::vector<std::pair<uint64_t, StreamSide*>> list;
+std::vector<StreamState*> order(Chaos& c, bool first) {
+  std::vector<std::pair<uint64_t, StreamState*>> list;
   for (auto& [side, when] : c.streams) list.emplace_back(when, side);
   std::sort(list.rbegin(), list.rend());
-  std::vector<StreamSide*> sides;
+  std::vector<StreamState*> sides;
   for (auto& [when, side] : list) sides.push_back(side);
   if (!first && c.random() % 8 == 0) std::shuffle(sides.begin(), sides.end(), c.random);
   return sides;
@@ -127,7 +127,7 @@ void chaos_start(bool on) {
   enabled = false;
 }
 
-void chaos_adopt(StreamSide& side) {
+void chaos_adopt(StreamState& side) {
   auto& c = chaos();
   const std::lock_guard lock(c.mutex);
   if (!c.thread.joinable()) c.thread = std::thread(run);
@@ -135,14 +135,14 @@ void chaos_adopt(StreamSide& side) {
   stream_recovered(side);  // puts it into holding mode
 }
 
-void chaos_release(StreamSide& side) noexcept {
+void chaos_release(StreamState& side) noexcept {
   auto& c = chaos();
   std::unique_lock lock(c.mutex);
   c.streams.erase(&side);
   c.idle.wait(lock, [&] { return c.busy != &side; });
 }
 
-void chaos_wake(StreamSide& side) noexcept {
+void chaos_wake(StreamState& side) noexcept {
   if (!chaos_enabled()) return;
   auto& c = chaos();
   const std::lock_guard lock(c.mutex);

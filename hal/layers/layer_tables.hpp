@@ -4,8 +4,8 @@
 
 #include <tuple>
 
-#include "device_record.hpp"
-#include "object.hpp"
+#include "core/device_record.hpp"
+#include "core/object.hpp"
 
 namespace xhal {
 

@@ -1,12 +1,12 @@
-#include "layers.hpp"
+#include "layers/layers.hpp"
 
 #include <algorithm>
 #include <vector>
 
-#include "environment.hpp"
-#include "layer_tables.hpp"
-#include "log.hpp"
-#include "object.hpp"
+#include "core/environment.hpp"
+#include "layers/layer_tables.hpp"
+#include "core/log.hpp"
+#include "core/object.hpp"
 
 namespace xhal {
 namespace {

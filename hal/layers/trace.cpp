@@ -20,11 +20,11 @@
 #include <utility>
 #include <vector>
 
-#include "address_map.hpp"
-#include "environment.hpp"
-#include "layer_tables.hpp"
-#include "log.hpp"
-#include "timeline.hpp"
+#include "memory/address_map.hpp"
+#include "core/environment.hpp"
+#include "layers/layer_tables.hpp"
+#include "core/log.hpp"
+#include "sync/timeline.hpp"
 
 namespace xhal {
 namespace {

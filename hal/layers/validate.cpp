@@ -7,9 +7,9 @@
 #include <string_view>
 #include <vector>
 
-#include "address_map.hpp"
-#include "layer_tables.hpp"
-#include "tables.hpp"
+#include "memory/address_map.hpp"
+#include "layers/layer_tables.hpp"
+#include "core/tables.hpp"
 
 namespace xhal {
 namespace {

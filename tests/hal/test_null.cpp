@@ -11,7 +11,7 @@
 #include <set>
 #include <tuple>
 
-#include "elf_symbols.hpp"
+#include "loader/elf_symbols.hpp"
 #include "hal_test.hpp"
 #include "xhal/plugin.h"
 

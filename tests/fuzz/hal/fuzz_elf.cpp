@@ -7,7 +7,7 @@
 
 #include <algorithm>
 
-#include "elf_symbols.hpp"
+#include "loader/elf_symbols.hpp"
 #include "mutate.hpp"
 
 namespace xhal::fuzz {

@@ -1,0 +1,122 @@
+#include "core/error.hpp"
+
+#include <cstddef>
+
+#include "xhal/struct_check.hpp"
+
+namespace xhal {
+namespace {
+
+ErrorRecord& thread_record() {
+  thread_local ErrorRecord record;
+  return record;
+}
+
+xhal_string str(const std::string& text) { return {text.data(), text.size()}; }
+std::string copy(xhal_string text) {
+  return text.size == 0 ? std::string() : std::string(text.data, text.size);
+}
+
+}  // namespace
+
+ErrorRecord ErrorRecord::from(const xhal_error& error) {
+  ErrorRecord r;
+  r.status = error.status;
+  r.scope = error.scope;
+  r.vendor_code = error.vendor_code;
+  r.plugin = copy(error.plugin);
+  r.device = copy(error.device);
+  r.operation = copy(error.operation);
+  r.text = copy(error.text);
+  r.context = error.context;
+  r.stream = error.stream;
+  r.cause = error.cause;
+  r.operand = error.operand;
+  r.cause_text = copy(error.cause_text);
+  if (error.struct_size >= offsetof(xhal_error, stream_name) + sizeof error.stream_name)
+    r.stream_name = copy(error.stream_name);
+  return r;
+}
+
+xhal_error ErrorRecord::view() const {
+  xhal_error e{};
+  e.struct_size = sizeof e;
+  e.status = status;
+  e.scope = scope;
+  e.vendor_code = vendor_code;
+  e.plugin = str(plugin);
+  e.device = str(device);
+  e.context = context;
+  e.stream = stream;
+  e.operation = str(operation);
+  e.text = str(text);
+  e.cause = cause;
+  e.operand = operand;
+  e.cause_text = str(cause_text);
+  e.stream_name = str(stream_name);
+  return e;
+}
+
+ErrorRecord ErrorRecord::dependent(std::string_view dropped) const {
+  ErrorRecord r = *this;
+  if (status == XHAL_ERR_DEVICE_LOST || status == XHAL_ERR_SHUTDOWN)
+    return r;  // these are everybody's own failure
+  r.status = XHAL_ERR_DEPENDENCY;
+  r.cause = cause == XHAL_OK ? status : cause;
+  r.cause_text = cause == XHAL_OK ? text : cause_text;
+  r.operation = dropped;
+  r.text =
+      fmt::format("{} was not run, because work it depends on failed: {}", dropped, r.cause_text);
+  return r;
+}
+
+xhal_status set_error(ErrorRecord record) noexcept {
+  const xhal_status status = record.status;
+  if (record.text.empty()) {
+    try {
+      record.text = xhal_status_text(status);
+    } catch (...) {
+    }
+  }
+  thread_record() = std::move(record);
+  return status;
+}
+
+const ErrorRecord& last_error() noexcept { return thread_record(); }
+
+}  // namespace xhal
+
+extern "C" {
+
+xhal_status xhal_last_error(xhal_error* error) {
+  if (error == nullptr) return XHAL_ERR_INVALID_ARGUMENT;
+  if (!xhal::structs::is_size<xhal_error>(error->struct_size)) return XHAL_ERR_STRUCT_SIZE;
+  const auto& record = xhal::last_error();
+  if (record.status == XHAL_OK) return XHAL_ERR_NOT_FOUND;
+  xhal::structs::write(record.view(), error);
+  return XHAL_OK;
+}
+
+const char* xhal_status_name(xhal_status status) {
+  switch (status) {
+#define NAME(name, value, text) \
+  case XHAL_##name:             \
+    return "XHAL_" #name;
+    XHAL_STATUS_LIST(NAME)
+#undef NAME
+  }
+  return "XHAL_?";
+}
+
+const char* xhal_status_text(xhal_status status) {
+  switch (status) {
+#define TEXT(name, value, text) \
+  case XHAL_##name:             \
+    return text;
+    XHAL_STATUS_LIST(TEXT)
+#undef TEXT
+  }
+  return "unknown status";
+}
+
+}  // extern "C"

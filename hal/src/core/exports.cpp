@@ -1,0 +1,57 @@
+// exports.cpp: every exported function that is nothing but a slot: check the handles and
+// pointers, adapt structures, call.
+#include "core/error.hpp"
+#include "core/argument_check.hpp"
+#include "core/object.hpp"
+#include "core/tables.hpp"
+#include "xhal/struct_check.hpp"
+
+namespace {
+
+// Kept out of the hot functions, so that a good call is a few instructions.
+[[gnu::noinline, gnu::cold]] xhal_status bad_first(const void* object, uint32_t kind,
+                                                   const char* operation) {
+  return xhal::bad_handle(object, kind, operation);
+}
+[[gnu::noinline, gnu::cold]] xhal_status bad_second(const void* first, const void* second,
+                                                    uint32_t kind, const char* operation) {
+  if (!xhal::is_live(second, kind)) return xhal::bad_handle(second, kind, operation);
+  return xhal::foreign_handle(first, second, operation);
+}
+[[gnu::noinline, gnu::cold]] xhal_status failed(xhal_status status, const void* object,
+                                                const char* operation) {
+  return xhal::annotate(status, object, operation);
+}
+
+}  // namespace
+
+#define XHAL_UNPACK(...) __VA_ARGS__
+#define XHAL_SECOND_NONE(first, second, operation)
+#define XHAL_SECOND_OF(kind, first, second, operation)                                    \
+  if (__builtin_expect(!xhal::is_live(second, kind) ||                                    \
+                           xhal::head_of(second)->plugin != xhal::head_of(first)->plugin, \
+                       0)) {                                                              \
+    return bad_second(first, second, kind, operation);                                    \
+  }
+#define XHAL_SECOND_OP(first, second, operation) \
+  XHAL_SECOND_OF(XHAL_KIND_OP, first, second, operation)
+#define XHAL_SECOND_KERNEL(first, second, operation) \
+  XHAL_SECOND_OF(XHAL_KIND_KERNEL, first, second, operation)
+#define XHAL_SECOND_GRAPH(first, second, operation) \
+  XHAL_SECOND_OF(XHAL_KIND_GRAPH, first, second, operation)
+
+#define XHAL_SLOT_HOSTED(object, method, name, since, params, args)
+#define XHAL_SLOT(object, method, name, since, params, args, SECOND, second)                     \
+  extern "C" xhal_status xhal_##name params {                                                    \
+    constexpr uint32_t kind = xhal::kKindOf<std::remove_pointer_t<decltype(object)>>;            \
+    if (__builtin_expect(!xhal::is_live(object, kind), 0))                                       \
+      return bad_first(object, kind, "xhal_" #name);                                             \
+    constexpr auto nulls = xhal::nulls::rules(&xhal_##name, "xhal_" #name, #args);               \
+    const auto missing = xhal::missing_argument<nulls>(#args, XHAL_UNPACK args);                 \
+    if (__builtin_expect(!missing.empty(), 0)) return xhal::refuse_null("xhal_" #name, missing); \
+    XHAL_SECOND_##SECOND(object, second, "xhal_" #name) const auto slot =                        \
+        __atomic_load_n(&xhal::dispatch_of(object)->name, __ATOMIC_RELAXED);                     \
+    const xhal_status status = xhal::structs::call(slot, XHAL_UNPACK args);                      \
+    return __builtin_expect(status >= 0, 1) ? status : failed(status, object, "xhal_" #name);    \
+  }
+#include "xhal/slots.inc"

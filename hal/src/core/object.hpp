@@ -1,0 +1,61 @@
+// object.hpp: memory for objects: zeroed, never unmapped, with a part in front that only libxhal
+// sees.
+#pragma once
+
+#include <cstdint>
+
+#include "xhal/host.h"
+
+namespace xhal {
+
+struct DeviceRecord;
+struct StreamState;
+
+// In front of every object, in a cache line of its own.
+struct ObjectPrivate {
+  DeviceRecord* device;  // nullptr for timelines and pools
+  uint64_t number;       // small, unique in the process for its kind
+  uint32_t size_class;
+  uint32_t kind;
+  void* side;  // libxhal's own part: StreamState for streams, ContextState for contexts, GraphState
+               // for graphs
+  uint64_t reserved[4];
+};
+static_assert(sizeof(ObjectPrivate) == 64);
+
+inline ObjectPrivate* private_of(const void* object) {
+  return reinterpret_cast<ObjectPrivate*>(reinterpret_cast<uintptr_t>(object) -
+                                          sizeof(ObjectPrivate));
+}
+inline xhal_object_head* head_of(const void* object) {
+  return reinterpret_cast<xhal_object_head*>(reinterpret_cast<uintptr_t>(object));
+}
+
+// The table of an object. A stream's changes while others call: libxhal puts its own in between.
+inline const xhal_dispatch* dispatch_of(const void* object) {
+  return __atomic_load_n(&head_of(object)->dispatch, __ATOMIC_ACQUIRE);
+}
+
+// Destroyed objects are not handed out again while this is set: then every stale handle is caught
+// (layer `validate`).
+void quarantine_objects(bool on);
+
+xhal_status object_alloc(const xhal_dispatch* table, DeviceRecord* device, uint32_t plugin,
+                         uint32_t kind, uint64_t size_bytes, void** object) noexcept;
+void object_free(void* object) noexcept;
+
+// Keeps what libxhal had beside an object when the object ended without its owner's doing
+// (shutdown, a closed device): a call of another thread may still be on its way out of it.
+void keep_for_ever(const void* part) noexcept;
+
+// "stream", "context", ...
+const char* kind_name(uint32_t kind);
+
+// Explains a handle that failed the check, in the thread's error record.
+xhal_status bad_handle(const void* object, uint32_t expected_kind, const char* operation) noexcept;
+
+inline bool is_live(const void* object, uint32_t kind) {
+  return object != nullptr && head_of(object)->kind == kind;
+}
+
+}  // namespace xhal

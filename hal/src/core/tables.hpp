@@ -1,0 +1,43 @@
+// tables.hpp: filling a dispatch table's holes and switching a whole table to a state.
+#pragma once
+
+#include "core/device_record.hpp"
+
+namespace xhal {
+
+template <class Handle>
+inline constexpr uint32_t kKindOf = 0;
+template <>
+inline constexpr uint32_t kKindOf<xhal_device> = XHAL_KIND_DEVICE;
+template <>
+inline constexpr uint32_t kKindOf<xhal_context> = XHAL_KIND_CONTEXT;
+template <>
+inline constexpr uint32_t kKindOf<xhal_stream> = XHAL_KIND_STREAM;
+template <>
+inline constexpr uint32_t kKindOf<xhal_timeline> = XHAL_KIND_TIMELINE;
+template <>
+inline constexpr uint32_t kKindOf<xhal_op> = XHAL_KIND_OP;
+template <>
+inline constexpr uint32_t kKindOf<xhal_module> = XHAL_KIND_MODULE;
+template <>
+inline constexpr uint32_t kKindOf<xhal_kernel> = XHAL_KIND_KERNEL;
+template <>
+inline constexpr uint32_t kKindOf<xhal_graph> = XHAL_KIND_GRAPH;
+template <>
+inline constexpr uint32_t kKindOf<xhal_pool> = XHAL_KIND_POOL;
+
+// Copies what both sides know of a plugin's table and puts "unsupported" into every hole.
+void fill_table(xhal_dispatch& table, const xhal_dispatch& from, DeviceRecord* record);
+
+// Replaces every slot but the destroying ones by relaxed stores: callers may be in the middle of
+// reading.
+void switch_to_lost(xhal_dispatch& table);
+// Replaces every slot: destroying ones do nothing and succeed, the others return the process
+// state's error.
+void switch_to_stopped(xhal_dispatch& table);
+
+// Completes a failure a plugin reported: its name, the device, and a text where it gave none.
+xhal_status annotate(xhal_status status, const void* object, const char* operation) noexcept;
+xhal_status foreign_handle(const void* first, const void* second, const char* operation) noexcept;
+
+}  // namespace xhal

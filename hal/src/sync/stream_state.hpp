@@ -1,0 +1,63 @@
+// stream_state.hpp: libxhal's part of a stream: its timeline, held-back submissions, failure and
+// capture.
+#pragma once
+
+#include <atomic>
+#include <deque>
+#include <functional>
+#include <mutex>
+#include <set>
+
+#include "device/device.hpp"
+#include "core/error.hpp"
+#include "sync/timeline.hpp"
+
+namespace xhal {
+
+// A submission that libxhal keeps for later.
+struct Held {
+  std::function<xhal_status()> submit;  // gives it to the plugin
+  std::function<void(const ErrorRecord&)>
+      drop;  // it will never run: tell whoever waits for it (may be empty)
+  // A gate holds everything behind it until the timeline's signal is submitted, or, with `reached`,
+  // has happened.
+  Timeline* gate = nullptr;
+  uint64_t gate_value = 0;
+  bool gate_reached = false;
+};
+
+struct Capture;
+
+inline constexpr size_t kMaxStreamName = 63;
+
+struct StreamState {
+  xhal_stream* handle = nullptr;
+  ContextState* context = nullptr;
+  DeviceRecord* device = nullptr;
+  Timeline* timeline = nullptr;
+  std::string name;  // for error records
+
+  std::mutex record_mutex;  // value and submission of a record must be in the same order
+  uint64_t next_value = 0;
+
+  std::mutex mutex;  // of what follows
+  enum class Mode { direct, holding, failed } mode = Mode::direct;
+  std::deque<Held> held;
+  bool draining = false, drain_again = false;
+  ErrorRecord failure;
+
+  std::atomic<Capture*> capture{nullptr};
+};
+
+// A capture under way: the streams that are in it.
+struct Capture {
+  StreamState* origin;
+  std::set<StreamState*> streams;
+  xhal_pool* pool;
+};
+
+inline StreamState* state_of(xhal_stream* stream) {
+  return static_cast<StreamState*>(private_of(stream)->side);
+}
+
+}  // namespace xhal
