@@ -29,6 +29,13 @@ inline constexpr std::pair<std::string_view, std::string_view> kMayBeNull[] = {
   return fail(XHAL_ERR_INVALID_ARGUMENT, function, "{}: {} is NULL", function, argument);
 }
 
+[[gnu::noinline, gnu::cold]] inline xhal_status refuse_flags(const char* function,
+                                                             uint32_t unknown) noexcept {
+  return fail(XHAL_ERR_UNKNOWN_FIELD, function,
+              "{}: the flags {:#x} are unknown to this library (xHAL {}.{})", function, unknown,
+              XHAL_VERSION_MAJOR, XHAL_VERSION_MINOR);
+}
+
 struct NamedPointer {
   std::string_view name;
   const void* pointer;

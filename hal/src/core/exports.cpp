@@ -29,6 +29,28 @@ xhal_status call_slot(Slot slot, Args... args) {
   return xhal::structs::call(xhal::structs::Chains::pass, xhal::structs::knows_none, slot, args...);
 }
 
+// What libxhal remembers of a successful call: how many operands an operator has, to refuse a
+// launch that it holds back.
+template <class... Args>
+void remember(Args...) {}
+void remember(xhal_context*, const xhal_op_info* info, xhal_op** op) {
+  if (xhal::is_live(*op, XHAL_KIND_OP))
+    xhal::private_of(*op)->operand_count = info->operand_count;
+}
+
+// Flags that no version of this library knows.
+template <class... Args>
+constexpr uint32_t unknown_flags(Args...) {
+  return 0;
+}
+uint32_t unknown_flags(xhal_context*, const xhal_op_info* info, xhal_op**) {
+  const bool readable = xhal::structs::is_size<xhal_op_info>(info->struct_size);
+  return readable ? info->flags & ~uint32_t{XHAL_OP_DETERMINISTIC} : 0;
+}
+uint32_t unknown_flags(xhal_stream*, xhal_host_fn, void*, uint32_t flags) {
+  return flags & ~uint32_t{XHAL_HOST_CALL_NON_BLOCKING};
+}
+
 }  // namespace
 
 #define XHAL_UNPACK(...) __VA_ARGS__
@@ -57,9 +79,13 @@ xhal_status call_slot(Slot slot, Args... args) {
     constexpr auto nulls = xhal::nulls::rules(&xhal_##name, "xhal_" #name, #args);               \
     const auto missing = xhal::missing_argument<nulls>(#args, XHAL_UNPACK args);                 \
     if (__builtin_expect(!missing.empty(), 0)) return xhal::refuse_null("xhal_" #name, missing); \
-    XHAL_SECOND_##SECOND(object, second, "xhal_" #name) const auto slot =                        \
-        __atomic_load_n(&xhal::dispatch_of(object)->name, __ATOMIC_RELAXED);                     \
+    XHAL_SECOND_##SECOND(object, second, "xhal_" #name)                                          \
+    if (const auto flags = unknown_flags(XHAL_UNPACK args); __builtin_expect(flags != 0, 0))     \
+      return xhal::refuse_flags("xhal_" #name, flags);                                           \
+    const auto slot = __atomic_load_n(&xhal::dispatch_of(object)->name, __ATOMIC_RELAXED);       \
     const xhal_status status = call_slot(slot, XHAL_UNPACK args);                                \
-    return __builtin_expect(status >= 0, 1) ? status : failed(status, object, "xhal_" #name);    \
+    if (__builtin_expect(status < 0, 0)) return failed(status, object, "xhal_" #name);           \
+    remember(XHAL_UNPACK args);                                                                  \
+    return status;                                                                               \
   }
 #include "xhal/slots.inc"

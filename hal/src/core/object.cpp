@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "core/error.hpp"
+#include "core/locks.hpp"
 #include "core/log.hpp"
 #include "core/state.hpp"
 #ifdef __SANITIZE_ADDRESS__
@@ -32,7 +33,7 @@ void search_for_leaks([[maybe_unused]] void* begin, [[maybe_unused]] size_t byte
 // Free memory by (kind, size class): a stale handle can then only ever meet an object of its own
 // kind.
 struct ObjectMemory {
-  std::mutex mutex;
+  Mutex mutex{Rank::objects};
   std::map<std::pair<uint32_t, uint32_t>, std::vector<void*>> free;
   char* chunk = nullptr;
   size_t left = 0;
@@ -71,6 +72,7 @@ ObjectMemory& memory() {
 
 }  // namespace
 
+bool objects_quarantined() noexcept { return memory().quarantine.load(std::memory_order_relaxed); }
 void quarantine_objects(bool on) { memory().quarantine.store(on, std::memory_order_relaxed); }
 
 xhal_status object_alloc(const xhal_dispatch* table, DeviceRecord* device, uint32_t plugin,
