@@ -1,5 +1,5 @@
 // memory.cpp: allocation with quota, pinned host memory, and what an address is.
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
