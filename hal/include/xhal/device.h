@@ -69,7 +69,10 @@ typedef struct xhal_device_info {
 
 enum {
   /* ignore XHAL_VISIBLE_DEVICES; such records have index UINT32_MAX if hidden */
-  XHAL_ENUMERATE_ALL = 1u << 0
+  XHAL_ENUMERATE_ALL = 1u << 0,
+  /* ask the loaded plugins again: known devices keep their ordinal, one that is missing gets
+   * XHAL_DEVICE_GONE, new ones come last; since 0.3 */
+  XHAL_ENUMERATE_REFRESH = 1u << 1
 };
 
 /* Lists the visible devices, in order.
