@@ -130,8 +130,9 @@ void chaos_start(bool on) {
   auto& c = chaos();
   if (on == (policy() != nullptr)) return;
   if (on) {
-    const std::string text = environment("XHAL_CHAOS_SEED");
-    const uint64_t seed = text.empty() ? 1 : std::strtoull(text.c_str(), nullptr, 10);
+    const auto asked = environment_number<uint64_t>("XHAL_CHAOS_SEED", 0, UINT64_MAX);
+    if (!asked.problem.empty()) log(XHAL_LOG_WARN, "{}; taking 1", asked.problem);
+    const uint64_t seed = asked.value.value_or(1);
     c.random.seed(seed);
     c.stop = false;
     c.woken = 0;  // the thread begins to count at 0, too

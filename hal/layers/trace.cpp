@@ -208,7 +208,7 @@ void trace_start() {
   auto& w = writer();
   const std::lock_guard lock(w.mutex);
   if (w.file != nullptr) return;
-  std::string path = environment("XHAL_TRACE_FILE");
+  std::string path = environment_text("XHAL_TRACE_FILE");
   if (path.empty()) path = "xhal-trace-%p.json";
   if (const auto at = path.find("%p"); at != std::string::npos)
     path.replace(at, 2, std::to_string(getpid()));

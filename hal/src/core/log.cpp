@@ -1,6 +1,5 @@
 #include "core/log.hpp"
 
-#include <algorithm>
 #include <atomic>
 #include <cstdio>
 #include <mutex>
@@ -31,14 +30,10 @@ std::atomic<uint32_t>& limit() {
 
 void read_log_level() noexcept {
   try {
-    const std::string text = environment("XHAL_LOG");
-    const auto* known = std::find(std::begin(kNames), std::end(kNames), text);
-    limit() = known == std::end(kNames) ? static_cast<uint32_t>(XHAL_LOG_WARN)
-                                        : static_cast<uint32_t>(known - kNames);
-    if (known == std::end(kNames) && !text.empty()) {
-      log(XHAL_LOG_WARN,
-          "XHAL_LOG: there is no level \"{}\"; there are off, error, warn, info and debug", text);
-    }
+    const auto level = environment_choice("XHAL_LOG", {"off", "error", "warn", "info", "debug"});
+    limit() = level.value ? static_cast<uint32_t>(*level.value)
+                          : static_cast<uint32_t>(XHAL_LOG_WARN);
+    if (!level.problem.empty()) log(XHAL_LOG_WARN, "{}", level.problem);
   } catch (...) {  // no memory to read it: the level stays
   }
 }

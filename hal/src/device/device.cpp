@@ -14,6 +14,7 @@
 #include "device/registry.hpp"
 #include "layers/layers.hpp"
 #include "loader/loader.hpp"
+#include "loader/plugins.hpp"
 #include "memory/address_map.hpp"
 #include "memory/pinned.hpp"
 #include "memory/pool.hpp"
@@ -59,8 +60,8 @@ xhal_status open_new(PluginRecord& plugin, uint32_t ordinal, const xhal_device_o
                      DeviceRecord** opened) {
   auto* record = new DeviceRecord;  // lives for ever: handles point into it
   record->plugin = &plugin;
-  record->info = plugin.devices[ordinal];
-  record->info.generation = plugin.generations[ordinal];
+  xhal_plugin_open open{};
+  record->info = listed_device(plugin, ordinal, &open.ordinal);
   record->open_flags = info.flags;
   fill_table(record->raw, *plugin.table.slots, record);
   record->table = record->raw;
@@ -68,9 +69,7 @@ xhal_status open_new(PluginRecord& plugin, uint32_t ordinal, const xhal_device_o
   make_intercept(*record);
   record->timestamps.open();
 
-  xhal_plugin_open open{};
   open.struct_size = sizeof open;
-  open.ordinal = ordinal;
   open.flags = info.flags;
   open.table = &record->table;
   open.quota_bytes = info.quota_bytes;
@@ -106,11 +105,11 @@ xhal_status open_new(PluginRecord& plugin, uint32_t ordinal, const xhal_device_o
         plugin.name);
   }
   // What the plugin may not decide.
-  const auto& listed = plugin.devices[ordinal];
+  const auto listed = listed_device(plugin, ordinal);
   std::memcpy(record->info.id, listed.id, sizeof listed.id);
   std::memcpy(record->info.plugin, listed.plugin, sizeof listed.plugin);
   record->info.ordinal = ordinal;
-  record->info.generation = plugin.generations[ordinal];
+  record->info.generation = listed.generation;
   record->info.priority = listed.priority;
   record->info.flags &= ~static_cast<uint32_t>(XHAL_DEVICE_UNVERIFIED);
   if (!observe) adopt_context(*record, record->context, info.quota_bytes, false);
@@ -178,10 +177,7 @@ void lose_device(DeviceRecord& record, ErrorRecord error) {
   record.lost_error = error;
   switch_to_lost(record.table);
   switch_to_lost(record.intercept);
-  {
-    const std::lock_guard lock(registry().mutex);
-    ++record.plugin->generations[record.info.ordinal];
-  }
+  next_generation(*record.plugin, record.info.ordinal);
   record.post_event(XHAL_DEVICE_EVENT_LOST, XHAL_LOG_ERROR,
                     error.text);  // whoever is woken next may read it
   fail_all_timelines(error, &record);
@@ -213,9 +209,9 @@ xhal_status xhal_device_open(const xhal_device_open_info* info, xhal_device** de
                   "{}: context is NULL (only XHAL_OPEN_OBSERVE goes without)", op);
     }
     if (!xhal::is_running()) return xhal::fail_state(op);
+    if (const auto s = xhal::load_plugins(op); s != XHAL_OK) return s;
     auto& r = xhal::registry();
     const std::lock_guard lock(r.mutex);
-    r.load_all();
     std::vector<xhal::Visible> visible;
     if (const auto s = xhal::visible_devices(&visible); s != XHAL_OK) return s;
     if (local.index >= visible.size()) {
@@ -227,6 +223,13 @@ xhal_status xhal_device_open(const xhal_device_open_info* info, xhal_device** de
     }
     auto& plugin = *visible[local.index].plugin;
     const uint32_t ordinal = visible[local.index].ordinal;
+    if (const auto listed = xhal::listed_device(plugin, ordinal);
+        (listed.flags & XHAL_DEVICE_GONE) != 0) {
+      return fail(XHAL_ERR_DEVICE_LOST, op,
+                  "{}: {} is no longer there; when it has come back, xhal_enumerate with "
+                  "XHAL_ENUMERATE_REFRESH finds it",
+                  op, listed.id);
+    }
     xhal::DeviceRecord* record = nullptr;
     for (auto* d : r.devices) {
       const bool same =

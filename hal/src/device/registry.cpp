@@ -9,8 +9,8 @@
 #include "memory/address_map.hpp"
 #include "sync/deferral.hpp"
 #include "device/device.hpp"
-#include "core/environment.hpp"
-#include "loader/loader.hpp"
+#include "device/host_services.hpp"
+#include "loader/plugins.hpp"
 #include "core/log.hpp"
 #include "core/argument_check.hpp"
 #include "core/object.hpp"
@@ -31,6 +31,7 @@ namespace {
 void after_fork_in_child() {
   auto& r = registry();
   new (&r.mutex) std::recursive_mutex;
+  plugins_after_fork();
   cells_after_fork();
   timestamps_after_fork();
   if (std::all_of(r.devices.begin(), r.devices.end(), [](auto* d) { return d->closed; })) return;
@@ -50,10 +51,6 @@ Registry& registry() {
     return new Registry;
   }();
   return *r;
-}
-
-void Registry::load_all() {
-  for (auto& p : plugins) load_plugin(*p);
 }
 
 }  // namespace xhal
@@ -83,20 +80,21 @@ xhal_status xhal_init(const xhal_init_info* info) {
                   xhal_build_id());
     }
     auto& r = registry();
-    const std::lock_guard lock(r.mutex);
-    if (xhal::is_forked()) return xhal::fail_state(op);
-    if (xhal::process_state() == xhal::State::stopping) return xhal::fail_state(op);
-    if (r.init_count == 0) {
-      xhal::read_log_level();
-      for (auto& p : r.plugins) r.retired.push_back(std::move(p));
-      r.plugins = xhal::find_plugins({local.plugin_path.data, local.plugin_path.size});
-      for (uint32_t i = 0; i < r.plugins.size(); ++i) {
-        r.plugins[i]->number = static_cast<uint32_t>(r.retired.size()) + i + 1;
+    std::vector<xhal::Notice> notices;
+    {
+      const std::lock_guard lock(r.mutex);
+      if (xhal::is_forked()) return xhal::fail_state(op);
+      if (xhal::process_state() == xhal::State::stopping) return xhal::fail_state(op);
+      if (r.init_count == 0) {
+        xhal::read_log_level();
+        notices = xhal::find_plugins({local.plugin_path.data, local.plugin_path.size},
+                                     xhal::host_services());
+        xhal::read_layers();
+        xhal::set_process_state(xhal::State::running);
       }
-      xhal::read_layers();
-      xhal::set_process_state(xhal::State::running);
+      ++r.init_count;
     }
-    ++r.init_count;
+    for (const auto& [level, text] : notices) xhal::log(level, "{}", text);
     return XHAL_OK;
   });
 }
@@ -122,10 +120,8 @@ xhal_status xhal_shutdown(void) {
     xhal::fail_all_timelines(record);
     xhal::stop_timeline_watchers();
     for (auto* d : devices) xhal::close_device(*d);
+    xhal::shutdown_plugins();
     const std::lock_guard lock(r.mutex);
-    for (auto& p : r.plugins) {
-      if (p->state == XHAL_PLUGIN_LOADED && p->table.shutdown != nullptr) p->table.shutdown();
-    }
     xhal::finish_layers();
     xhal::set_process_state(xhal::State::stopped);
     return XHAL_OK;
@@ -138,29 +134,10 @@ xhal_status xhal_plugin_report(xhal_plugin_info* plugins, uint32_t capacity, uin
     if (const auto s = xhal::required(op, {{"count", count}}); s != XHAL_OK) return s;
     if (xhal::is_missing(plugins, capacity)) return xhal::refuse_null(op, "plugins");
     if (!xhal::is_running()) return xhal::fail_state(op);
-    auto& r = registry();
-    const std::lock_guard lock(r.mutex);
-    r.load_all();
-    *count = static_cast<uint32_t>(r.plugins.size());
-    const auto str = [](const std::string& s) { return xhal_string{s.data(), s.size()}; };
-    for (uint32_t i = 0; i < std::min(capacity, *count); ++i) {
-      auto& p = *r.plugins[i];
-      xhal_plugin_info& out = plugins[i];
-      out = {};
-      out.state = p.state;
-      out.status = p.status;
-      out.abi_min = p.abi_min;
-      out.abi_max = p.abi_max;
-      out.abi_used = p.abi_used;
-      out.priority = p.manifest.priority;
-      out.device_count = static_cast<uint32_t>(p.devices.size());
-      out.name = str(p.name);
-      out.vendor = str(p.manifest.vendor);
-      out.manifest_path = str(p.manifest_path);
-      out.library_path = str(p.manifest.library.native());
-      out.build_id = str(p.build);
-      out.text = str(p.text);
-    }
+    if (const auto s = xhal::load_plugins(op); s != XHAL_OK) return s;
+    const auto report = xhal::plugin_report();
+    *count = static_cast<uint32_t>(report.size());
+    std::copy_n(report.begin(), std::min(capacity, *count), plugins);
     return XHAL_OK;
   });
 }
@@ -171,29 +148,23 @@ xhal_status xhal_enumerate(uint32_t flags, xhal_device_info* devices, uint32_t c
   return xhal::exported(op, [&]() -> xhal_status {
     if (const auto s = xhal::required(op, {{"count", count}}); s != XHAL_OK) return s;
     if (xhal::is_missing(devices, capacity)) return xhal::refuse_null(op, "devices");
-    if ((flags & ~XHAL_ENUMERATE_ALL) != 0)
+    if ((flags & ~(XHAL_ENUMERATE_ALL | XHAL_ENUMERATE_REFRESH)) != 0)
       return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: unknown flags {:#x}", op, flags);
     if (!xhal::is_running()) return xhal::fail_state(op);
-    auto& r = registry();
-    const std::lock_guard lock(r.mutex);
-    r.load_all();
+    const auto ready = (flags & XHAL_ENUMERATE_REFRESH) != 0 ? xhal::refresh_plugins(op)
+                                                             : xhal::load_plugins(op);
+    if (ready != XHAL_OK) return ready;
     std::vector<xhal::Visible> list;
-    const auto status = xhal::visible_devices(&list);
-    if (status != XHAL_OK && (flags & XHAL_ENUMERATE_ALL) == 0) return status;
-    const auto shown = static_cast<uint32_t>(list.size());
+    uint32_t shown = 0;
     if ((flags & XHAL_ENUMERATE_ALL) != 0) {
-      for (auto& p : r.plugins) {
-        for (auto& d : p->devices) {
-          const bool there = std::any_of(list.begin(), list.begin() + shown, [&](const auto& v) {
-            return v.plugin == p.get() && v.ordinal == d.ordinal;
-          });
-          if (!there) list.push_back({p.get(), d.ordinal});
-        }
-      }
+      xhal::all_devices(&list, &shown);  // a wrong XHAL_VISIBLE_DEVICES hides nothing here
+    } else {
+      if (const auto s = xhal::visible_devices(&list); s != XHAL_OK) return s;
+      shown = static_cast<uint32_t>(list.size());
     }
     *count = static_cast<uint32_t>(list.size());
     for (uint32_t i = 0; i < std::min(capacity, *count); ++i) {
-      devices[i] = list[i].plugin->devices[list[i].ordinal];
+      devices[i] = xhal::listed_device(*list[i].plugin, list[i].ordinal);
       devices[i].index = i < shown ? i : UINT32_MAX;
     }
     return XHAL_OK;
