@@ -10,6 +10,7 @@
 
 #include "core/error.hpp"
 #include "core/locks.hpp"
+#include "xhal/comm.h"
 #include "xhal/plugin.h"
 
 namespace xhal {
@@ -54,6 +55,10 @@ struct DeviceRecord {
   TimestampRing* timestamps = nullptr;  // sync/timestamps.hpp
   TimelineLists timelines;              // under the lock of sync/timeline_life.cpp
 
+  // The plugin's tables as far as it has them, and what programs get (device/control_api.cpp).
+  xhal_control_table control{};
+  xhal_comm_table comm{}, comm_given{};
+
   // Of every device's lists below.
   static Mutex& mutex();
   std::vector<int> event_outlets;
@@ -63,7 +68,6 @@ struct DeviceRecord {
     return (info.capabilities[capability / 64] >> (capability % 64) & 1) != 0;
   }
   std::string id() const { return info.id; }
-  void post_event(uint32_t kind, uint32_t severity, std::string_view text);
 };
 
 inline DeviceRecord* record_of(const xhal_dispatch* table) {

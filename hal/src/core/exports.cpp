@@ -23,6 +23,12 @@ namespace {
   return xhal::annotate(status, object, operation);
 }
 
+template <auto kRules, class... Args>
+[[gnu::noinline, gnu::cold]] xhal_status refuse_missing(const char* operation,
+                                                        std::string_view names, Args... args) {
+  return xhal::refuse_null(operation, xhal::missing_argument<kRules>(names, args...));
+}
+
 // The plugin is the last reader of `next` chains.
 template <class Slot, class... Args>
 xhal_status call_slot(Slot slot, Args... args) {
@@ -71,21 +77,21 @@ uint32_t unknown_flags(xhal_stream*, xhal_host_fn, void*, uint32_t flags) {
   XHAL_SECOND_OF(XHAL_KIND_DEVICE, first, second, operation)
 
 #define XHAL_SLOT_HOSTED(object, method, name, since, params, args)
-#define XHAL_SLOT(object, method, name, since, params, args, SECOND, second)                     \
-  extern "C" xhal_status xhal_##name params {                                                    \
-    constexpr uint32_t kind = xhal::kKindOf<std::remove_pointer_t<decltype(object)>>;            \
-    if (__builtin_expect(!xhal::is_live(object, kind), 0))                                       \
-      return bad_first(object, kind, "xhal_" #name);                                             \
-    constexpr auto nulls = xhal::nulls::rules(&xhal_##name, "xhal_" #name, #args);               \
-    const auto missing = xhal::missing_argument<nulls>(#args, XHAL_UNPACK args);                 \
-    if (__builtin_expect(!missing.empty(), 0)) return xhal::refuse_null("xhal_" #name, missing); \
-    XHAL_SECOND_##SECOND(object, second, "xhal_" #name)                                          \
-    if (const auto flags = unknown_flags(XHAL_UNPACK args); __builtin_expect(flags != 0, 0))     \
-      return xhal::refuse_flags("xhal_" #name, flags);                                           \
-    const auto slot = __atomic_load_n(&xhal::dispatch_of(object)->name, __ATOMIC_RELAXED);       \
-    const xhal_status status = call_slot(slot, XHAL_UNPACK args);                                \
-    if (__builtin_expect(status < 0, 0)) return failed(status, object, "xhal_" #name);           \
-    remember(XHAL_UNPACK args);                                                                  \
-    return status;                                                                               \
+#define XHAL_SLOT(object, method, name, since, params, args, SECOND, second)                  \
+  extern "C" xhal_status xhal_##name params {                                                 \
+    constexpr uint32_t kind = xhal::kKindOf<std::remove_pointer_t<decltype(object)>>;         \
+    if (__builtin_expect(!xhal::is_live(object, kind), 0))                                    \
+      return bad_first(object, kind, "xhal_" #name);                                          \
+    constexpr auto nulls = xhal::nulls::rules(&xhal_##name, "xhal_" #name, #args);            \
+    if (__builtin_expect(xhal::lacks_argument<nulls>(XHAL_UNPACK args), 0))                   \
+      return refuse_missing<nulls>("xhal_" #name, #args, XHAL_UNPACK args);                   \
+    XHAL_SECOND_##SECOND(object, second, "xhal_" #name)                                       \
+    if (const uint32_t unknown = unknown_flags(XHAL_UNPACK args); __builtin_expect(unknown != 0, 0)) \
+      return xhal::refuse_flags("xhal_" #name, unknown);                                      \
+    const auto slot = __atomic_load_n(&xhal::dispatch_of(object)->name, __ATOMIC_RELAXED);    \
+    const xhal_status status = call_slot(slot, XHAL_UNPACK args);                             \
+    if (__builtin_expect(status < 0, 0)) return failed(status, object, "xhal_" #name);        \
+    remember(XHAL_UNPACK args);                                                               \
+    return status;                                                                            \
   }
 #include "xhal/slots.inc"

@@ -9,6 +9,7 @@
 #include <mutex>
 #include <vector>
 
+#include "core/device_record.hpp"
 #include "core/error.hpp"
 #include "core/locks.hpp"
 #include "core/log.hpp"
@@ -96,6 +97,7 @@ xhal_status object_alloc(const xhal_dispatch* table, DeviceRecord* device, uint3
     head->dispatch = table;
     head->plugin = plugin;
     head->kind = kind;
+    if (device != nullptr && plugin != 0) device->objects.fetch_add(1, std::memory_order_relaxed);
     *object = head;
     return XHAL_OK;
   } catch (...) {
@@ -107,7 +109,9 @@ void object_free(void* object) noexcept {
   if (object == nullptr) return;
   auto& m = memory();
   auto* priv = private_of(object);
-  head_of(object)->kind = XHAL_KIND_DEAD;
+  std::atomic_ref(head_of(object)->kind).store(XHAL_KIND_DEAD, std::memory_order_relaxed);
+  if (priv->device != nullptr && head_of(object)->plugin != 0)
+    priv->device->objects.fetch_sub(1, std::memory_order_relaxed);
   if (m.quarantine.load(std::memory_order_relaxed)) return;
   const std::lock_guard lock(m.mutex);
   try {

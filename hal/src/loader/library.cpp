@@ -10,6 +10,7 @@
 #include <vector>
 #define BOOST_DLL_USE_STD_FS
 #include <boost/dll/shared_library.hpp>
+#include "core/locks.hpp"
 
 namespace xhal {
 namespace {
@@ -24,7 +25,7 @@ std::string reason_of(std::string_view text) {
 }
 
 void keep_mapped(boost::dll::shared_library library) {
-  static auto* mutex = new std::mutex;
+  static auto* mutex = new Mutex(Rank::libraries);
   static auto* libraries = new std::vector<boost::dll::shared_library>;
   const std::lock_guard lock(*mutex);
   libraries->push_back(std::move(library));

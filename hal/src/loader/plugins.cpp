@@ -210,7 +210,7 @@ std::vector<Notice> find_plugins(std::string_view extra, const xhal_host_service
 xhal_status load_plugins(const char* operation) {
   if (inside != nullptr) return refuse_inside(operation);
   auto& list = plugin_list();
-  std::unique_lock lock(list.mutex);
+  std::unique_lock<std::mutex> lock(list.mutex);
   const auto plugins = list.current;
   for (auto* p : plugins) {
     list.changed.wait(lock, [&] { return !p->busy; });
@@ -234,7 +234,7 @@ xhal_status load_plugins(const char* operation) {
 xhal_status refresh_plugins(const char* operation) {
   if (const auto status = load_plugins(operation); status != XHAL_OK) return status;
   auto& list = plugin_list();
-  std::unique_lock lock(list.mutex);
+  std::unique_lock<std::mutex> lock(list.mutex);
   const auto plugins = list.current;
   for (auto* p : plugins) {
     list.changed.wait(lock, [&] { return !p->busy; });
@@ -258,7 +258,7 @@ xhal_status refresh_plugins(const char* operation) {
 
 void shutdown_plugins() {
   auto& list = plugin_list();
-  std::unique_lock lock(list.mutex);
+  std::unique_lock<std::mutex> lock(list.mutex);
   const auto plugins = list.current;
   for (auto* p : plugins) {
     list.changed.wait(lock, [&] { return !p->busy || p == inside; });
@@ -271,7 +271,6 @@ void shutdown_plugins() {
 
 void plugins_after_fork() {
   auto& list = plugin_list();
-  new (&list.mutex) std::mutex;
   new (&list.changed) std::condition_variable;
   for (auto* p : list.current) {
     if (!std::exchange(p->busy, false) || p->state != XHAL_PLUGIN_DEFERRED) continue;

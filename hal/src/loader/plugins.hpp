@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/locks.hpp"
 #include "core/plugin_record.hpp"
 #include "loader/manifest.hpp"
 
@@ -36,7 +37,7 @@ struct Plugin {
 };
 
 struct PluginList {
-  std::mutex mutex;                 // of what follows, and of every plugin's parts but `record`
+  Mutex mutex{Rank::plugins};       // of what follows, and of every plugin's parts but `record`
   std::condition_variable changed;  // a plugin is no longer busy
   std::vector<Plugin*> current;     // in search order
   std::vector<std::unique_ptr<Plugin>> all;  // also of earlier inits: their names may be in use

@@ -13,6 +13,7 @@
 #include <mutex>
 #include <set>
 
+#include "core/locks.hpp"
 #include "core/environment.hpp"
 #include "loader/elf_symbols.hpp"
 #include "loader/json.hpp"
@@ -126,8 +127,8 @@ std::optional<Problem> read_verdict(const Json& entry) {
   return Problem{static_cast<xhal_status>(status->integer), text->text};
 }
 
-std::mutex& cache_mutex() {
-  static auto* mutex = new std::mutex;
+Mutex& cache_mutex() {
+  static auto* mutex = new Mutex(Rank::libraries);
   return *mutex;
 }
 

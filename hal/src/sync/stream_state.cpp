@@ -2,6 +2,8 @@
 
 #include <sched.h>
 
+#include "core/state.hpp"
+#include "core/tables.hpp"
 #include "sync/capture.hpp"
 #include "sync/deferral.hpp"
 #include "sync/timestamps.hpp"
@@ -15,8 +17,21 @@ constinit thread_local StreamState* hidden_here = nullptr;
 
 }  // namespace
 
+void intrusive_ptr_release(StreamState* s) noexcept {
+  if (s->references.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
+  // At a shutdown other threads may be on their way out of it.
+  if (is_running())
+    delete s;
+  else
+    keep_for_ever(s);
+}
+
 StreamState::StreamState() = default;
 StreamState::~StreamState() = default;
+
+const std::string& stream_name(const void* state) noexcept {
+  return static_cast<const StreamState*>(state)->name;
+}
 
 std::mutex& StreamState::lock() const noexcept {
   static auto* locks = new StripedMutex(Rank::stream);

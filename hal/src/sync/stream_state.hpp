@@ -51,9 +51,7 @@ struct StreamState {
 inline void intrusive_ptr_add_ref(StreamState* s) noexcept {
   s->references.fetch_add(1, std::memory_order_relaxed);
 }
-inline void intrusive_ptr_release(StreamState* s) noexcept {
-  if (s->references.fetch_sub(1, std::memory_order_acq_rel) == 1) delete s;
-}
+void intrusive_ptr_release(StreamState* s) noexcept;
 using StreamRef = boost::intrusive_ptr<StreamState>;
 
 inline StreamState* state_of(xhal_stream* stream) {

@@ -170,10 +170,17 @@ xhal_status make_timeline(uint64_t initial, StreamState* stream, DeviceRecord* d
   t->shown_first = stream != nullptr ? t->first : initial;
   t->submitted = t->asked = t->recorded = t->first;
   t->signalled_by = 0;
-  const std::lock_guard lock(list_lock());
-  std::atomic_ref(t->head.kind).store(XHAL_KIND_TIMELINE, std::memory_order_relaxed);
-  t->stream = stream;
-  push(lists_of(device).live, *t);
+  {
+    const std::lock_guard lock(list_lock());
+    std::atomic_ref(t->head.kind).store(XHAL_KIND_TIMELINE, std::memory_order_relaxed);
+    t->stream = stream;
+    push(lists_of(device).live, *t);
+  }
+  // A shutdown or loss that has not seen it in the list is seen here.
+  if (!is_running() || (device != nullptr && device->lost)) {
+    end_timeline(*t);
+    return is_running() ? set_error(*device->lost_error) : fail_state("xhal_timeline_create");
+  }
   *timeline = t;
   return XHAL_OK;
 }

@@ -6,6 +6,7 @@
 #include <memory>
 #include <vector>
 
+#include "core/locks.hpp"
 #include "core/outlets.hpp"
 
 namespace xhal {
