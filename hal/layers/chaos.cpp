@@ -11,11 +11,11 @@
 #include <random>
 #include <thread>
 
-#include "sync/deferral.hpp"
 #include "core/environment.hpp"
+#include "core/log.hpp"
 #include "layers/layer_tables.hpp"
 #include "layers/layers.hpp"
-#include "core/log.hpp"
+#include "sync/deferral.hpp"
 
 namespace xhal {
 namespace {

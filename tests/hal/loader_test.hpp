@@ -26,9 +26,8 @@ class LoaderTest : public testing::Test {
     setenv("XDG_CACHE_HOME", folder_.c_str(), 1);
   }
   void TearDown() override {
-    for (const char* name :
-         {"XHAL_PLUGIN_DISABLE", "XHAL_PLUGIN_SELECT", "XHAL_VISIBLE_DEVICES", "XHAL_PROBE",
-          "XHAL_TEST_LISTING"})
+    for (const char* name : {"XHAL_PLUGIN_DISABLE", "XHAL_PLUGIN_SELECT", "XHAL_VISIBLE_DEVICES",
+                             "XHAL_PROBE", "XHAL_TEST_LISTING"})
       unsetenv(name);
     fs::remove_all(folder_);
   }

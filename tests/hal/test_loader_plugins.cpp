@@ -130,8 +130,9 @@ TEST_F(ListingTest, DevicesWithoutAUuidAreKnownByTheirPlace) {
 }
 
 TEST_F(ListingTest, APluginThatCountsGenerationsIsBelievedWhenItsCountIsLarger) {
-  write("listing.json", R"({"file_format_version": 1, "name": "listing", "library_path": ")"
-                        LISTING_PLUGIN R"(", "abi": {"min": "0.1", "max": "0.3"}})");
+  write("listing.json",
+        R"({"file_format_version": 1, "name": "listing", "library_path": ")" LISTING_PLUGIN
+        R"(", "abi": {"min": "0.1", "max": "0.3"}})");
   script("device 1 5");
   const Session session;
   auto found = list();

@@ -22,8 +22,7 @@ enum class Mode { warn, error, silent };
 Mode mode() {
   static const Mode chosen = [] {
     // In the order of Mode.
-    const auto wish =
-        xhal::base::environment_choice("XHAL_FALLBACK", {"warn", "error", "silent"});
+    const auto wish = xhal::base::environment_choice("XHAL_FALLBACK", {"warn", "error", "silent"});
     if (!wish.problem.empty())
       std::fprintf(stderr, "xhal: %s; taking warn\n", wish.problem.c_str());
     return wish.value ? static_cast<Mode>(*wish.value) : Mode::warn;

@@ -191,8 +191,7 @@ bool is_shut_down() { return ended.load(std::memory_order_relaxed); }
 bool launch_blocking() {
   static const bool on = [] {
     const auto asked = xhal::base::environment_switch("XHAL_LAUNCH_BLOCKING");
-    if (!asked.problem.empty())
-      std::fprintf(stderr, "xhal: %s; taking 1\n", asked.problem.c_str());
+    if (!asked.problem.empty()) std::fprintf(stderr, "xhal: %s; taking 1\n", asked.problem.c_str());
     return asked.value.value_or(!asked.problem.empty());
   }();
   return on;

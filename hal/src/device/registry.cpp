@@ -6,17 +6,17 @@
 #include <algorithm>
 #include <cstring>
 
-#include "memory/address_map.hpp"
-#include "sync/deferral.hpp"
+#include "core/argument_check.hpp"
+#include "core/log.hpp"
+#include "core/object.hpp"
+#include "core/state.hpp"
+#include "core/tables.hpp"
 #include "device/device.hpp"
 #include "device/host_services.hpp"
 #include "loader/plugins.hpp"
-#include "core/log.hpp"
-#include "core/argument_check.hpp"
-#include "core/object.hpp"
+#include "memory/address_map.hpp"
 #include "sync/cells.hpp"
-#include "core/state.hpp"
-#include "core/tables.hpp"
+#include "sync/deferral.hpp"
 #include "sync/timeline.hpp"
 #include "sync/timestamps.hpp"
 #include "xhal/struct_check.hpp"
@@ -151,8 +151,8 @@ xhal_status xhal_enumerate(uint32_t flags, xhal_device_info* devices, uint32_t c
     if ((flags & ~(XHAL_ENUMERATE_ALL | XHAL_ENUMERATE_REFRESH)) != 0)
       return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: unknown flags {:#x}", op, flags);
     if (!xhal::is_running()) return xhal::fail_state(op);
-    const auto ready = (flags & XHAL_ENUMERATE_REFRESH) != 0 ? xhal::refresh_plugins(op)
-                                                             : xhal::load_plugins(op);
+    const auto ready =
+        (flags & XHAL_ENUMERATE_REFRESH) != 0 ? xhal::refresh_plugins(op) : xhal::load_plugins(op);
     if (ready != XHAL_OK) return ready;
     std::vector<xhal::Visible> list;
     uint32_t shown = 0;

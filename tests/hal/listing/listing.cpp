@@ -1,7 +1,8 @@
 // listing.cpp: a plugin that does, and lists, what a test wrote into the file XHAL_TEST_LISTING. A
-// line is `device UUID GENERATION` (the last byte of the uuid; 0 = none), `print` (words on standard
-// output), `reenter` (calls libxhal while it lists) or `fail`. Each record says in memory_bytes how
-// often the plugin has negotiated, and an open fails with the ordinal it was asked for.
+// line is `device UUID GENERATION` (the last byte of the uuid; 0 = none), `print` (words on
+// standard output), `reenter` (calls libxhal while it lists) or `fail`. Each record says in
+// memory_bytes how often the plugin has negotiated, and an open fails with the ordinal it was asked
+// for.
 #include <dlfcn.h>
 
 #include <cstdio>
@@ -78,8 +79,7 @@ extern "C" XHAL_API xhal_status xhal_plugin_negotiate(const xhal_negotiate_reque
     none.struct_size = sizeof none;
     return none;
   }();
-  static const xhal_plugin_table table = {sizeof table, 0,           &slots,
-                                          enumerate,    open_device, nullptr};
+  static const xhal_plugin_table table = {sizeof table, 0, &slots, enumerate, open_device, nullptr};
   host = request->host;
   ++negotiations;
   if (read_script().print) {
