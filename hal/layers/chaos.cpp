@@ -11,12 +11,12 @@
 #include <random>
 #include <thread>
 
-#include "sync/deferral.hpp"
-#include "sync/release_policy.hpp"
 #include "core/environment.hpp"
 #include "core/locks.hpp"
-#include "layers/layer_tables.hpp"
 #include "core/log.hpp"
+#include "layers/layer_tables.hpp"
+#include "sync/deferral.hpp"
+#include "sync/release_policy.hpp"
 
 namespace xhal {
 namespace {

@@ -183,8 +183,7 @@ Outcome try_library(const Request& request) {
   if (request.descriptor >= 0 && !is_mapped(request.descriptor)) {
     out.verdict = Verdict::exchanged;
     out.status = XHAL_ERR_BUSY;
-    out.text = fmt::format("{} was exchanged while it was being checked",
-                           request.library.string());
+    out.text = fmt::format("{} was exchanged while it was being checked", request.library.string());
     return out;
   }
   if (!library->has(kEntry)) {

@@ -61,8 +61,8 @@ bool parse_range(std::string_view text, xhal::probe::Request* request) {
          parse_version(text.substr(dash + 1), &request->abi_max);
 }
 
-nlohmann::ordered_json to_json(const xhal::probe::Request& request,
-                               const xhal::probe::Outcome& out, const std::string& nonce) {
+nlohmann::ordered_json to_json(const xhal::probe::Request& request, const xhal::probe::Outcome& out,
+                               const std::string& nonce) {
   const auto version = [](uint32_t v) {
     return std::to_string(v >> 16) + "." + std::to_string(v & 0xffff);
   };

@@ -113,7 +113,8 @@ bool excluded(const std::string& name) {
                        [&](const auto& g) { return fnmatch(g.c_str(), name.c_str(), 0) == 0; });
   };
   const auto selected = base::environment_text("XHAL_PLUGIN_SELECT");
-  return (!selected.empty() && !matches(selected)) || matches(base::environment_text("XHAL_PLUGIN_DISABLE"));
+  return (!selected.empty() && !matches(selected)) ||
+         matches(base::environment_text("XHAL_PLUGIN_DISABLE"));
 }
 
 Findings collect() {
@@ -215,7 +216,8 @@ std::vector<Directory> search_directories() {
     }
     directories.push_back(std::move(directory));
   };
-  for (const auto& part : split(base::environment_text("XHAL_PLUGIN_PATH"), ':')) add(part, "XHAL_PLUGIN_PATH");
+  for (const auto& part : split(base::environment_text("XHAL_PLUGIN_PATH"), ':'))
+    add(part, "XHAL_PLUGIN_PATH");
   add("/etc/xhal/plugins.d", "system");
   add("/usr/share/xhal/plugins.d", "system");
   if (const auto folder = folder_of_libxhal(); !folder.empty())

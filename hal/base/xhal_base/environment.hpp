@@ -77,9 +77,9 @@ Setting<T> environment_number(const char* name, T least, T most) {
     const auto written = std::to_chars(digits, digits + sizeof digits, value);
     return std::string(digits, written.ptr);
   };
-  return {std::nullopt, no_such_value(name, text,
-                                      "there are the numbers from " + plain(least) + " to " +
-                                          plain(most))};
+  return {std::nullopt,
+          no_such_value(name, text,
+                        "there are the numbers from " + plain(least) + " to " + plain(most))};
 }
 
 }  // namespace xhal::base

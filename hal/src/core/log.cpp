@@ -40,8 +40,8 @@ std::atomic<uint32_t>& limit() {
 void read_log_level() noexcept {
   try {
     const auto level = environment_choice("XHAL_LOG", {"off", "error", "warn", "info", "debug"});
-    limit() = level.value ? static_cast<uint32_t>(*level.value)
-                          : static_cast<uint32_t>(XHAL_LOG_WARN);
+    limit() =
+        level.value ? static_cast<uint32_t>(*level.value) : static_cast<uint32_t>(XHAL_LOG_WARN);
     if (!level.problem.empty()) log(XHAL_LOG_WARN, "{}", level.problem);
   } catch (...) {  // no memory to read it: the level stays
   }

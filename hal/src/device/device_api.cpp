@@ -88,12 +88,11 @@ xhal_status xhal_device_open(const xhal_device_open_info* info, xhal_device** de
     }
     auto& plugin = *visible[local.index].plugin;
     const uint32_t ordinal = visible[local.index].ordinal;
-    if (const auto listed = xhal::listed_device(plugin, ordinal);
-        (listed.flags & XHAL_DEVICE_GONE) != 0) {
+    if (xhal::is_gone(plugin, ordinal)) {
       return fail(XHAL_ERR_DEVICE_LOST, op,
-                  "{}: {} is no longer there; when it has come back, xhal_enumerate with "
+                  "{}: {}:{} is no longer there; when it has come back, xhal_enumerate with "
                   "XHAL_ENUMERATE_REFRESH finds it",
-                  op, listed.id);
+                  op, plugin.name, ordinal);
     }
     xhal::DeviceRecord* record = nullptr;
     if (const auto s = xhal::open_device(plugin, ordinal, local, &record); s != XHAL_OK) return s;

@@ -40,8 +40,7 @@ bool open_elf(const std::filesystem::path& library, Elf& elf) {
   std::vector<Elf64_Ehdr> header;
   return !error && read_table(elf.file, elf.size, 0, 1, header) &&
          std::memcmp(header[0].e_ident, ELFMAG, SELFMAG) == 0 &&
-         header[0].e_ident[EI_CLASS] == ELFCLASS64 &&
-         header[0].e_shentsize == sizeof(Elf64_Shdr) &&
+         header[0].e_ident[EI_CLASS] == ELFCLASS64 && header[0].e_shentsize == sizeof(Elf64_Shdr) &&
          read_table(elf.file, elf.size, header[0].e_shoff, header[0].e_shnum, elf.sections);
 }
 

@@ -142,9 +142,8 @@ void Json::set(std::string_view key, Json value) {
 }
 
 const char* Json::kind_name() const {
-  static constexpr const char* kNames[] = {"null",   "true or false", "a whole number",
-                                           "a number", "a text",        "a list",
-                                           "an object"};
+  static constexpr const char* kNames[] = {"null",   "true or false", "a whole number", "a number",
+                                           "a text", "a list",        "an object"};
   return kNames[static_cast<size_t>(kind)];
 }
 

@@ -102,14 +102,14 @@ Problem prepare(Loaded& loaded, const Manifest& manifest, const xhal_host_servic
   }
   if (plugin::common_version(manifest.abi_min, manifest.abi_max, plugin::kOldest,
                              plugin::kNewest) == 0) {
-    return {XHAL_ERR_VERSION,
-            fmt::format(
-                "its manifest says ABI {}-{}, this library speaks {}-{} (library build {}).\n"
-                "  Install a plugin built for ABI {}.x, or another xHAL. `xhal plugins doctor` "
-                "lists all plugins and their ranges.",
-                version_text(manifest.abi_min), version_text(manifest.abi_max),
-                version_text(plugin::kOldest), version_text(plugin::kNewest), xhal_build_id(),
-                XHAL_VERSION_MAJOR)};
+    return {
+        XHAL_ERR_VERSION,
+        fmt::format("its manifest says ABI {}-{}, this library speaks {}-{} (library build {}).\n"
+                    "  Install a plugin built for ABI {}.x, or another xHAL. `xhal plugins doctor` "
+                    "lists all plugins and their ranges.",
+                    version_text(manifest.abi_min), version_text(manifest.abi_max),
+                    version_text(plugin::kOldest), version_text(plugin::kNewest), xhal_build_id(),
+                    XHAL_VERSION_MAJOR)};
   }
   if (!matches_machine(manifest)) {
     return {XHAL_ERR_UNSUPPORTED,
@@ -173,8 +173,8 @@ std::vector<fs::path> manifests_in(const fs::path& directory, std::string* why) 
     if (it->path().extension() == ".json") files.push_back(it->path());
   }
   if (error && error != std::errc::no_such_file_or_directory) {
-    *why = fmt::format("plugin folder {} cannot be searched: {}", directory.string(),
-                       error.message());
+    *why =
+        fmt::format("plugin folder {} cannot be searched: {}", directory.string(), error.message());
   }
   std::sort(files.begin(), files.end());
   return files;
@@ -255,8 +255,7 @@ Loaded load_plugin(const Manifest& manifest, const std::string& name,
     loaded.problem = {XHAL_ERR_PLUGIN,
                       fmt::format("{} threw an exception while it was loaded: {}", name, e.what())};
   } catch (...) {
-    loaded.problem = {XHAL_ERR_PLUGIN,
-                      fmt::format("{} threw something while it was loaded", name)};
+    loaded.problem = {XHAL_ERR_PLUGIN, fmt::format("{} threw something while it was loaded", name)};
   }
   if (loaded.problem) loaded.devices.clear();
   return loaded;

@@ -21,9 +21,9 @@ namespace fs = std::filesystem;
 using Kind = Json::Kind;
 constexpr size_t kMaxManifestBytes = 64 * 1024;
 
-constexpr std::string_view kFields[] = {"file_format_version", "name",     "vendor",
-                                        "library_path",        "abi",      "library_arch",
-                                        "match",               "priority", "isolation"};
+constexpr std::string_view kFields[] = {
+    "file_format_version", "name",  "vendor",   "library_path", "abi",
+    "library_arch",        "match", "priority", "isolation"};
 constexpr std::string_view kAbiFields[] = {"min", "max"};
 
 // "0.1" -> 0x00000001
@@ -68,10 +68,9 @@ void warn_of_unknown(const Json& object, std::span<const std::string_view> known
         nearest = field;
       }
     }
-    warnings.push_back(fmt::format("unknown key \"{}\" is ignored{}", key.substr(0, 32),
-                                   nearest.empty()
-                                       ? std::string()
-                                       : fmt::format("; did you mean \"{}\"?", nearest)));
+    warnings.push_back(fmt::format(
+        "unknown key \"{}\" is ignored{}", key.substr(0, 32),
+        nearest.empty() ? std::string() : fmt::format("; did you mean \"{}\"?", nearest)));
   }
 }
 
@@ -101,8 +100,8 @@ class Fields {
     const Json* value = get(name, Kind::integer, "a whole number", required);
     if (value == nullptr) return;
     if (value->integer < INT32_MIN || value->integer > INT32_MAX) {
-      problem = fmt::format("has \"{}\": {}, which does not fit into 32 bits", name,
-                            value->integer);
+      problem =
+          fmt::format("has \"{}\": {}, which does not fit into 32 bits", name, value->integer);
       return;
     }
     *out = static_cast<int32_t>(value->integer);
@@ -113,9 +112,10 @@ class Fields {
     out->clear();
     for (const auto& entry : value->list) {
       if (!entry.is(Kind::text)) {
-        problem = fmt::format("has \"{}\" with the wrong type: each entry must be a text, and one "
-                              "is {}",
-                              name, entry.kind_name());
+        problem = fmt::format(
+            "has \"{}\" with the wrong type: each entry must be a text, and one "
+            "is {}",
+            name, entry.kind_name());
         return;
       }
       out->push_back(entry.text);
@@ -148,7 +148,6 @@ bool matches_pci(const std::string& vendor, const std::string& device) {
   hwloc_topology_destroy(topology);
   return found;
 }
-
 
 bool is_known_rule(const std::string& rule) {
   return rule == "always" || rule.starts_with("path:") ||
@@ -189,15 +188,16 @@ std::string take_fields(const Json& json, const fs::path& folder, Manifest& m) {
   fields.integer("priority", false, &m.priority);
   std::string isolation = "inproc";
   fields.text("isolation", false, &isolation);
-  fields.refuse_if(isolation != "inproc" && isolation != "probe",
-                   fmt::format("has \"isolation\": \"{}\"; there are \"inproc\" and \"probe\"",
-                               isolation));
+  fields.refuse_if(
+      isolation != "inproc" && isolation != "probe",
+      fmt::format("has \"isolation\": \"{}\"; there are \"inproc\" and \"probe\"", isolation));
   m.probe = isolation == "probe";
   for (const auto& rule : m.match) {
     if (!is_known_rule(rule)) {
-      m.warnings.push_back(fmt::format("\"match\" rule \"{}\" never holds; there are \"always\", "
-                                       "\"path:/...\" and \"pci:VVVV:DDDD\"",
-                                       rule.substr(0, 64)));
+      m.warnings.push_back(
+          fmt::format("\"match\" rule \"{}\" never holds; there are \"always\", "
+                      "\"path:/...\" and \"pci:VVVV:DDDD\"",
+                      rule.substr(0, 64)));
     }
   }
   warn_of_unknown(json, kFields, m.warnings);

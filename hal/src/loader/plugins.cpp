@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "core/error.hpp"
 #include "core/log.hpp"
@@ -20,19 +21,19 @@ namespace fs = std::filesystem;
 thread_local const Plugin* inside = nullptr;
 
 xhal_status refuse_inside(const char* operation) {
-  return fail(XHAL_ERR_BUSY, operation,
-              "{}: plugin {} called it from its own negotiation or enumeration, which it would wait "
-              "for; a plugin may use the host services there, and nothing else of xHAL",
-              operation, inside->record.name);
+  return fail(
+      XHAL_ERR_BUSY, operation,
+      "{}: plugin {} called it from its own negotiation or enumeration, which it would wait "
+      "for; a plugin may use the host services there, and nothing else of xHAL",
+      operation, inside->record.name);
 }
 
 void skip(Plugin& plugin, Problem problem, std::vector<Notice>& notices) {
   plugin.state = XHAL_PLUGIN_SKIPPED;
   plugin.status = problem.status;
   plugin.text = std::move(problem.text);
-  notices.emplace_back(
-      problem.status == XHAL_ERR_UNSUPPORTED ? XHAL_LOG_INFO : XHAL_LOG_WARN,
-      fmt::format("plugin {} skipped: {}", plugin.record.name, plugin.text));
+  notices.emplace_back(problem.status == XHAL_ERR_UNSUPPORTED ? XHAL_LOG_INFO : XHAL_LOG_WARN,
+                       fmt::format("plugin {} skipped: {}", plugin.record.name, plugin.text));
 }
 
 void write(const std::vector<Notice>& notices) {
@@ -106,10 +107,9 @@ ListedDevice* find_known(std::vector<ListedDevice>& known, const std::vector<boo
                          const xhal_device_info& given, uint32_t position) {
   for (size_t i = 0; i < taken.size(); ++i) {
     const auto& info = known[i].info;
-    const bool same =
-        has_uuid(given)
-            ? has_uuid(info) && std::memcmp(info.uuid, given.uuid, sizeof info.uuid) == 0
-            : !has_uuid(info) && known[i].position == position;
+    const bool same = has_uuid(given) ? has_uuid(info) && std::memcmp(info.uuid, given.uuid,
+                                                                      sizeof info.uuid) == 0
+                                      : !has_uuid(info) && known[i].position == position;
     if (same && !taken[i]) return &known[i];
   }
   return nullptr;
@@ -123,8 +123,8 @@ void merge(Plugin& plugin, const std::vector<xhal_device_info>& listed) {
     if (auto* known = find_known(plugin.devices, taken, given, position); known != nullptr) {
       const auto ordinal = static_cast<uint32_t>(known - plugin.devices.data());
       taken[ordinal] = true;
-      const bool was_gone = (known->info.flags & XHAL_DEVICE_GONE) != 0;
-      if (was_gone) known->generation = generation_of(plugin.record, *known) + 1;
+      if (std::exchange(known->gone, false))
+        known->generation = generation_of(plugin.record, *known) + 1;
       take_device(plugin.record, *known, given, ordinal, position);
     } else {
       const auto ordinal = static_cast<uint32_t>(plugin.devices.size() + added.size());
@@ -132,7 +132,7 @@ void merge(Plugin& plugin, const std::vector<xhal_device_info>& listed) {
     }
   }
   for (size_t i = 0; i < taken.size(); ++i) {
-    if (!taken[i]) plugin.devices[i].info.flags |= XHAL_DEVICE_GONE;
+    if (!taken[i]) plugin.devices[i].gone = true;
   }
   plugin.devices.insert(plugin.devices.end(), added.begin(), added.end());
 }
@@ -287,7 +287,14 @@ xhal_device_info listed_device(const PluginRecord& record, uint32_t ordinal, uin
   if (position != nullptr) *position = device.position;
   auto info = device.info;
   info.generation = generation_of(record, device);
+  if (device.gone) info.flags |= XHAL_DEVICE_GONE;
   return info;
+}
+
+bool is_gone(const PluginRecord& record, uint32_t ordinal) {
+  auto& list = plugin_list();
+  const std::lock_guard lock(list.mutex);
+  return plugin_of(list, record).devices[ordinal].gone;
 }
 
 void next_generation(const PluginRecord& record, uint32_t ordinal) {

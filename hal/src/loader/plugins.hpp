@@ -24,6 +24,7 @@ struct ListedDevice {
   xhal_device_info info{};
   uint32_t position = 0;    // in what the plugin listed last: what it takes to open it
   uint32_t generation = 0;  // as libxhal counts
+  bool gone = false;        // the plugin did not list it at the last refresh
 };
 
 struct Plugin {
@@ -79,6 +80,8 @@ xhal_status all_devices(std::vector<Visible>* devices, uint32_t* shown);
 // The device as it is listed now; `position` is the ordinal its plugin knows it by.
 xhal_device_info listed_device(const PluginRecord& plugin, uint32_t ordinal,
                                uint32_t* position = nullptr);
+// The plugin no longer lists it.
+bool is_gone(const PluginRecord& plugin, uint32_t ordinal);
 // A device was lost: its next open has another generation.
 void next_generation(const PluginRecord& plugin, uint32_t ordinal);
 

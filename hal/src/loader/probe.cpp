@@ -50,8 +50,7 @@ fs::path probe_program() {
 // Waits until the descriptor has something or its other end is closed; false at the deadline.
 bool wait_for(int descriptor, Clock::time_point deadline) {
   for (;;) {
-    const auto left =
-        std::chrono::ceil<std::chrono::milliseconds>(deadline - Clock::now()).count();
+    const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - Clock::now()).count();
     if (left <= 0) return false;
     pollfd p{descriptor, POLLIN, 0};
     const int ready = poll(&p, 1, static_cast<int>(left));
@@ -120,9 +119,9 @@ enum class End { answered, silent, late, not_started };
 
 struct Answer {
   End end = End::silent;
-  int error = 0;                   // not_started
-  std::optional<int> signal;       // silent: what ended it, where that is known
-  Json verdict;                    // answered
+  int error = 0;              // not_started
+  std::optional<int> signal;  // silent: what ended it, where that is known
+  Json verdict;               // answered
 };
 
 // The child's last whole line, if it is the verdict with this number. A plugin may print before it.
@@ -233,11 +232,13 @@ Problem judge(const TrustedFile& library, const fs::path& program, const Answer&
     case End::silent:
       break;
   }
-  const auto how = answer.signal ? fmt::format("crashed while it was loaded in a child process "
-                                               "(signal {}, {})",
-                                               *answer.signal, strsignal(*answer.signal))
-                                 : std::string("crashed, or ended the process, while it was loaded "
-                                               "in a child process");
+  const auto how = answer.signal ? fmt::format(
+                                       "crashed while it was loaded in a child process "
+                                       "(signal {}, {})",
+                                       *answer.signal, strsignal(*answer.signal))
+                                 : std::string(
+                                       "crashed, or ended the process, while it was loaded "
+                                       "in a child process");
   return {XHAL_ERR_PLUGIN, fmt::format("{} {}; report it to its vendor", path, how)};
 }
 

@@ -65,8 +65,7 @@ std::string drivers() {
     if (none) continue;
     const auto folder = fs::path("/sys/module") / module.filename();
     const auto version = first_line(folder / "version");
-    if (!version.empty())
-      found.insert(fmt::format("{} {}", module.filename().string(), version));
+    if (!version.empty()) found.insert(fmt::format("{} {}", module.filename().string(), version));
   }
   std::string text = kernel.release;
   for (const auto& driver : found) text += ", " + driver;
@@ -114,8 +113,8 @@ std::optional<Problem> read_verdict(const Json& entry) {
   const Json* xhal = entry.find("xhal");
   if (maps == nullptr || !maps->is(Kind::object) || maps->members.empty() || status == nullptr ||
       !status->is(Kind::integer) || text == nullptr || !text->is(Kind::text) || time == nullptr ||
-      !time->is(Kind::integer) || driver == nullptr || !driver->is(Kind::text) ||
-      xhal == nullptr || !xhal->is(Kind::text))
+      !time->is(Kind::integer) || driver == nullptr || !driver->is(Kind::text) || xhal == nullptr ||
+      !xhal->is(Kind::text))
     return std::nullopt;
   if (status->integer > XHAL_OK || status->integer < INT32_MIN) return std::nullopt;
   const int64_t age = ::time(nullptr) - time->integer;

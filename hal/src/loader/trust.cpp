@@ -169,8 +169,8 @@ bool TrustedFile::read(size_t limit, std::string* content) const {
   content->resize(limit + 1);
   size_t done = 0;
   while (done <= limit) {
-    const ssize_t count = pread(descriptor.get(), content->data() + done, limit + 1 - done,
-                                static_cast<off_t>(done));
+    const ssize_t count =
+        pread(descriptor.get(), content->data() + done, limit + 1 - done, static_cast<off_t>(done));
     if (count < 0 && errno == EINTR) continue;
     if (count < 0) {
       content->clear();
