@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "core/argument_check.hpp"
+#include "core/log.hpp"
 #include "core/object.hpp"
 #include "core/state.hpp"
 #include "core/tables.hpp"
@@ -15,7 +16,7 @@
 #include "layers/layers.hpp"
 #include "loader/loader.hpp"
 #include "memory/address_map.hpp"
-#include "memory/pinned.hpp"
+#include "memory/context_memory.hpp"
 #include "memory/pool.hpp"
 #include "sync/deferral.hpp"
 #include "sync/stream_state.hpp"
@@ -38,21 +39,30 @@ void DeviceRecord::post_event(uint32_t kind, uint32_t severity, std::string_view
   });
 }
 
-ContextState* state_of(xhal_context* context) {
-  return static_cast<ContextState*>(private_of(context)->state);
-}
-
 namespace {
 
-void adopt_context(DeviceRecord& record, xhal_context* context, uint64_t quota, bool scrub) {
+void adopt_context(DeviceRecord& record, xhal_context* context, uint64_t quota, uint32_t flags,
+                   bool is_default) {
   auto* side = new ContextState;
   side->device = &record;
   side->handle = context;
   side->quota_bytes = quota;
-  side->scrub = scrub;
+  side->flags = flags;
+  side->is_default = is_default;
+  adopt_context_memory(*side);
   private_of(context)->state = side;
   const std::lock_guard lock(record.mutex);
   record.contexts.insert(context);
+}
+
+// A flag that protects is never ignored.
+xhal_status check_context_flags(const DeviceRecord& record, uint32_t flags, const char* op) {
+  constexpr uint32_t known = XHAL_CONTEXT_SCRUB | XHAL_CONTEXT_PRIORITY_LIMIT;
+  if ((flags & ~known) != 0)
+    return fail(XHAL_ERR_UNKNOWN_FIELD, op, "{}: unknown flags {:#x}", op, flags & ~known);
+  if ((flags & XHAL_CONTEXT_SCRUB) == 0 || record.has(XHAL_CAP_SCRUB)) return XHAL_OK;
+  return fail(XHAL_ERR_UNSUPPORTED, op, "{}: {} cannot overwrite memory (XHAL_CONTEXT_SCRUB)", op,
+              record.id());
 }
 
 xhal_status open_new(PluginRecord& plugin, uint32_t ordinal, const xhal_device_open_info& info,
@@ -80,7 +90,7 @@ xhal_status open_new(PluginRecord& plugin, uint32_t ordinal, const xhal_device_o
   end_texts(record->info);
   const bool observe = (info.flags & XHAL_OPEN_OBSERVE) != 0;
   if (status != XHAL_OK) {
-    address_map().remove_device(record->device);
+    address_map().remove_device(*record);
     ErrorRecord error = last_error();
     if (error.status != status) {
       error = ErrorRecord{};
@@ -113,7 +123,7 @@ xhal_status open_new(PluginRecord& plugin, uint32_t ordinal, const xhal_device_o
   record->info.generation = plugin.generations[ordinal];
   record->info.priority = listed.priority;
   record->info.flags &= ~static_cast<uint32_t>(XHAL_DEVICE_UNVERIFIED);
-  if (!observe) adopt_context(*record, record->context, info.quota_bytes, false);
+  if (!observe) adopt_context(*record, record->context, info.quota_bytes, info.context_flags, true);
   registry().devices.push_back(record);
   *opened = record;
   return XHAL_OK;
@@ -151,16 +161,20 @@ void close_device(DeviceRecord& record) {
   }
   for (auto* context : contexts) {
     empty_context(*state_of(context));
+    if (end_context_memory(*state_of(context), record.lost) != XHAL_OK) {
+      log(XHAL_LOG_ERROR, "{} is closed although its memory could not be overwritten: {}",
+          record.id(), last_error().text);
+    }
     keep_for_ever(state_of(context));
   }
-  forget_registrations(record);
+  // Before the plugin's part ends: the device's object may then become another device.
+  address_map().remove_device(record);
   record.raw.device_close(record.device);
   // A lost device may be a process that hangs, and wakes up.
   if (record.lost)
     record.timestamps.abandon();
   else
     record.timestamps.close();
-  address_map().remove_device(record.device);
   switch_to_stopped(record.table);
   switch_to_stopped(record.intercept);
   const std::lock_guard lock(record.mutex);
@@ -320,14 +334,17 @@ xhal_status xhal_context_create(xhal_device* device, const xhal_context_info* in
       return fail(s, op, "{}: bad info structure of {} bytes: {}", op, info->struct_size,
                   xhal_status_text(s));
     }
+    if (const auto s = xhal::check_context_flags(*xhal::private_of(device)->device, local.flags, op);
+        s != XHAL_OK)
+      return xhal::annotate(s, device, op);
     xhal_status status = xhal::dispatch_of(device)->context_create(device, &local, context);
     if (status == XHAL_OK && !is_live(*context, XHAL_KIND_CONTEXT)) {
       status = fail(XHAL_ERR_PLUGIN, op,
                     "{}: the plugin returned success without a context made by object_alloc", op);
     }
     if (status != XHAL_OK) return xhal::annotate(status, device, op);
-    xhal::adopt_context(*xhal::private_of(device)->device, *context, local.quota_bytes,
-                        (local.flags & XHAL_CONTEXT_SCRUB) != 0);
+    xhal::adopt_context(*xhal::private_of(device)->device, *context, local.quota_bytes, local.flags,
+                        false);
     return XHAL_OK;
   });
 }
@@ -343,12 +360,13 @@ xhal_status xhal_context_destroy(xhal_context* context) {
     }
     auto* side = xhal::state_of(context);
     xhal::empty_context(*side);
+    if (const auto s = xhal::end_context_memory(*side, record.lost); s != XHAL_OK)
+      return xhal::annotate(s, context, op);
     {
       const std::lock_guard lock(record.mutex);
       record.contexts.erase(context);
     }
     const xhal_status status = xhal::dispatch_of(context)->context_destroy(context);
-    xhal::address_map().remove_context(context);  // what it owned and had not freed
     delete side;
     return status >= 0 ? status : xhal::annotate(status, context, op);
   });

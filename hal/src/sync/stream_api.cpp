@@ -7,8 +7,7 @@
 #include "core/state.hpp"
 #include "core/tables.hpp"
 #include "layers/layers.hpp"
-#include "memory/address_map.hpp"
-#include "memory/copy.hpp"
+#include "memory/sync_adapter.hpp"
 #include "memory/pool.hpp"
 #include "sync/deferral.hpp"
 #include "xhal/event.h"
@@ -205,42 +204,6 @@ xhal_status xhal_stream_synchronize(xhal_stream* stream, uint64_t timeout_ns) {
   }
   auto& t = *Timeline::of(event.timeline);
   return t.reached(event.value) ? XHAL_OK : t.wait(event.value, timeout_ns, op);
-}
-
-xhal_status xhal_stream_copy(xhal_stream* stream, uint64_t dst, uint64_t src, uint64_t size_bytes) {
-  constexpr const char* op = "xhal_stream_copy";
-  CHECK_STREAM(stream, op)
-  return xhal::exported(op, [&] {
-    return finish(xhal::copy(*xhal::state_of(stream), dst, src, size_bytes), stream, op);
-  });
-}
-
-xhal_status xhal_stream_fill(xhal_stream* stream, uint64_t dst, uint64_t size_bytes,
-                             uint64_t pattern, uint32_t pattern_bytes) {
-  constexpr const char* op = "xhal_stream_fill";
-  CHECK_STREAM(stream, op)
-  if (pattern_bytes == 0 || pattern_bytes > 8 || (pattern_bytes & (pattern_bytes - 1)) != 0) {
-    return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: a pattern has 1, 2, 4 or 8 bytes, not {}", op,
-                pattern_bytes);
-  }
-  if (dst % pattern_bytes != 0 || size_bytes % pattern_bytes != 0) {
-    return fail(XHAL_ERR_INVALID_ARGUMENT, op,
-                "{}: {:#x} + {} is not a multiple of the {} pattern bytes", op, dst, size_bytes,
-                pattern_bytes);
-  }
-  if (size_bytes == 0) return XHAL_OK;
-  const bool lost =
-      xhal::state_of(stream)->device->lost;  // then that is the answer, whatever the range
-  return xhal::exported(op, [&]() -> xhal_status {
-    const auto range = xhal::address_map().find(dst);
-    if (!lost && (!range || size_bytes > range->size_bytes - (dst - range->base))) {
-      return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: {:#x} + {} is not inside an allocation", op,
-                  dst, size_bytes);
-    }
-    return finish(
-        xhal::dispatch_of(stream)->stream_fill(stream, dst, size_bytes, pattern, pattern_bytes),
-        stream, op);
-  });
 }
 
 xhal_status xhal_stream_wait(xhal_stream* stream, xhal_timeline* timeline, uint64_t value) {
