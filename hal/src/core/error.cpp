@@ -1,6 +1,8 @@
 #include "core/error.hpp"
 
 #include <cstddef>
+#include <exception>
+#include <new>
 
 #include "xhal/struct_check.hpp"
 
@@ -83,6 +85,31 @@ xhal_status set_error(ErrorRecord record) noexcept {
 }
 
 const ErrorRecord& last_error() noexcept { return thread_record(); }
+
+xhal_status fail_formatted(xhal_status status, std::string_view operation, fmt::string_view format,
+                           fmt::format_args args) noexcept {
+  try {
+    ErrorRecord record;
+    record.status = status;
+    record.operation = operation;
+    record.text = fmt::vformat(format, args);
+    return set_error(std::move(record));
+  } catch (...) {  // no memory for the text: the status itself still arrives
+    return status;
+  }
+}
+
+xhal_status fail_with_exception(std::string_view operation) noexcept {
+  try {
+    throw;
+  } catch (const std::bad_alloc&) {
+    return fail(XHAL_ERR_OUT_OF_MEMORY, operation, "the host has no memory left for {}", operation);
+  } catch (const std::exception& e) {
+    return fail(XHAL_ERR_INTERNAL, operation, "{} failed inside libxhal: {}", operation, e.what());
+  } catch (...) {
+    return fail(XHAL_ERR_INTERNAL, operation, "{} failed inside libxhal", operation);
+  }
+}
 
 }  // namespace xhal
 

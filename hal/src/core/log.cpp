@@ -60,6 +60,13 @@ void log_line(uint32_t level, std::string_view text) noexcept {
   std::fprintf(stderr, "xhal %s: %.*s\n", name, static_cast<int>(text.size()), text.data());
 }
 
+void log_formatted(uint32_t level, fmt::string_view format, fmt::format_args args) noexcept {
+  try {
+    log_line(level, fmt::vformat(format, args));
+  } catch (...) {  // a line that cannot be made is not worth failing for
+  }
+}
+
 }  // namespace xhal
 
 extern "C" xhal_status xhal_log_set(xhal_log_fn callback, void* user) {

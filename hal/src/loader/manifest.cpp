@@ -1,6 +1,6 @@
 #include "loader/manifest.hpp"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <hwloc.h>
 #include <sys/stat.h>
 #include <unistd.h>
