@@ -13,6 +13,7 @@
 #include <cstring>
 #include <exception>
 #include <future>
+#include <source_location>
 #include <string>
 #include <thread>
 
@@ -74,6 +75,16 @@ std::string in_child(Body&& body, End end = End::at_once) {
            strsignal(WTERMSIG(status)) + ")";
   }
   return WEXITSTATUS(status) == 0 ? "" : "failed";
+}
+
+// As in_child, for a child that must end well: fails at the caller's line, with `note`.
+template <class Body>
+void expect_child(Body&& body, const std::string& note = {}, End end = End::at_once,
+                  std::source_location where = std::source_location::current()) {
+  const auto how = in_child(std::forward<Body>(body), end);
+  if (how.empty()) return;
+  ADD_FAILURE_AT(where.file_name(), static_cast<int>(where.line()))
+      << "the child process: " << how << (note.empty() ? "" : ", ") << note;
 }
 
 }  // namespace xhal::test

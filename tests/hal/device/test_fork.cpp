@@ -45,18 +45,18 @@ TEST_F(ForkTest, AForkedChildMayUsePinnedMemoryAndTimelinesWhileItsParentsThread
                             (void)xhal_pointer_query(4096, &info);
                           }});
   for (int i = 0; i < 200; ++i) {
-    ASSERT_EQ(in_child([] {
-                void* memory = nullptr;
-                EXPECT_OK(xhal_host_alloc(4096, &memory));
-                xhal_pointer_info info{};
-                EXPECT_OK(xhal_pointer_query(address_of(memory), &info));
-                EXPECT_OK(xhal_host_free(memory));
-                const auto t = timeline();
-                EXPECT_OK(xhal_timeline_signal(t.get(), 1));
-                EXPECT_OK(xhal_timeline_wait(t.get(), 1, 0));
-              }),
-              "")
-        << "child " << i;
+    expect_child(
+        [] {
+          void* memory = nullptr;
+          EXPECT_OK(xhal_host_alloc(4096, &memory));
+          xhal_pointer_info info{};
+          EXPECT_OK(xhal_pointer_query(address_of(memory), &info));
+          EXPECT_OK(xhal_host_free(memory));
+          const auto t = timeline();
+          EXPECT_OK(xhal_timeline_signal(t.get(), 1));
+          EXPECT_OK(xhal_timeline_wait(t.get(), 1, 0));
+        },
+        "child " + std::to_string(i));
   }
 }
 
@@ -86,26 +86,26 @@ TEST_F(ForkTest, EveryCallOfAForkedChildEndsWhileItsParentsThreadsSubmit) {
                           },
                           [&] { const auto other = open_device("faulty:1"); }});
   for (int i = 0; i < 100; ++i) {
-    ASSERT_EQ(in_child([&] {
-                uint64_t value = 0;
-                xhal_event event{};
-                EXPECT_EQ(xhal_event_record(stream.get(), 0, &event), XHAL_ERR_FORKED);
-                EXPECT_EQ(xhal_pool_alloc(pool.get(), stream.get(), 64, str(""), &value),
-                          XHAL_ERR_FORKED);
-                (void)xhal_pool_free(pool.get(), value, nullptr, 0);
-                (void)xhal_timeline_query(t.get(), 1, nullptr);
-                (void)xhal_timeline_wait(t.get(), 1, 0);
-                (void)xhal_memory_free(d.context(), memory);
-                xhal_pointer_info info{};
-                (void)xhal_pointer_query(memory, &info);
-                (void)xhal_stream_destroy(in_further.get());
-                (void)xhal_pool_destroy(pool.get());
-                (void)xhal_context_destroy(further);
-                (void)xhal_device_close(d.get());
-                (void)xhal_shutdown();
-              }),
-              "")
-        << "child " << i;
+    expect_child(
+        [&] {
+          uint64_t value = 0;
+          xhal_event event{};
+          EXPECT_EQ(xhal_event_record(stream.get(), 0, &event), XHAL_ERR_FORKED);
+          EXPECT_EQ(xhal_pool_alloc(pool.get(), stream.get(), 64, str(""), &value),
+                    XHAL_ERR_FORKED);
+          (void)xhal_pool_free(pool.get(), value, nullptr, 0);
+          (void)xhal_timeline_query(t.get(), 1, nullptr);
+          (void)xhal_timeline_wait(t.get(), 1, 0);
+          (void)xhal_memory_free(d.context(), memory);
+          xhal_pointer_info info{};
+          (void)xhal_pointer_query(memory, &info);
+          (void)xhal_stream_destroy(in_further.get());
+          (void)xhal_pool_destroy(pool.get());
+          (void)xhal_context_destroy(further);
+          (void)xhal_device_close(d.get());
+          (void)xhal_shutdown();
+        },
+        "child " + std::to_string(i));
   }
 }
 
@@ -113,7 +113,7 @@ TEST_F(ForkTest, AContextIsDestroyedInAForkedChildWithoutItsStreams) {
   const auto d = open_device("faulty:0");
   auto* const context = context_in(d);
   const auto stream = stream_in(context);
-  EXPECT_EQ(in_child([&] { (void)xhal_context_destroy(context); }), "");
+  expect_child([&] { (void)xhal_context_destroy(context); });
   EXPECT_OK(xhal_stream_synchronize(stream.get(), kSoon)) << "the parent goes on";
 }
 
@@ -121,12 +121,11 @@ TEST_F(ForkTest, AForkedChildThatWaitsForItsParentsTimelineIsToldThatItIsForked)
   const auto d = open_device("faulty:0");
   const auto stream = d.stream();
   const auto t = timeline();
-  EXPECT_EQ(in_child([&] {
-              const auto status = xhal_timeline_wait(t.get(), 1, XHAL_FOREVER);
-              EXPECT_TRUE(status == XHAL_ERR_FORKED || status == XHAL_ERR_PEER_LOST)
-                  << xhal_status_name(status);
-            }),
-            "");
+  expect_child([&] {
+    const auto status = xhal_timeline_wait(t.get(), 1, XHAL_FOREVER);
+    EXPECT_TRUE(status == XHAL_ERR_FORKED || status == XHAL_ERR_PEER_LOST)
+        << xhal_status_name(status);
+  });
 }
 
 // ---- the end of a process
@@ -149,44 +148,41 @@ struct FailsInItsDestructor {
 };
 
 TEST_F(ForkTest, StaticDestructorsAndExitHandlersMayCallAFailingFunction) {
-  EXPECT_EQ(in_child(
-                [] {
-                  std::atexit(fails_at_exit);
-                  static const FailsInItsDestructor in_a_static_destructor;
-                  check(xhal_timeline_create(0, &left_over));
-                  // The thread has a record with a text before its destructors run.
-                  EXPECT_EQ(xhal_timeline_wait(left_over, 7, 0), XHAL_ERR_TIMEOUT);
-                  EXPECT_OK(xhal_timeline_destroy(left_over));
-                },
-                End::through_exit),
-            "");
+  expect_child(
+      [] {
+        std::atexit(fails_at_exit);
+        static const FailsInItsDestructor in_a_static_destructor;
+        check(xhal_timeline_create(0, &left_over));
+        // The thread has a record with a text before its destructors run.
+        EXPECT_EQ(xhal_timeline_wait(left_over, 7, 0), XHAL_ERR_TIMEOUT);
+        EXPECT_OK(xhal_timeline_destroy(left_over));
+      },
+      "", End::through_exit);
 }
 
 TEST_F(ForkTest, AThreadsDestructorsMayCallAFailingFunction) {
-  EXPECT_EQ(in_child([] {
-              std::thread([] {
-                thread_local const FailsInItsDestructor in_a_thread_destructor;
-                (void)in_a_thread_destructor;
-                check(xhal_timeline_create(0, &left_over));
-                EXPECT_EQ(xhal_timeline_wait(left_over, 7, 0), XHAL_ERR_TIMEOUT);
-                EXPECT_OK(xhal_timeline_destroy(left_over));
-              }).join();
-            }),
-            "");
+  expect_child([] {
+    std::thread([] {
+      thread_local const FailsInItsDestructor in_a_thread_destructor;
+      (void)in_a_thread_destructor;
+      check(xhal_timeline_create(0, &left_over));
+      EXPECT_EQ(xhal_timeline_wait(left_over, 7, 0), XHAL_ERR_TIMEOUT);
+      EXPECT_OK(xhal_timeline_destroy(left_over));
+    }).join();
+  });
 }
 
 TEST_F(ForkTest, AProgramMayExitWithItsDevicesOpenAndThreadsAtWork) {
-  EXPECT_EQ(in_child(
-                [] {
-                  auto* const d = new Device(open_device("faulty:0"));
-                  auto* const stream = new Stream(d->stream());
-                  static const auto memory = alloc(*d, 4096);
-                  std::thread([stream] {
-                    for (;;) (void)xhal_stream_fill(stream->get(), memory, 4096, 1, 1);
-                  }).detach();
-                },
-                End::through_exit),
-            "");
+  expect_child(
+      [] {
+        auto* const d = new Device(open_device("faulty:0"));
+        auto* const stream = new Stream(d->stream());
+        static const auto memory = alloc(*d, 4096);
+        std::thread([stream] {
+          for (;;) (void)xhal_stream_fill(stream->get(), memory, 4096, 1, 1);
+        }).detach();
+      },
+      "", End::through_exit);
 }
 
 }  // namespace

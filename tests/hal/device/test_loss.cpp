@@ -55,47 +55,47 @@ TEST_F(LossTest, ADeviceMayBeLostInsideAnySlot) {
         "stream_fill", "stream_host_call", "stream_wait", "stream_signal", "stream_destroy",
         "stream_begin_capture", "stream_end_capture", "graph_launch", "op_prepare", "op_launch",
         "context_create", "context_destroy", "device_close"}) {
-    EXPECT_EQ(in_child([slot] {
-                board().before(slot, [](const Call& call) {
-                  call.lose();
-                  return XHAL_OK;
-                });
-                const auto d = open_device("faulty:0");
-                const auto typed = [&](xhal_status s) {
-                  EXPECT_TRUE(s == XHAL_OK || s == XHAL_ERR_DEVICE_LOST) << xhal_status_name(s);
-                  return s == XHAL_OK;
-                };
-                uint64_t memory = 0;
-                xhal_stream* stream = nullptr;
-                xhal_context* context = nullptr;
-                if (typed(xhal_context_create(d.get(), nullptr, &context)))
-                  typed(xhal_context_destroy(context));
-                if (!typed(try_alloc(d.context(), 4096, &memory))) return;
-                if (!typed(xhal_stream_create(d.context(), nullptr, &stream))) return;
-                std::vector<uint8_t> host(4096);
-                typed(xhal_stream_fill(stream, memory, 4096, 1, 1));
-                typed(xhal_stream_copy(stream, memory, address_of(host.data()), 4096));
-                typed(xhal_stream_host_call(
-                    stream, [](void*, xhal_status) {}, nullptr, 0));
-                const auto t = timeline();
-                typed(xhal_stream_signal(stream, t.get(), 1));
-                typed(xhal_stream_wait(stream, t.get(), 2));
-                (void)xhal_timeline_signal(t.get(), 2);
-                typed(xhal_stream_synchronize(stream, kSoon));
-                xhal_op_info info{};
-                info.struct_size = sizeof info;
-                xhal_op* op = nullptr;
-                if (typed(xhal_op_prepare(d.context(), &info, &op)))
-                  typed(xhal_op_launch(stream, op, nullptr, 0, nullptr, 0, 0));
-                xhal_graph* graph = nullptr;
-                if (typed(xhal_stream_begin_capture(stream, nullptr)) &&
-                    typed(xhal_stream_end_capture(stream, &graph)))
-                  typed(xhal_graph_launch(stream, graph));
-                typed(xhal_stream_destroy(stream));
-                typed(xhal_memory_free(d.context(), memory));
-              }),
-              "")
-        << "lost inside " << slot;
+    expect_child(
+        [slot] {
+          board().before(slot, [](const Call& call) {
+            call.lose();
+            return XHAL_OK;
+          });
+          const auto d = open_device("faulty:0");
+          const auto typed = [&](xhal_status s) {
+            EXPECT_TRUE(s == XHAL_OK || s == XHAL_ERR_DEVICE_LOST) << xhal_status_name(s);
+            return s == XHAL_OK;
+          };
+          uint64_t memory = 0;
+          xhal_stream* stream = nullptr;
+          xhal_context* context = nullptr;
+          if (typed(xhal_context_create(d.get(), nullptr, &context)))
+            typed(xhal_context_destroy(context));
+          if (!typed(try_alloc(d.context(), 4096, &memory))) return;
+          if (!typed(xhal_stream_create(d.context(), nullptr, &stream))) return;
+          std::vector<uint8_t> host(4096);
+          typed(xhal_stream_fill(stream, memory, 4096, 1, 1));
+          typed(xhal_stream_copy(stream, memory, address_of(host.data()), 4096));
+          typed(xhal_stream_host_call(
+              stream, [](void*, xhal_status) {}, nullptr, 0));
+          const auto t = timeline();
+          typed(xhal_stream_signal(stream, t.get(), 1));
+          typed(xhal_stream_wait(stream, t.get(), 2));
+          (void)xhal_timeline_signal(t.get(), 2);
+          typed(xhal_stream_synchronize(stream, kSoon));
+          xhal_op_info info{};
+          info.struct_size = sizeof info;
+          xhal_op* op = nullptr;
+          if (typed(xhal_op_prepare(d.context(), &info, &op)))
+            typed(xhal_op_launch(stream, op, nullptr, 0, nullptr, 0, 0));
+          xhal_graph* graph = nullptr;
+          if (typed(xhal_stream_begin_capture(stream, nullptr)) &&
+              typed(xhal_stream_end_capture(stream, &graph)))
+            typed(xhal_graph_launch(stream, graph));
+          typed(xhal_stream_destroy(stream));
+          typed(xhal_memory_free(d.context(), memory));
+        },
+        "lost inside " + std::string(slot));
   }
 }
 
@@ -147,68 +147,65 @@ TEST_F(LossTest, ASlowOpenKeepsNobodyElseWaiting) {
 }
 
 TEST_F(LossTest, ShutdownAndALossAtTheSameTimeBothEnd) {
-  EXPECT_EQ(in_child([] {
-              xhal_device* device = nullptr;
-              const Call* last = nullptr;
-              Call remembered;
-              board().before("stream_create", [&](const Call& call) {
-                remembered = call;
-                last = &remembered;
-                return XHAL_OK;
-              });
-              // The plugin joins its monitor thread in shutdown, as it must; that thread reports a
-              // loss.
-              board().before("shutdown", [&](const Call&) {
-                std::thread([&] { last->lose(); }).join();
-                return XHAL_OK;
-              });
-              auto d = std::make_unique<Device>(open_device("faulty:0"));
-              device = d->get();
-              const auto stream = d->stream();
-              EXPECT_OK(xhal_shutdown());
-              EXPECT_LT(xhal_device_close(device), 1);
-              (void)d.release();
-            }),
-            "");
+  expect_child([] {
+    xhal_device* device = nullptr;
+    const Call* last = nullptr;
+    Call remembered;
+    board().before("stream_create", [&](const Call& call) {
+      remembered = call;
+      last = &remembered;
+      return XHAL_OK;
+    });
+    // The plugin joins its monitor thread in shutdown, as it must; that thread reports a
+    // loss.
+    board().before("shutdown", [&](const Call&) {
+      std::thread([&] { last->lose(); }).join();
+      return XHAL_OK;
+    });
+    auto d = std::make_unique<Device>(open_device("faulty:0"));
+    device = d->get();
+    const auto stream = d->stream();
+    EXPECT_OK(xhal_shutdown());
+    EXPECT_LT(xhal_device_close(device), 1);
+    (void)d.release();
+  });
 }
 
 TEST_F(LossTest, ALossReportedWhileTheDeviceIsBeingClosedEnds) {
-  EXPECT_EQ(in_child([] {
-              board().before("device_close", [](const Call& call) {
-                std::thread([call] { call.lose(); }).join();
-                return XHAL_OK;
-              });
-              {
-                const auto d = open_device("faulty:0");
-                const auto stream = d.stream();
-                EXPECT_OK(xhal_stream_synchronize(stream.get(), kSoon));
-              }
-              board().forget("device_close");
-              const auto again = open_device("faulty:0");
-              EXPECT_OK(xhal_stream_synchronize(again.stream().get(), kSoon));
-            }),
-            "");
+  expect_child([] {
+    board().before("device_close", [](const Call& call) {
+      std::thread([call] { call.lose(); }).join();
+      return XHAL_OK;
+    });
+    {
+      const auto d = open_device("faulty:0");
+      const auto stream = d.stream();
+      EXPECT_OK(xhal_stream_synchronize(stream.get(), kSoon));
+    }
+    board().forget("device_close");
+    const auto again = open_device("faulty:0");
+    EXPECT_OK(xhal_stream_synchronize(again.stream().get(), kSoon));
+  });
 }
 
 // ---- the events descriptor
 // -----------------------------------------------------------------------
 
 TEST_F(LossTest, AnEventsDescriptorThatWasClosedKillsNobody) {
-  EXPECT_EQ(in_child([] {
-              signal(SIGPIPE, SIG_DFL);
-              const auto d = open_device("faulty:0", XHAL_OPEN_CONTROL);
-              int32_t closed = -1, open = -1;
-              EXPECT_OK(xhal_device_events_fd(d.get(), &closed));
-              EXPECT_OK(xhal_device_events_fd(d.get(), &open));
-              ::close(closed);
-              for (int i = 0; i < 3; ++i) inject(d, "event");
-              xhal_device_event event{};
-              EXPECT_EQ(::read(open, &event, sizeof event), static_cast<ssize_t>(sizeof event));
-              EXPECT_EQ(event.kind, static_cast<uint32_t>(XHAL_DEVICE_EVENT_HEALTH));
-              ::close(open);
-              lose(d);
-            }),
-            "");
+  expect_child([] {
+    signal(SIGPIPE, SIG_DFL);
+    const auto d = open_device("faulty:0", XHAL_OPEN_CONTROL);
+    int32_t closed = -1, open = -1;
+    EXPECT_OK(xhal_device_events_fd(d.get(), &closed));
+    EXPECT_OK(xhal_device_events_fd(d.get(), &open));
+    ::close(closed);
+    for (int i = 0; i < 3; ++i) inject(d, "event");
+    xhal_device_event event{};
+    EXPECT_EQ(::read(open, &event, sizeof event), static_cast<ssize_t>(sizeof event));
+    EXPECT_EQ(event.kind, static_cast<uint32_t>(XHAL_DEVICE_EVENT_HEALTH));
+    ::close(open);
+    lose(d);
+  });
 }
 
 TEST_F(LossTest, AReaderOfEventsThatNeverReadsKeepsNobodyWaiting) {

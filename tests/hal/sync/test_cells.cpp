@@ -92,31 +92,30 @@ TEST_F(CellTest, AnImportAtASenselessOffsetIsRefused) {
   for (const uint64_t offset :
        {uint64_t{0} - 64, uint64_t{0} - 1, exported.offset + 1, exported.offset + 8, size, size - 8,
         size + 4096, ~uint64_t{0} / 2, uint64_t{1} << 63}) {
-    EXPECT_EQ(in_child([&] {
-                xhal_timeline* view = nullptr;
-                EXPECT_EQ(xhal_timeline_import(exported.fd, offset, &view),
-                          XHAL_ERR_INVALID_ARGUMENT);
-              }),
-              "")
-        << "offset " << offset;
+    expect_child(
+        [&] {
+          xhal_timeline* view = nullptr;
+          EXPECT_EQ(xhal_timeline_import(exported.fd, offset, &view), XHAL_ERR_INVALID_ARGUMENT);
+        },
+        "offset " + std::to_string(offset));
   }
 }
 
 TEST_F(CellTest, AForkedChildsDestroyLeavesItsParentAlone) {
   const auto owner = timeline();
-  EXPECT_EQ(in_child([&] { (void)xhal_timeline_destroy(owner.get()); }), "");
+  expect_child([&] { (void)xhal_timeline_destroy(owner.get()); });
   expect_untouched(owner.get());
 }
 
 TEST_F(CellTest, AForkedChildsSignalLeavesItsParentAlone) {
   const auto owner = timeline();
-  EXPECT_EQ(in_child([&] { (void)xhal_timeline_signal(owner.get(), 100); }), "");
+  expect_child([&] { (void)xhal_timeline_signal(owner.get(), 100); });
   expect_untouched(owner.get());
 }
 
 TEST_F(CellTest, AForkedChildsShutdownLeavesItsParentAlone) {
   const auto owner = timeline();
-  EXPECT_EQ(in_child([&] { (void)xhal_shutdown(); }), "");
+  expect_child([&] { (void)xhal_shutdown(); });
   expect_untouched(owner.get());
 }
 
@@ -126,13 +125,12 @@ TEST_F(CellTest, AForkedChildOfAProcessWithOpenDevicesLeavesItAlone) {
   const auto owner = timeline();
   xhal_timeline* own = nullptr;
   ASSERT_OK(xhal_stream_timeline(stream.get(), &own));
-  EXPECT_EQ(in_child([&] {
-              (void)xhal_timeline_destroy(owner.get());
-              (void)xhal_stream_destroy(stream.get());
-              (void)xhal_device_close(device.get());
-              (void)xhal_shutdown();
-            }),
-            "");
+  expect_child([&] {
+    (void)xhal_timeline_destroy(owner.get());
+    (void)xhal_stream_destroy(stream.get());
+    (void)xhal_device_close(device.get());
+    (void)xhal_shutdown();
+  });
   expect_untouched(owner.get());
   EXPECT_EQ(xhal_timeline_query(own, 1, nullptr), XHAL_NOT_READY);
   EXPECT_OK(xhal_stream_synchronize(stream.get(), kSoon));
@@ -145,11 +143,10 @@ TEST_F(CellTest, AnImporterInAnotherPidNamespaceSeesALivingOwner) {
   const Exported exported(owner);
   const auto end = in_child([&] {
     if (unshare(CLONE_NEWPID) != 0) _exit(0);  // only root may
-    EXPECT_EQ(in_child([&] {
-                const auto view = exported.import();
-                EXPECT_EQ(xhal_timeline_wait(view.get(), 1, 0), XHAL_ERR_TIMEOUT);
-              }),
-              "");
+    expect_child([&] {
+      const auto view = exported.import();
+      EXPECT_EQ(xhal_timeline_wait(view.get(), 1, 0), XHAL_ERR_TIMEOUT);
+    });
   });
   EXPECT_EQ(end, "");
   expect_untouched(owner.get());
