@@ -23,9 +23,10 @@ enum {
 /* One finished operation. Frozen. */
 typedef struct xhal_activity {
   uint64_t correlation;
-  uint64_t stream;    /* small per-device number */
+  uint64_t stream;    /* as in error records */
   uint32_t kind;      /* XHAL_ACTIVITY_* */
-  uint32_t operation; /* operator id for XHAL_ACTIVITY_OPERATOR, else 0 */
+  uint32_t operation; /* OPERATOR: its catalogue id; since 0.3 KERNEL: xhal_kernel_properties.number
+                         (0 = plugin older than 0.3); else 0 */
   uint64_t start_ns, end_ns;
   uint64_t bytes;
 } xhal_activity;

@@ -15,6 +15,8 @@
  *    existed.
  *  - Output structures carry the caller's `struct_size` too, within the same bounds: the callee
  *    writes at most that much and zeroes the rest.
+ *  - Unknown bits of a `flags` field are XHAL_ERR_UNKNOWN_FIELD: a flag that protects is never
+ *    silently ignored.
  *  - Structures used in arrays (xhal_device_info, xhal_tensor_desc, xhal_event, ...) are frozen for
  *    the major version.
  *  - Strings are {pointer, length}, need no terminating zero, and are borrowed for the call unless
@@ -28,7 +30,7 @@
 #include <stdint.h>
 
 #define XHAL_VERSION_MAJOR 0u
-#define XHAL_VERSION_MINOR 2u
+#define XHAL_VERSION_MINOR 3u
 
 #if defined(__GNUC__)
 #define XHAL_API __attribute__((visibility("default")))
@@ -86,9 +88,11 @@ enum {
   XHAL_KIND_POOL = 0x5848000Au
 };
 
-/* A structure in a `next` chain begins like this. An unknown `type` is XHAL_ERR_UNKNOWN_STRUCT
- * unless XHAL_STRUCT_IGNORABLE is set in it; so is a chain of more than 64, which is a circle. No
- * chained structure is defined in this version. */
+/* A structure in a `next` chain begins like this. libxhal passes chains on to the plugin; whoever
+ * reads a structure last (the plugin, or libxhal for what has no slot) refuses a `type` it does not
+ * know with XHAL_ERR_UNKNOWN_STRUCT unless XHAL_STRUCT_IGNORABLE is set in it. A chain of more than
+ * 64 is a circle and XHAL_ERR_UNKNOWN_STRUCT, too. No chained structure of xHAL's own is defined in
+ * this version. */
 typedef struct xhal_chain {
   uint32_t struct_size;
   uint32_t type;
@@ -96,6 +100,10 @@ typedef struct xhal_chain {
 } xhal_chain;
 
 #define XHAL_STRUCT_IGNORABLE 0x80000000u
+/* The types of a vendor's own structures: by its PCI vendor id (16 bits), 4096 each. Types below
+ * 0x40000000 are xHAL's. Since: 0.3 */
+#define XHAL_STRUCT_VENDOR(pci_vendor_id, number) \
+  (0x40000000u | (uint32_t)(pci_vendor_id) << 12 | ((uint32_t)(number)&0xfffu))
 
 /* Number formats, DLPack's codes (dlpack.h, DLDataTypeCode); width and lanes are separate. */
 enum {

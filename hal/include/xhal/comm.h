@@ -23,12 +23,17 @@ enum {
   XHAL_COMM_RECV = 8,
   XHAL_COMM_BARRIER = 9
 };
+/* The numbers of xcoll_reduction and, for `code` and `bits`, of DLPack: one numbering everywhere.
+ */
 enum {
   XHAL_REDUCE_SUM = 0,
-  XHAL_REDUCE_PROD = 1,
+  XHAL_REDUCE_AVG = 1,
   XHAL_REDUCE_MIN = 2,
   XHAL_REDUCE_MAX = 3,
-  XHAL_REDUCE_AVG = 4
+  XHAL_REDUCE_PROD = 4,
+  XHAL_REDUCE_BAND = 5,
+  XHAL_REDUCE_BOR = 6,
+  XHAL_REDUCE_BXOR = 7
 };
 
 /* One operation of a group. Frozen. */
@@ -39,6 +44,11 @@ typedef struct xhal_comm_op {
   uint16_t reserved0;
   uint32_t peer; /* root or peer rank */
   uint64_t send_address, recv_address, count;
+  /* one entry a rank, in elements, for operations with different counts; NULL = `count` for all */
+  const uint64_t* send_counts;
+  const uint64_t* recv_counts;
+  uint64_t window; /* registered memory the operation goes through; 0 = none */
+  uint64_t reserved[4];
 } xhal_comm_op;
 
 typedef struct xhal_comm_init_info {

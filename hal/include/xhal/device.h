@@ -42,7 +42,13 @@ enum {
   XHAL_CAP_COMM = 10,
   XHAL_CAP_ACTIVITY = 11,
   XHAL_CAP_CONTROL = 12,
-  XHAL_CAP_TIMESTAMP = 13
+  XHAL_CAP_TIMESTAMP = 13,
+  /* since 0.3: a stream copies directly between this device and peers that
+   * xhal_device_peer_query allows */
+  XHAL_CAP_PEER_COPY = 14,
+  XHAL_CAP_SCRUB = 15,     /* since 0.3: XHAL_CONTEXT_SCRUB */
+  XHAL_CAP_HOST_WAIT = 16, /* since 0.3: raises cells without waking; slot device_host_wait */
+  XHAL_CAP_ABORT = 17      /* since 0.3: xhal_stream_abort */
 };
 
 /* One device, as enumerated. Frozen for the major; used in arrays. Texts are zero-terminated UTF-8.
@@ -53,7 +59,8 @@ typedef struct xhal_device_info {
   uint32_t type;       /* XHAL_DEVICE_*, DLPack's numbers */
   uint32_t flags;      /* XHAL_DEVICE_UNVERIFIED, ... */
   int32_t numa_node;   /* -1 = unknown */
-  uint32_t generation; /* grows when the device is reset or found again */
+  uint32_t generation; /* grows when the device is reset or found again, in any process if the
+                          plugin can tell */
   int32_t priority; /* of its plugin's manifest; frameworks take the devices of the highest only */
   uint32_t reserved0;
   uint64_t memory_bytes; /* 0 = unknown until opened */
@@ -69,7 +76,10 @@ typedef struct xhal_device_info {
 
 enum {
   /* ignore XHAL_VISIBLE_DEVICES; such records have index UINT32_MAX if hidden */
-  XHAL_ENUMERATE_ALL = 1u << 0
+  XHAL_ENUMERATE_ALL = 1u << 0,
+  /* since 0.3: asks the loaded plugins again (hot plug). Known devices keep their ids, one that is
+   * gone keeps its record with XHAL_DEVICE_GONE, new ones are appended. */
+  XHAL_ENUMERATE_REFRESH = 1u << 1
 };
 
 /* Lists the visible devices, in order.
@@ -126,10 +136,18 @@ typedef struct xhal_device_open_info {
   uint32_t index; /* xhal_device_info.index */
   uint32_t flags;
   uint64_t quota_bytes; /* most device memory the default context may hold; 0 = no limit */
+  /* since 0.3: of the default context, as in xhal_context_info. A launcher sets XHAL_CONTEXT_SCRUB
+   * for an unchanged program with the variable XHAL_CONTEXT=scrub. */
+  uint32_t context_flags;
+  int32_t priority_limit;
+  /* since 0.3: timed events whose times are kept; a power of two up to 2^20; 0 = 4096 */
+  uint32_t timestamp_ring;
+  uint32_t reserved0; /* 0 */
 } xhal_device_open_info;
 
-/* Opens a device and gives its default context. Opening the same device again gives the same
- * handles, counted.
+/* Opens a device and gives its default context. Opening the same device again with the same flags
+ * gives the same handles, counted; then quota, context flags and limits are those of the first
+ * open.
  *
  * With XHAL_OPEN_OBSERVE `*context` is NULL (and `context` may be NULL).
  * Returns XHAL_OK, XHAL_ERR_NOT_FOUND (no such index), XHAL_ERR_ADDRESS_CONFLICT (its address range
@@ -170,7 +188,24 @@ XHAL_API xhal_status xhal_device_limit(xhal_device* device, uint32_t key, uint64
  * Thread: any.   Blocks: no.   Since: 0.1 */
 XHAL_API xhal_status xhal_device_clock(xhal_device* device, uint64_t* device_ns, uint64_t* host_ns);
 
-/* The plugin's own table for collectives (comm.h), or XHAL_ERR_UNSUPPORTED.
+/* What work of `device` may do with memory of `peer`, a device of the same plugin. */
+enum {
+  XHAL_PEER_COPY = 1u << 0,  /* xhal_stream_copy goes directly */
+  XHAL_PEER_ACCESS = 1u << 1 /* operators and kernels may be given its addresses */
+};
+
+/* Tells what is possible between two devices, and makes it so. xhal_stream_copy enables by itself
+ * what it needs; enable is for XHAL_PEER_ACCESS. Enabling twice is legal.
+ * Errors: FOREIGN_HANDLE (another plugin), UNSUPPORTED (without XHAL_CAP_PEER_COPY).
+ * Thread: any.   Blocks: may call the driver.   Lifetime: until one of the two is closed.   Since:
+ * 0.3 */
+XHAL_API xhal_status xhal_device_peer_query(xhal_device* device, xhal_device* peer,
+                                            uint32_t* access);
+XHAL_API xhal_status xhal_device_peer_enable(xhal_device* device, xhal_device* peer);
+
+/* The plugin's own table for collectives (comm.h), or XHAL_ERR_UNSUPPORTED. It is libxhal's copy:
+ * no member is NULL (what the plugin lacks answers UNSUPPORTED), and its functions answer FORKED,
+ * SHUTDOWN and DEVICE_LOST as every other call does.
  * Thread: any.   Blocks: no.   Lifetime: for ever.   Since: 0.1 */
 struct xhal_comm_table;
 XHAL_API xhal_status xhal_device_comm_table(xhal_device* device,

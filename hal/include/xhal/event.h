@@ -23,12 +23,14 @@ typedef struct xhal_event {
 } xhal_event;
 
 /* Records the end of everything submitted to `stream` so far; `flags` 0 or XHAL_EVENT_TIMED.
- * Errors: the stream's failure (after which nothing is recorded), INVALID_HANDLE. UNSUPPORTED for
- * TIMED without XHAL_CAP_TIMESTAMP.   Thread: any.   Blocks: no.   Since: 0.1 */
+ * Errors: the stream's failure (after which nothing is recorded), INVALID_HANDLE, UNKNOWN_FIELD
+ * (flags). UNSUPPORTED for TIMED without XHAL_CAP_TIMESTAMP.   Thread: any.   Blocks: no.   Since:
+ * 0.1 */
 XHAL_API xhal_status xhal_event_record(xhal_stream* stream, uint32_t flags, xhal_event* event);
 
 /* As xhal_timeline_query and xhal_timeline_wait on the event's pair; CAPTURE for a captured event.
- * Thread: any.   Since: 0.1 */
+ * A reached event stays reached for ever, also when its stream and its device are gone.
+ * Thread: any.   Blocks: query no, wait up to timeout_ns.   Since: 0.1 */
 XHAL_API xhal_status xhal_event_query(const xhal_event* event);
 XHAL_API xhal_status xhal_event_wait(const xhal_event* event, uint64_t timeout_ns);
 

@@ -4,7 +4,10 @@
  * is recorded, not run. Another stream joins by waiting for an event recorded in the capture
  * (event.h) and must be joined back before the end. Other streams' eager work and allocations go on
  * untouched. Scalars given by address are read at each replay; scalars given by value are part of
- * the recording.
+ * the recording, and a host call is called once a replay.
+ *
+ * Blocks that a captured stream allocates from the capture's pool belong to the graph until it is
+ * destroyed; two captures on one pool keep theirs apart.
  */
 #ifndef XHAL_GRAPH_H
 #define XHAL_GRAPH_H

@@ -30,7 +30,12 @@ typedef struct xhal_object_head {
  * another process raises it itself: store the larger of old and new value in `value` (release);
  * then, after a full fence, if `waiters` is not 0, increment `wake` and FUTEX_WAKE (shared, all) on
  * it. When `notify` is not 0 the plugin's client side must also call host->timeline_advance, so
- * that callbacks and descriptors in this process are served. Frozen. */
+ * that callbacks, descriptors and exported views are served. A device that cannot wake (it claims
+ * XHAL_CAP_HOST_WAIT) only raises the value; waiting threads then enter device_host_wait.
+ *
+ * Only libxhal writes `failed`: a device reads it, and fails a timeline through
+ * host->timeline_fail. What a device raises after its timeline has failed does not count. Frozen.
+ */
 typedef struct xhal_timeline_cell {
   uint64_t value;
   uint64_t failed;  /* not 0: the timeline has failed; values above `value` are never reached */
@@ -52,7 +57,7 @@ typedef struct xhal_timestamp {
 
 typedef struct xhal_host_services {
   uint32_t struct_size;
-  uint32_t minor; /* negotiated */
+  uint32_t minor; /* the library's; what both sides know is the negotiated one */
 
   /* Allocates an object of `kind` and writes its head. `table` is the one given at device_open. The
    * memory is zeroed, aligned to 64 bytes and never unmapped. Errors: OUT_OF_MEMORY. */
@@ -81,7 +86,9 @@ typedef struct xhal_host_services {
    * `size_bytes` is that of the whole piece. */
   xhal_status (*shared_memory)(const void* address, int32_t* fd, uint64_t* offset,
                                uint64_t* size_bytes);
-  /* Raises a timeline from this process and runs what waits for it. */
+  /* Raises a timeline from this process and runs what waits for it: callbacks may run inside, and
+   * they may submit to any stream, so the plugin holds no lock of its own here, nor in
+   * timeline_fail and device_lost. A value below the present one changes nothing. */
   void (*timeline_advance)(xhal_timeline* timeline, uint64_t value);
   /* Fails a timeline: the record is kept with it and copied into every waiter's thread. Only the
    * first failure counts. */
@@ -95,12 +102,12 @@ typedef struct xhal_host_services {
 
   /* The calling thread's correlation id. */
   uint64_t (*correlation)(void);
-  /* The small number of a stream or context, for error records and activity. */
+  /* The small number of a stream, context or kernel, for error records and activity. */
   uint64_t (*object_number)(const void* object);
 
   /* Declares a device lost: its slots answer DEVICE_LOST from now on, its streams' timelines fail
-   * with `error`. Callable from any plugin thread. Destroy and error queries keep reaching the
-   * plugin. */
+   * with `error`. Callable from any plugin thread, also inside a slot. Destroy and error queries
+   * keep reaching the plugin. */
   void (*device_lost)(xhal_device* device, const xhal_error* error);
   /* Delivers a message to the device's events descriptors. */
   void (*device_event)(xhal_device* device, uint32_t kind, uint32_t severity, xhal_string text);

@@ -14,7 +14,8 @@ XHAL_EXTERN_C_BEGIN
 typedef struct xhal_init_info {
   uint32_t struct_size;
   uint32_t version_major;  /* XHAL_VERSION_MAJOR of the headers the caller was compiled with */
-  uint32_t version_minor;  /* XHAL_VERSION_MINOR likewise */
+  uint32_t version_minor;  /* XHAL_VERSION_MINOR likewise; only told in texts: what a caller knows,
+                              its struct_size fields say */
   uint32_t flags;          /* 0 */
   xhal_string plugin_path; /* searched before XHAL_PLUGIN_PATH: directories separated by ':';
                               usually empty */
@@ -23,7 +24,7 @@ typedef struct xhal_init_info {
 /* Reads the manifests and makes the list of plugins. Counted: each successful call needs one
  * xhal_shutdown.
  *
- * `info` NULL means the caller's minor is unknown and the oldest is assumed.
+ * `info` NULL: nothing is said of the caller.
  * Returns XHAL_OK (also when plugins were skipped: xhal_plugin_report tells), XHAL_ERR_VERSION when
  * the caller's headers are of another major, XHAL_ERR_FORKED in a child of a process that had open
  * devices, XHAL_ERR_SHUTDOWN when a shutdown is under way in another thread.
@@ -59,8 +60,9 @@ typedef void (*xhal_log_fn)(void* user, uint32_t level, xhal_string text);
 /* Sends log lines of libxhal and the plugins to `callback` instead of stderr; NULL restores stderr.
  * The environment variable XHAL_LOG (off, error, warn, info, debug; default warn) sets the level of
  * what is produced at all. The callback may run on any thread, also concurrently, and must not call
- * xHAL.
- * Thread: any.   Blocks: no.   Lifetime: `user` until replaced and all calls returned.   Since: 0.1
+ * xHAL. When this returns, no call of the callback it replaced is running or will come.
+ * Thread: any, not from the callback.   Blocks: until running calls of the old callback have
+ * returned.   Lifetime: `user` until replaced.   Since: 0.1
  */
 XHAL_API xhal_status xhal_log_set(xhal_log_fn callback, void* user);
 

@@ -24,7 +24,9 @@ enum {
   /* host and device see each other's writes at stream synchronisation */
   XHAL_MEMORY_COHERENT = 1u << 1,
   XHAL_MEMORY_CACHED = 1u << 2,
-  XHAL_MEMORY_EXPORTABLE = 1u << 3
+  XHAL_MEMORY_EXPORTABLE = 1u << 3,
+  /* since 0.3: streams of other contexts may use it, too; libxhal's word, plugins do not see it */
+  XHAL_MEMORY_ANY_CONTEXT = 1u << 4
 };
 
 typedef struct xhal_memory_info {
@@ -38,21 +40,22 @@ typedef struct xhal_memory_info {
 } xhal_memory_info;
 
 /* Allocates device or shared memory. Its content is undefined.
- * Errors: INVALID_ARGUMENT (size 0, alignment not a power of two), UNSUPPORTED (kind or property),
- * OUT_OF_MEMORY, LIMIT (the context's quota). Thread: any.   Blocks: driver call.   Lifetime: until
+ * Errors: INVALID_ARGUMENT (size 0, alignment not a power of two), UNKNOWN_FIELD (flags),
+ * UNSUPPORTED (kind or property), OUT_OF_MEMORY, LIMIT (the context's quota, which counts
+ * size_bytes). Thread: any.   Blocks: driver call.   Lifetime: until
  * freed or its context destroyed. Since: 0.1 */
 XHAL_API xhal_status xhal_memory_alloc(xhal_context* context, const xhal_memory_info* info,
                                        uint64_t* address);
 
 /* Frees an allocation by its first address. The caller guarantees that no submitted work uses it.
- * Errors: INVALID_ARGUMENT when `address` is not the start of an allocation of this context
- * (nothing is freed).
+ * Errors: INVALID_ARGUMENT when `address` is not the start of an allocation of this context, BUSY
+ * when it is a pool's slab; what scrubbing returned (nothing is freed).
  * Thread: any.   Blocks: driver call.   Since: 0.1 */
 XHAL_API xhal_status xhal_memory_free(xhal_context* context, uint64_t address);
 
 /* Pinned host memory, allocated by libxhal and registered with each device that first uses it; a
- * device that refuses the registration is served through a bounce buffer. `address` is a host
- * pointer. No slot.
+ * device that refuses the registration is served through a bounce buffer. Small blocks share a
+ * descriptor. `address` is a host pointer, aligned to 64 bytes. No slot.
  * Thread: any.   Blocks: may.   Lifetime: until freed; not tied to a device.   Since: 0.1 */
 XHAL_API xhal_status xhal_host_alloc(uint64_t size_bytes, void** address);
 XHAL_API xhal_status xhal_host_free(void* address);
@@ -75,7 +78,9 @@ typedef struct xhal_pointer_info {
   xhal_device* device;   /* NULL for host memory */
   xhal_context* context; /* NULL for host memory and imported slabs of libxhal */
   xhal_pool* pool;       /* the pool the range belongs to; NULL = none */
-  uint64_t reserved[1];
+  /* since 0.3: of the allocation (a pool's slab counts as one); never used again in this process,
+   * so that a cache keyed by it cannot mistake a new allocation at an old address. 0 = unknown */
+  uint64_t allocation_id;
 } xhal_pointer_info;
 
 /* Finds the allocation an address lies in, by libxhal's own map; no slot, no driver. XHAL_OK with
@@ -86,7 +91,8 @@ XHAL_API xhal_status xhal_pointer_query(uint64_t address, xhal_pointer_info* inf
 enum { XHAL_EXTERNAL_FD = 1, XHAL_EXTERNAL_DMABUF = 2, XHAL_EXTERNAL_IPC = 3 };
 
 /* A slab on its way to another process. `fd` is owned by whoever holds the structure and closed by
- * it; for XHAL_EXTERNAL_IPC it is -1 and `blob` carries everything. Frozen. */
+ * it. For XHAL_EXTERNAL_IPC `blob` carries everything and `fd` is -1; a vendor that needs more than
+ * 64 bytes gives a sealed memfd with the rest. Frozen. */
 typedef struct xhal_external {
   uint32_t handle_type;
   int32_t fd;

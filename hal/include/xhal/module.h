@@ -1,7 +1,7 @@
 /* xhal/module.h: the vendor's own kernels: the second door to compute.
  *
- * A module is bytes in a format the plugin names (its manifest lists the formats); a kernel is an
- * entry of it. Kernels hold no argument state: every launch brings all arguments.
+ * A module is bytes in a format the plugin's documentation names; a kernel is an entry of it.
+ * Kernels hold no argument state: every launch brings all arguments.
  */
 #ifndef XHAL_MODULE_H
 #define XHAL_MODULE_H
@@ -49,7 +49,11 @@ typedef struct xhal_kernel_properties {
   uint32_t argument_count; /* UINT32_MAX = unknown */
   uint64_t code_bytes, local_bytes, spill_bytes;
   uint32_t registers, max_group_size;
+  /* since 0.3: a good group size (0 = no opinion), and the kernel's number in activity records */
+  uint32_t suggested_group_size, reserved0;
+  uint64_t number;
 } xhal_kernel_properties;
+/* Thread: any.   Blocks: no.   Errors: STRUCT_SIZE, UNSUPPORTED.   Since: 0.1 */
 XHAL_API xhal_status xhal_kernel_query(xhal_kernel* kernel, xhal_kernel_properties* properties);
 
 enum { XHAL_ARG_ADDRESS = 1, XHAL_ARG_VALUE = 2, XHAL_ARG_LOCAL = 3 };

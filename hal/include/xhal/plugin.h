@@ -31,8 +31,16 @@ XHAL_EXTERN_C_BEGIN
  *                       stream of this device; without XHAL_CAP_WAIT_BEFORE_SIGNAL its signal has
  *                       been submitted.
  *   stream_signal       raise (or, if the stream has failed before, fail) the timeline; `timestamp`
- *                       may be NULL. Values of one timeline come in rising order.
+ *                       may be NULL. When several threads record on one stream at once, a value may
+ *                       come behind a larger one: it then changes nothing, but its timestamp is
+ *                       still written.
  *   stream_recover      as the export; from now on the stream's own timeline is `fresh`.
+ *   context_scrub       (0.3) overwrites an allocation of the context and returns when it is done;
+ *                       libxhal calls it before the memory is freed. An error keeps the memory.
+ *   device_host_wait    (0.3) blocks until `timeline`, of a stream of this device, has reached
+ *                       `value` or `timeout_ns` has passed (NOT_READY); never longer.
+ *   op_destroy, module_destroy, graph_destroy   come when nothing that libxhal holds back names
+ *                       the object any more.
  *   begin/end_capture, capture_record (*token names this point of this capture), capture_wait (the
  *   stream joins it). graph_destroy       as the export.
  */
@@ -56,6 +64,10 @@ typedef struct xhal_plugin_open {
   uint32_t reserved0;
   const xhal_dispatch* table; /* for host->object_alloc of everything under this device */
   uint64_t quota_bytes;
+  /* since 0.3: of the default context, and the chain of xhal_device_open_info */
+  const xhal_chain* next;
+  uint32_t context_flags;
+  int32_t priority_limit;
 } xhal_plugin_open;
 
 typedef struct xhal_plugin_table {
@@ -63,8 +75,9 @@ typedef struct xhal_plugin_table {
   uint32_t reserved0;
   const xhal_dispatch* slots; /* of all its devices; may have NULL holes */
 
-  /* Lists the plugin's devices passively. Only ordinal, type, flags, numa_node, memory_bytes,
-   * capabilities, uuid, name, vendor and pci are the plugin's to fill. `capacity` 0 only counts. */
+  /* Lists the plugin's devices passively. Only type, flags, numa_node, generation (0 = libxhal
+   * counts), memory_bytes, capabilities, uuid, name, vendor and pci are the plugin's to fill, into
+   * zeroed records. `capacity` 0 only counts. Called again for XHAL_ENUMERATE_REFRESH. */
   xhal_status (*enumerate)(xhal_device_info* devices, uint32_t capacity, uint32_t* count);
   /* Opens a device; with XHAL_OPEN_OBSERVE `context` is NULL. Also fills `info` with what is now
    * known. */

@@ -19,6 +19,9 @@
 //     return xhal::plugin::negotiate<Acme>(request, reply, "acme 1.0");
 //   }
 //
+// A class that understands chained structures (xhal_chain) says which:
+//   static bool knows_chain(uint32_t type);
+//
 // Member functions may throw: Error becomes its status and text, std::bad_alloc
 // XHAL_ERR_OUT_OF_MEMORY, anything else XHAL_ERR_PLUGIN. Nothing crosses the boundary.
 #pragma once
@@ -178,7 +181,10 @@ constexpr auto bind(xhal_status (*)(Handle*, Rest...), Call) {
   if constexpr (std::is_invocable_v<Call, T&, Rest...>) {
     return Slot([](Handle* handle, Rest... rest) noexcept -> xhal_status {
       return guarded("", [&] {
+        structs::KnowsChain knows = structs::knows_none;
+        if constexpr (requires { T::knows_chain(uint32_t{}); }) knows = &T::knows_chain;
         return structs::call(
+            structs::Chains::refuse, knows,
             [](T* self, Rest... adapted) -> xhal_status {
               if constexpr (std::is_void_v<std::invoke_result_t<Call, T&, Rest...>>) {
                 Call{}(*self, adapted...);
@@ -228,8 +234,17 @@ const xhal_plugin_table* plugin_table() {
       },
       [](const xhal_plugin_open* open, xhal_device_info* info, xhal_device** device,
          xhal_context** context) noexcept -> xhal_status {
-        return guarded("device_open",
-                       [&] { return V::device_open(*open, *info, device, context); });
+        return guarded("device_open", [&]() -> xhal_status {
+          xhal_plugin_open local{};  // an older library gives a shorter one
+          std::memcpy(&local, open, std::min<size_t>(open->struct_size, sizeof local));
+          structs::KnowsChain knows = structs::knows_none;
+          if constexpr (requires { V::device::knows_chain(uint32_t{}); })
+            knows = &V::device::knows_chain;
+          if (const auto s = structs::check_chain(local.next, structs::Chains::refuse, knows);
+              s != XHAL_OK)
+            return s;
+          return V::device_open(local, *info, device, context);
+        });
       },
       []() noexcept { (void)guarded("shutdown", [] { V::shutdown(); }); }};
   return &table;

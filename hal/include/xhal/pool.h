@@ -51,7 +51,9 @@ XHAL_API xhal_status xhal_pool_destroy(xhal_pool* pool);
  * Size 0 gives address 0.
  * Errors: OUT_OF_MEMORY: the text names the largest holders by tag, what is free and the largest
  * free block.
- * Thread: any.   Blocks: only when a new slab is needed.   Lifetime: until freed.   Since: 0.1 */
+ * Thread: any, also from callbacks.   Blocks: in the driver when a new slab is needed; with
+ * `stream` NULL, when only a block in use by queued work is left, until that work has run.
+ * Lifetime: until freed.   Since: 0.1 */
 XHAL_API xhal_status xhal_pool_alloc(xhal_pool* pool, xhal_stream* stream, uint64_t size_bytes,
                                      xhal_string tag, uint64_t* address);
 
@@ -72,6 +74,29 @@ XHAL_API xhal_status xhal_pool_trim(xhal_pool* pool, uint64_t keep_bytes);
  * Blocks: no. Since: 0.1 */
 XHAL_API xhal_status xhal_pool_query(xhal_pool* pool, xhal_pool_stats* stats);
 XHAL_API xhal_status xhal_pool_reset_peaks(xhal_pool* pool);
+
+enum {
+  XHAL_POOL_ALLOC = 1,      /* a block was handed out */
+  XHAL_POOL_FREE = 2,       /* a block was given back, perhaps with work still on it */
+  XHAL_POOL_SLAB_ALLOC = 3, /* a slab was taken from the device */
+  XHAL_POOL_SLAB_FREE = 4,  /* and given back */
+  XHAL_POOL_OUT_OF_MEMORY = 5
+};
+/* What happened in a pool: what a framework's memory snapshot is made of. */
+typedef struct xhal_pool_record {
+  uint32_t kind; /* XHAL_POOL_* */
+  uint32_t reserved0;
+  uint64_t address, size_bytes; /* of the block (as rounded) or slab; asked for, if out of memory */
+  xhal_stream* stream;          /* it was allocated for; may be NULL */
+  xhal_string tag;              /* for the call */
+} xhal_pool_record;
+typedef void (*xhal_pool_fn)(void* user, const xhal_pool_record* record);
+
+/* Calls `callback` (NULL: stop) after each of them, in the thread that caused it, without a lock.
+ * One observer a pool. When this returns, no call of the one it replaced is running.
+ * Thread: any, not from the callback.   Blocks: until running calls have returned.   Lifetime:
+ * `user` until replaced or the pool is destroyed.   Since: 0.3 */
+XHAL_API xhal_status xhal_pool_observe(xhal_pool* pool, xhal_pool_fn callback, void* user);
 
 XHAL_EXTERN_C_END
 #endif

@@ -74,8 +74,8 @@ typedef struct xhal_error {
   int32_t vendor_code;    /* the plugin's own number; 0 when it has none */
   xhal_string plugin;     /* "npu"; empty when libxhal itself failed the call */
   xhal_string device;     /* "npu:1"; empty when no device was involved */
-  uint64_t context;       /* small per-device number; 0 = none */
-  uint64_t stream;        /* small per-device number; 0 = none */
+  uint64_t context;       /* small number, unique in the process; 0 = none */
+  uint64_t stream;        /* small number, unique in the process; 0 = none */
   xhal_string operation;  /* "gemm", "xhal_pool_alloc", ... */
   xhal_string text;       /* what, where, why, what to do next; may have several lines */
   xhal_status cause;      /* the status that caused this one; XHAL_OK when this is the origin */

@@ -5,8 +5,13 @@
  * of its own that events are values of.
  *
  * When an operation fails, the stream fails: what was reached stays reached, everything behind it
- * is dropped, and every submission returns the failure until xhal_stream_recover. A stream that
- * waits for a failed value fails with XHAL_ERR_DEPENDENCY and the origin as its cause.
+ * is dropped, and every submission returns the failure until xhal_stream_recover (what submits
+ * nothing, a wait for a reached value or a copy of 0 bytes, stays legal). A stream that waits for a
+ * failed value fails with XHAL_ERR_DEPENDENCY and the origin as its cause.
+ *
+ * A submission behind a wait whose signal has not been submitted yet may be held back by libxhal:
+ * handles and counts are checked at once, but what only the plugin can refuse then fails the stream
+ * instead of the call. Held work keeps the objects it names.
  */
 #ifndef XHAL_STREAM_H
 #define XHAL_STREAM_H
@@ -20,7 +25,7 @@ typedef struct xhal_stream_info {
   uint32_t type; /* 0 */
   const xhal_chain* next;
   int32_t priority; /* 0 = normal, lower is more urgent, clamped to what the context allows */
-  uint32_t flags;   /* 0 */
+  uint32_t flags;   /* 0, else UNKNOWN_FIELD */
   /* since 0.2: how error records call it ("gradients"); copied, at most 63 bytes count; empty =
    * only its number */
   xhal_string name;
@@ -29,7 +34,7 @@ typedef struct xhal_stream_info {
 /* What a stream is and has before it. Since: 0.2 */
 typedef struct xhal_stream_properties {
   uint32_t struct_size;
-  int32_t priority; /* what the context made of the wish */
+  int32_t priority; /* in effect: the requested one, clamped to the context's range */
   uint64_t pending; /* submissions the device has taken and not ended; a hint while others submit */
 } xhal_stream_properties;
 
@@ -55,14 +60,16 @@ XHAL_API xhal_status xhal_stream_synchronize(xhal_stream* stream, uint64_t timeo
  * combination, also of other plugins' devices (then directly where the host can touch them, else
  * through a pinned bounce buffer). The ranges may not overlap, except exactly. Host memory that is
  * not pinned must stay valid until the copy has run.
- * Errors: INVALID_ARGUMENT (a range leaves its allocation), OVERLAP, the stream's failure. Size 0
- * is legal.
+ * Errors: INVALID_ARGUMENT (a range leaves its allocation), OVERLAP, PERMISSION (memory of another
+ * context), CAPTURE (a captured copy of host memory that is neither pinned nor directly reachable:
+ * its bounce buffer would not outlive the call), the stream's failure. Size 0 is legal.
  * Thread: any.   Blocks: no.   Since: 0.1 */
 XHAL_API xhal_status xhal_stream_copy(xhal_stream* stream, uint64_t dst, uint64_t src,
                                       uint64_t size_bytes);
 
-/* Fills `size_bytes` at `dst` with the low `pattern_bytes` (1, 2, 4 or 8) of `pattern`; size and
- * dst are multiples of it.
+/* Fills `size_bytes` at `dst`, memory of the stream's device, with the low `pattern_bytes` (1, 2, 4
+ * or 8) of `pattern`; size and dst are multiples of it.
+ * Errors: INVALID_ARGUMENT, PERMISSION (memory of another context), the stream's failure.
  * Thread: any.   Blocks: no.   Since: 0.1 */
 XHAL_API xhal_status xhal_stream_fill(xhal_stream* stream, uint64_t dst, uint64_t size_bytes,
                                       uint64_t pattern, uint32_t pattern_bytes);
@@ -74,8 +81,10 @@ enum {
 };
 
 /* Calls `callback` on a host thread in stream order, with XHAL_OK, or with the stream's failure
- * when it is dropped: it is always called exactly once. It may signal timelines and submit work,
- * and may not block on xHAL work.
+ * when it is dropped: always exactly once for each accepted call, and once a replay for one that
+ * was captured (never for the capture itself). A call that returned an error is not called. It may
+ * signal timelines, record, submit, allocate from and free into pools, and may not block on xHAL
+ * work.
  * Thread: any.   Blocks: no.   Lifetime: `user` until called.   Since: 0.1 */
 XHAL_API xhal_status xhal_stream_host_call(xhal_stream* stream, xhal_host_fn callback, void* user,
                                            uint32_t flags);
@@ -97,6 +106,14 @@ XHAL_API xhal_status xhal_stream_signal(xhal_stream* stream, xhal_timeline* time
  * Errors: DEVICE_LOST (a device-wide failure needs a reset and a new open).
  * Thread: external sync.   Blocks: until quiet.   Since: 0.1 */
 XHAL_API xhal_status xhal_stream_recover(xhal_stream* stream);
+
+/* Stops what runs on a stream (a kernel that never ends), drops what is queued, and fails the
+ * stream with XHAL_ERR_DEVICE; xhal_stream_recover makes it usable again. On a stream that has
+ * nothing to do, or has failed, it does nothing.
+ * Errors: UNSUPPORTED (without XHAL_CAP_ABORT), DEVICE_LOST where only losing the device could stop
+ * it.
+ * Thread: any.   Blocks: until the device has stopped it.   Since: 0.3 */
+XHAL_API xhal_status xhal_stream_abort(xhal_stream* stream);
 
 /* Tells a stream's priority and how much is before it, for schedulers and monitors. Also answered
  * by a failed stream.

@@ -59,11 +59,21 @@ constexpr bool is_size(uint32_t struct_size) {
   return struct_size >= kFirstSize<std::remove_const_t<T>> && struct_size <= kLargestSize;
 }
 
-// The `next` chain of this version knows no structure: only ignorable ones may be there.
-inline xhal_status check_chain(const xhal_chain* chain) {
+// Whether this side is the last that reads a structure: then it refuses what it does not know of
+// the `next` chain; otherwise it hands the chain on.
+enum class Chains { refuse, pass };
+
+// Which chained structures the last reader knows: none, unless it says otherwise.
+using KnowsChain = bool (*)(uint32_t type);
+inline bool knows_none(uint32_t) { return false; }
+
+inline xhal_status check_chain(const xhal_chain* chain, Chains chains = Chains::refuse,
+                               KnowsChain knows = knows_none) {
   for (uint32_t length = 0; chain != nullptr; chain = chain->next) {
     if (chain->struct_size < sizeof(xhal_chain)) return XHAL_ERR_STRUCT_SIZE;
-    if ((chain->type & XHAL_STRUCT_IGNORABLE) == 0 || ++length > kLongestChain)
+    if (++length > kLongestChain) return XHAL_ERR_UNKNOWN_STRUCT;
+    const bool ignorable = (chain->type & XHAL_STRUCT_IGNORABLE) != 0;
+    if (chains == Chains::refuse && !ignorable && !knows(chain->type))
       return XHAL_ERR_UNKNOWN_STRUCT;
   }
   return XHAL_OK;
@@ -72,7 +82,8 @@ inline xhal_status check_chain(const xhal_chain* chain) {
 // Copies the caller's structure into `local`, zero-extended; refuses sizes and tails the rule does
 // not allow.
 template <Versioned T>
-xhal_status read(const T* given, T& local) {
+xhal_status read(const T* given, T& local, Chains chains = Chains::refuse,
+                 KnowsChain knows = knows_none) {
   std::memset(&local, 0, sizeof(T));
   if (given == nullptr) {
     local.struct_size = sizeof(T);
@@ -86,7 +97,7 @@ xhal_status read(const T* given, T& local) {
   }
   std::memcpy(&local, given, size < sizeof(T) ? size : sizeof(T));
   local.struct_size = sizeof(T);
-  if constexpr (requires { local.next; }) return check_chain(local.next);
+  if constexpr (requires { local.next; }) return check_chain(local.next, chains, knows);
   return XHAL_OK;
 }
 
@@ -106,7 +117,7 @@ template <class A>
 struct Argument {
   A value;
   explicit Argument(A a) : value(a) {}
-  xhal_status begin() { return XHAL_OK; }
+  xhal_status begin(Chains, KnowsChain) { return XHAL_OK; }
   A get() { return value; }
   void end() {}
 };
@@ -115,7 +126,7 @@ requires(!std::is_const_v<T>) struct Argument<const T*> {
   const T* given;
   T local;
   explicit Argument(const T* g) : given(g) {}
-  xhal_status begin() { return read(given, local); }
+  xhal_status begin(Chains chains, KnowsChain knows) { return read(given, local, chains, knows); }
   const T* get() { return given == nullptr ? nullptr : &local; }
   void end() {}
 };
@@ -124,7 +135,7 @@ requires(!std::is_const_v<T>) struct Argument<T*> {
   T* given;
   T local;
   explicit Argument(T* g) : given(g) {}
-  xhal_status begin() {
+  xhal_status begin(Chains, KnowsChain) {
     std::memset(&local, 0, sizeof(T));
     local.struct_size = sizeof(T);
     return given != nullptr && !is_size<T>(given->struct_size) ? XHAL_ERR_STRUCT_SIZE : XHAL_OK;
@@ -140,13 +151,13 @@ inline constexpr bool kPlain = !(std::is_pointer_v<A> && Versioned<std::remove_p
 
 // Calls `function(first, arguments...)` with every structure checked and adapted.
 template <class F, class First, class... Args>
-xhal_status call(F&& function, First first, Args... arguments) {
+xhal_status call(Chains chains, KnowsChain knows, F&& function, First first, Args... arguments) {
   if constexpr ((kPlain<Args> && ...)) {
     return function(first, arguments...);
   } else {
     return [&](Argument<Args>... adapted) -> xhal_status {
       xhal_status status = XHAL_OK;
-      (void)((status = adapted.begin(), status == XHAL_OK) && ...);
+      (void)((status = adapted.begin(chains, knows), status == XHAL_OK) && ...);
       if (status != XHAL_OK) return status;
       status = function(first, adapted.get()...);
       if (status == XHAL_OK) (adapted.end(), ...);

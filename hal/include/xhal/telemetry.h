@@ -51,12 +51,14 @@ enum {
 
 enum { XHAL_SAMPLE_VALID = 1u << 0, XHAL_SAMPLE_MODELLED = 1u << 1 };
 
-/* One reading. The caller sets `id`. Frozen. */
+/* One reading. The caller sets `id` and `instance`. An instance the device does not have is absent.
+ * Frozen. */
 typedef struct xhal_sample {
   uint32_t id;
   uint32_t unit;
   uint32_t flags;
-  uint32_t reserved0;
+  uint32_t instance; /* since 0.3: which sensor, link or engine of the device; 0 = the first or only
+                        one */
   double value;
 } xhal_sample;
 
@@ -85,8 +87,16 @@ typedef struct xhal_device_event {
  * no.   Since: 0.1 */
 XHAL_API xhal_status xhal_device_events_fd(xhal_device* device, int32_t* fd);
 
-/* Control, only for devices opened with XHAL_OPEN_CONTROL (else PERMISSION). Members may be NULL =
- * unsupported. */
+/* Control, only for devices opened with XHAL_OPEN_CONTROL (else PERMISSION). A plugin leaves NULL
+ * what it does not support; the table a program gets is libxhal's copy, whose members are never
+ * NULL (they answer UNSUPPORTED) and answer FORKED, SHUTDOWN and DEVICE_LOST as every other call
+ * does. All members: thread any; errors UNSUPPORTED, INVALID_ARGUMENT, the device's own.
+ *   reset          stops all work, loses the device (its handles answer DEVICE_LOST) and makes it
+ *                  ready for a new open. Blocks until the device has stopped.
+ *   set_power_cap  watts > 0, within the device's range. Blocks in the driver.
+ *   inject         a fault by name, for tests; the plugin's documentation lists its names ("lost"
+ *                  loses the device, "operation" fails the next operation; else NOT_FOUND with the
+ *                  names in the text). Does not block. */
 typedef struct xhal_control_table {
   uint32_t struct_size;
   uint32_t reserved0;

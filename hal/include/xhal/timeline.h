@@ -10,7 +10,11 @@
  *
  * Timelines belong to libxhal, not to a plugin: the counter lives in a 64-byte cell of shared
  * memory (host.h) that a device in another process can write, so waiting, failing, exporting and
- * epoll are written once for all vendors.
+ * epoll are written once for all vendors. Importers and forked children see a copy of it: nothing
+ * they do reaches the owner.
+ *
+ * Callbacks (notify, host calls) run without a lock of libxhal: they may signal, record, submit,
+ * allocate from and free into pools, create and destroy timelines. They may not block on xHAL work.
  */
 #ifndef XHAL_TIMELINE_H
 #define XHAL_TIMELINE_H
@@ -76,15 +80,16 @@ XHAL_API xhal_status xhal_timeline_notify(xhal_timeline* timeline, uint64_t valu
                                           xhal_timeline_fn callback, void* user);
 
 /* Gives a descriptor that becomes readable (epoll, asyncio) when `value` is reached or the timeline
- * fails. The caller closes it. Errors: OUT_OF_MEMORY (no descriptor left). Thread: any.   Blocks:
- * no.   Since: 0.1 */
+ * fails; 8 bytes can then be read. The caller closes it, at any time. Errors: OUT_OF_MEMORY (no
+ * descriptor left). Thread: any.   Blocks: no.   Since: 0.1 */
 XHAL_API xhal_status xhal_timeline_eventfd(xhal_timeline* timeline, uint64_t value, int32_t* fd);
 
 /* Sends a timeline to another process: `fd` (owned by the caller) travels by SCM_RIGHTS, `offset`
- * tells the cell. The importer gets a wait-only view that fails with XHAL_ERR_PEER_LOST when this
- * process dies or destroys the timeline below an awaited value. Errors: UNSUPPORTED for an imported
- * timeline.
- * Thread: any.   Blocks: no.   Since: 0.1 */
+ * tells where in it. The importer gets a wait-only view that fails with XHAL_ERR_PEER_LOST when
+ * this process dies or destroys the timeline below an awaited value. The descriptor cannot be
+ * written through, reopened or not, and shows nothing but this timeline. Errors: UNSUPPORTED for an
+ * imported timeline, or without /proc; INVALID_ARGUMENT for what is no exported timeline. Thread:
+ * any.   Blocks: no.   Since: 0.1 */
 XHAL_API xhal_status xhal_timeline_export(xhal_timeline* timeline, int32_t* fd, uint64_t* offset);
 XHAL_API xhal_status xhal_timeline_import(int32_t fd, uint64_t offset, xhal_timeline** timeline);
 

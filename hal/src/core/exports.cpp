@@ -1,7 +1,7 @@
 // exports.cpp: every exported function that is nothing but a slot: check the handles and
 // pointers, adapt structures, call.
-#include "core/error.hpp"
 #include "core/argument_check.hpp"
+#include "core/error.hpp"
 #include "core/object.hpp"
 #include "core/tables.hpp"
 #include "xhal/struct_check.hpp"
@@ -23,6 +23,12 @@ namespace {
   return xhal::annotate(status, object, operation);
 }
 
+// The plugin is the last reader of `next` chains.
+template <class Slot, class... Args>
+xhal_status call_slot(Slot slot, Args... args) {
+  return xhal::structs::call(xhal::structs::Chains::pass, xhal::structs::knows_none, slot, args...);
+}
+
 }  // namespace
 
 #define XHAL_UNPACK(...) __VA_ARGS__
@@ -39,6 +45,8 @@ namespace {
   XHAL_SECOND_OF(XHAL_KIND_KERNEL, first, second, operation)
 #define XHAL_SECOND_GRAPH(first, second, operation) \
   XHAL_SECOND_OF(XHAL_KIND_GRAPH, first, second, operation)
+#define XHAL_SECOND_DEVICE(first, second, operation) \
+  XHAL_SECOND_OF(XHAL_KIND_DEVICE, first, second, operation)
 
 #define XHAL_SLOT_HOSTED(object, method, name, since, params, args)
 #define XHAL_SLOT(object, method, name, since, params, args, SECOND, second)                     \
@@ -51,7 +59,7 @@ namespace {
     if (__builtin_expect(!missing.empty(), 0)) return xhal::refuse_null("xhal_" #name, missing); \
     XHAL_SECOND_##SECOND(object, second, "xhal_" #name) const auto slot =                        \
         __atomic_load_n(&xhal::dispatch_of(object)->name, __ATOMIC_RELAXED);                     \
-    const xhal_status status = xhal::structs::call(slot, XHAL_UNPACK args);                      \
+    const xhal_status status = call_slot(slot, XHAL_UNPACK args);                                \
     return __builtin_expect(status >= 0, 1) ? status : failed(status, object, "xhal_" #name);    \
   }
 #include "xhal/slots.inc"

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "core/error.hpp"
+#include "core/log.hpp"
 #include "core/state.hpp"
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/lsan_interface.h>
@@ -111,6 +112,35 @@ void object_free(void* object) noexcept {
     m.free[{priv->kind, priv->size_class}].push_back(priv);
   } catch (...) {  // then this piece is simply not used again
   }
+}
+
+constexpr uint32_t kDestroyWanted = 1u << 31;
+
+static ObjectPrivate* pinned_part(void* object) {
+  auto* part = private_of(object);
+  return part->kind == XHAL_KIND_KERNEL ? private_of(part->state) : part;
+}
+
+void pin(void* object) noexcept {
+  std::atomic_ref(pinned_part(object)->pins).fetch_add(1, std::memory_order_relaxed);
+}
+
+void unpin(void* object) noexcept {
+  auto* part = pinned_part(object);
+  const auto before = std::atomic_ref(part->pins).fetch_sub(1, std::memory_order_acq_rel);
+  if (before != (kDestroyWanted | 1)) return;
+  const uint32_t kind = part->kind;  // the destroy ends the object
+  const xhal_status status = part->destroy(part + 1);
+  if (status < 0)
+    log(XHAL_LOG_WARN, "destroy of a {}: {}", kind_name(kind), xhal_status_text(status));
+}
+
+xhal_status destroy_unpinned(void* object, xhal_status (*destroy)(void* object)) noexcept {
+  auto* part = private_of(object);
+  part->destroy = destroy;
+  const auto before =
+      std::atomic_ref(part->pins).fetch_or(kDestroyWanted, std::memory_order_acq_rel);
+  return before == 0 ? destroy(object) : XHAL_OK;
 }
 
 void keep_for_ever(const void* part) noexcept {

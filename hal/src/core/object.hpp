@@ -17,9 +17,12 @@ struct ObjectPrivate {
   uint64_t number;       // small, unique in the process for its kind
   uint32_t size_class;
   uint32_t kind;
-  void* side;  // libxhal's own part: StreamState for streams, ContextState for contexts, GraphState
-               // for graphs
-  uint64_t reserved[4];
+  void* state;  // libxhal's own part: StreamState for streams, ContextState for contexts,
+                // GraphState for graphs; of a kernel: its module
+  xhal_status (*destroy)(void* object);  // set while a destroy waits for the last pin
+  uint32_t pins;                         // held-back submissions that name it; kDestroyWanted
+  uint32_t reserved0;
+  uint64_t reserved[2];
 };
 static_assert(sizeof(ObjectPrivate) == 64);
 
@@ -47,6 +50,13 @@ void object_free(void* object) noexcept;
 // Keeps what libxhal had beside an object when the object ended without its owner's doing
 // (shutdown, a closed device): a call of another thread may still be on its way out of it.
 void keep_for_ever(const void* part) noexcept;
+
+// Held-back work names objects that their owner may destroy meanwhile: it pins them, and the
+// plugin's destroy comes with the last unpin. A kernel stands for its module.
+void pin(void* object) noexcept;
+void unpin(void* object) noexcept;
+// Calls `destroy` now and returns its status, or XHAL_OK: then the last unpin will call it.
+xhal_status destroy_unpinned(void* object, xhal_status (*destroy)(void* object)) noexcept;
 
 // "stream", "context", ...
 const char* kind_name(uint32_t kind);

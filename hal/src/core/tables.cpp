@@ -116,7 +116,7 @@ xhal_status annotate(xhal_status status, const void* object, const char* operati
       if (record.device.empty()) record.device = device->info.id;
       if (head_of(object)->kind == XHAL_KIND_STREAM && record.stream == 0) {
         record.stream = private_of(object)->number;
-        record.stream_name = static_cast<const StreamState*>(private_of(object)->side)->name;
+        record.stream_name = static_cast<const StreamState*>(private_of(object)->state)->name;
       }
       if (head_of(object)->kind == XHAL_KIND_CONTEXT && record.context == 0)
         record.context = private_of(object)->number;

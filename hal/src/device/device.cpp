@@ -6,19 +6,19 @@
 #include <algorithm>
 #include <cstring>
 
-#include "memory/address_map.hpp"
-#include "sync/deferral.hpp"
-#include "memory/pinned.hpp"
-#include "device/host_services.hpp"
-#include "layers/layers.hpp"
-#include "loader/loader.hpp"
 #include "core/argument_check.hpp"
 #include "core/object.hpp"
-#include "memory/pool.hpp"
-#include "device/registry.hpp"
 #include "core/state.hpp"
-#include "sync/stream_state.hpp"
 #include "core/tables.hpp"
+#include "device/host_services.hpp"
+#include "device/registry.hpp"
+#include "layers/layers.hpp"
+#include "loader/loader.hpp"
+#include "memory/address_map.hpp"
+#include "memory/pinned.hpp"
+#include "memory/pool.hpp"
+#include "sync/deferral.hpp"
+#include "sync/stream_state.hpp"
 #include "sync/timeline.hpp"
 #include "xhal/struct_check.hpp"
 
@@ -39,7 +39,7 @@ void DeviceRecord::post_event(uint32_t kind, uint32_t severity, std::string_view
 }
 
 ContextState* state_of(xhal_context* context) {
-  return static_cast<ContextState*>(private_of(context)->side);
+  return static_cast<ContextState*>(private_of(context)->state);
 }
 
 namespace {
@@ -50,7 +50,7 @@ void adopt_context(DeviceRecord& record, xhal_context* context, uint64_t quota, 
   side->handle = context;
   side->quota_bytes = quota;
   side->scrub = scrub;
-  private_of(context)->side = side;
+  private_of(context)->state = side;
   const std::lock_guard lock(record.mutex);
   record.contexts.insert(context);
 }
@@ -280,6 +280,14 @@ xhal_status xhal_device_control_table(xhal_device* device, const xhal_control_ta
                 xhal::private_of(device)->device->id());
   }
   const xhal_status status = xhal::dispatch_of(device)->device_control_table(device, table);
+  return status >= 0 ? status : xhal::annotate(status, device, op);
+}
+
+xhal_status xhal_device_comm_table(xhal_device* device, const struct xhal_comm_table** table) {
+  constexpr const char* op = "xhal_device_comm_table";
+  if (!is_live(device, XHAL_KIND_DEVICE)) return xhal::bad_handle(device, XHAL_KIND_DEVICE, op);
+  if (const auto s = xhal::required(op, {{"table", table}}); s != XHAL_OK) return s;
+  const xhal_status status = xhal::dispatch_of(device)->device_comm_table(device, table);
   return status >= 0 ? status : xhal::annotate(status, device, op);
 }
 

@@ -1,9 +1,9 @@
 // pool_api.cpp: the exported functions of pool.h.
 #include "core/argument_check.hpp"
-#include "memory/pool_state.hpp"
 #include "core/state.hpp"
-#include "sync/stream_state.hpp"
 #include "core/tables.hpp"
+#include "memory/pool_state.hpp"
+#include "sync/stream_state.hpp"
 #include "xhal/struct_check.hpp"
 
 using xhal::fail;
@@ -143,6 +143,13 @@ xhal_status xhal_pool_query(xhal_pool* pool, xhal_pool_stats* stats) {
     xhal::structs::write(p.stats, stats);
     return XHAL_OK;
   });
+}
+
+xhal_status xhal_pool_observe(xhal_pool* pool, xhal_pool_fn callback, void* user) {
+  constexpr const char* op = "xhal_pool_observe";
+  CHECK_POOL(pool, op)
+  (void)callback, (void)user;
+  return xhal::fail(XHAL_ERR_UNSUPPORTED, op, "{}: not in this build", op);
 }
 
 xhal_status xhal_pool_reset_peaks(xhal_pool* pool) {

@@ -2,15 +2,15 @@
 #include <algorithm>
 #include <thread>
 
-#include "memory/address_map.hpp"
-#include "memory/copy.hpp"
-#include "sync/deferral.hpp"
-#include "layers/layers.hpp"
 #include "core/argument_check.hpp"
 #include "core/plugin_record.hpp"
-#include "memory/pool.hpp"
 #include "core/state.hpp"
 #include "core/tables.hpp"
+#include "layers/layers.hpp"
+#include "memory/address_map.hpp"
+#include "memory/copy.hpp"
+#include "memory/pool.hpp"
+#include "sync/deferral.hpp"
 #include "xhal/event.h"
 #include "xhal/graph.h"
 #include "xhal/struct_check.hpp"
@@ -146,7 +146,7 @@ xhal_status xhal_stream_create(xhal_context* context, const xhal_stream_info* in
       return xhal::annotate(status, context, op);
     }
     side->handle = *stream;
-    xhal::private_of(*stream)->side = side.get();
+    xhal::private_of(*stream)->state = side.get();
     {
       const std::lock_guard lock(context_side->mutex);
       context_side->streams.insert(*stream);
@@ -389,7 +389,8 @@ xhal_status xhal_stream_end_capture(xhal_stream* stream, xhal_graph** graph) {
     xhal::leave_capture(*capture);
     const auto key = reinterpret_cast<uint64_t>(capture);
     if (capture->pool != nullptr) xhal::pool_end_capture(capture->pool, key, status == XHAL_OK);
-    if (status == XHAL_OK) xhal::private_of(*graph)->side = new xhal::GraphState{capture->pool, key};
+    if (status == XHAL_OK)
+      xhal::private_of(*graph)->state = new xhal::GraphState{capture->pool, key};
     // The number of a capture is its address: it must stay unique while its graph lives, so it goes
     // with the graph.
     if (status != XHAL_OK) delete capture;
@@ -409,7 +410,7 @@ xhal_status xhal_graph_destroy(xhal_graph* graph) {
   constexpr const char* op = "xhal_graph_destroy";
   if (!is_live(graph, XHAL_KIND_GRAPH)) return xhal::bad_handle(graph, XHAL_KIND_GRAPH, op);
   return xhal::exported(op, [&]() -> xhal_status {
-    auto* side = static_cast<xhal::GraphState*>(xhal::private_of(graph)->side);
+    auto* side = static_cast<xhal::GraphState*>(xhal::private_of(graph)->state);
     const xhal_status status = xhal::dispatch_of(graph)->graph_destroy(graph);
     if (status == XHAL_OK && side != nullptr) {
       if (side->pool != nullptr && is_live(side->pool, XHAL_KIND_POOL))

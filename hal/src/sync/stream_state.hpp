@@ -8,8 +8,8 @@
 #include <mutex>
 #include <set>
 
-#include "device/device.hpp"
 #include "core/error.hpp"
+#include "device/device.hpp"
 #include "sync/timeline.hpp"
 
 namespace xhal {
@@ -57,7 +57,7 @@ struct Capture {
 };
 
 inline StreamState* state_of(xhal_stream* stream) {
-  return static_cast<StreamState*>(private_of(stream)->side);
+  return static_cast<StreamState*>(private_of(stream)->state);
 }
 
 }  // namespace xhal
