@@ -34,7 +34,8 @@ struct Call {
   xhal_context* context = nullptr;
   xhal_stream* stream = nullptr;
   xhal_timeline* timeline = nullptr;
-  uint64_t dst = 0, src = 0, size = 0, value = 0;  // src: also a register's host address
+  // src is also the host address of a registration, value also the flags of what is created.
+  uint64_t dst = 0, src = 0, size = 0, value = 0;
   uint64_t correlation = 0;
   uint32_t object_kind = 0;  // of the operator or kernel of a launch, as it stands now
 
@@ -55,9 +56,9 @@ constexpr uint64_t cap(uint32_t number) { return uint64_t{1} << number; }
 
 class Board {
  public:
-  static constexpr uint64_t kUsualCapabilities = cap(XHAL_CAP_GRAPH) | cap(XHAL_CAP_MODULE) |
-                                                 cap(XHAL_CAP_HOST_REGISTER) |
-                                                 cap(XHAL_CAP_CONTROL) | cap(XHAL_CAP_TIMESTAMP);
+  static constexpr uint64_t kUsualCapabilities =
+      cap(XHAL_CAP_GRAPH) | cap(XHAL_CAP_MODULE) | cap(XHAL_CAP_HOST_REGISTER) |
+      cap(XHAL_CAP_CONTROL) | cap(XHAL_CAP_TIMESTAMP) | cap(XHAL_CAP_SCRUB);
 
   // What both devices claim.
   std::atomic<uint64_t> capabilities{kUsualCapabilities};

@@ -55,6 +55,7 @@ struct Context : Object {
 
   xhal_status memory_alloc(const xhal_memory_info* info, uint64_t* address);
   xhal_status memory_free(uint64_t address);
+  xhal_status scrub(uint64_t address, uint64_t size);
   xhal_status host_register(void* memory, uint64_t size, uint64_t* address);
   xhal_status host_unregister(void* memory);
   xhal_status stream_create(const xhal_stream_info*, xhal_timeline* timeline, xhal_stream** stream);
@@ -292,8 +293,10 @@ struct Device : Object {
     *result = &control;
     return XHAL_OK;
   }
-  xhal_status context_create(const xhal_context_info*, xhal_context** result) {
-    reach(call("context_create"));
+  xhal_status context_create(const xhal_context_info* info, xhal_context** result) {
+    auto seen = call("context_create");
+    seen.value = info->flags;
+    reach(seen);
     make<Context>(table, XHAL_KIND_CONTEXT, result, this);
     return XHAL_OK;
   }
@@ -312,6 +315,7 @@ Call Context::call(std::string_view slot) const {
 xhal_status Context::memory_alloc(const xhal_memory_info* info, uint64_t* address) {
   auto seen = call("memory_alloc");
   seen.size = info->size_bytes;
+  seen.value = info->flags;
   reach(seen);
   if (info->kind != XHAL_MEMORY_DEVICE || (info->flags & XHAL_MEMORY_EXPORTABLE) != 0)
     return fail(XHAL_ERR_UNSUPPORTED, "the device has plain device memory only");
@@ -346,6 +350,17 @@ xhal_status Context::memory_free(uint64_t address) {
   }
   host().range_remove(address);
   memory_of(device->ordinal).give(address, size);
+  return XHAL_OK;
+}
+
+xhal_status Context::scrub(uint64_t address, uint64_t size) {
+  auto seen = call("context_scrub");
+  seen.dst = address;
+  seen.size = size;
+  reach(seen);
+  const auto& memory = memory_of(device->ordinal);
+  if (!memory.has(address, size)) return fail(XHAL_ERR_INVALID_ARGUMENT, "not the device's memory");
+  std::memset(memory.behind(address), 0, size);
   return XHAL_OK;
 }
 
@@ -450,6 +465,7 @@ struct Faulty : Vendor {
     Call call;
     call.slot = "device_open";
     call.ordinal = open.ordinal;
+    call.value = open.context_flags;
     reach(call);
     describe(info);
     auto* const device =

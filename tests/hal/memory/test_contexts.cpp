@@ -1,4 +1,6 @@
 // Whose memory it is: quotas, isolation of contexts, and which addresses a submission may name.
+#include <algorithm>
+
 #include "../faulty/faulty_test.hpp"
 
 namespace xhal::test {
@@ -121,15 +123,68 @@ TEST_F(ContextTest, AFillOfPinnedMemoryIsRefusedOrDone) {
   ASSERT_OK(xhal_host_free(memory));
 }
 
-// ---- scrubbing -------------------------------------------------------------------------------
+// ---- what was shared on purpose, and what an allocation is called -------------------------------
 
-TEST_F(ContextTest, WithoutThePluginsSlotAScrubbedContextIsRefused) {
-  const auto& d = device("remote");
-  xhal_context_info info{};
-  info.struct_size = sizeof info;
-  info.flags = XHAL_CONTEXT_SCRUB;
-  xhal_context* context = nullptr;
-  EXPECT_EQ(xhal_context_create(d.get(), &info, &context), XHAL_ERR_UNSUPPORTED);
+TEST_F(ContextTest, MemoryAllocatedForAnyContextIsOpenToAll) {
+  const auto d = open_device("faulty:0");
+  auto *const mine = context_in(d), *const other = context_in(d);
+  board().record();
+  const auto shared = alloc_in(mine, 4096, XHAL_MEMORY_ANY_CONTEXT);
+  EXPECT_EQ(board().calls("memory_alloc").at(0).value, 0u) << "plugins do not see the flag";
+  for (auto* context : {mine, other, d.context()}) {
+    const auto stream = stream_in(context);
+    const auto memory = alloc_in(context, 4096);
+    ASSERT_OK(xhal_stream_fill(stream.get(), shared, 4096, 0x17, 1));
+    ASSERT_OK(xhal_stream_copy(stream.get(), memory, shared, 4096));
+    EXPECT_EQ(read(stream.get(), memory, 4096), std::vector<uint8_t>(4096, 0x17));
+  }
+}
+
+TEST_F(ContextTest, AnAllocationAtAnOldAddressHasANewId) {
+  const auto d = open_device("faulty:0");
+  const auto id_of = [](uint64_t address) {
+    xhal_pointer_info info{};
+    check(xhal_pointer_query(address, &info));
+    return info.allocation_id;
+  };
+  std::vector<uint64_t> ids;
+  uint64_t first = 0;
+  bool same_address = false;
+  for (int i = 0; i < 100; ++i) {
+    const auto address = alloc(d, 4096);
+    if (first == 0) first = address;
+    same_address = same_address || (i > 0 && address == first);
+    ids.push_back(id_of(address));
+    EXPECT_EQ(id_of(address + 4095), ids.back()) << "one allocation, one id";
+    ASSERT_OK(xhal_memory_free(d.context(), address));
+    EXPECT_EQ(id_of(address), 0u);
+  }
+  EXPECT_TRUE(same_address) << "the device gives its last address out again";
+  void* pinned = nullptr;
+  ASSERT_OK(xhal_host_alloc(4096, &pinned));
+  ids.push_back(id_of(address_of(pinned)));
+  ASSERT_OK(xhal_host_free(pinned));
+  EXPECT_EQ(std::count(ids.begin(), ids.end(), 0u), 0);
+  std::sort(ids.begin(), ids.end());
+  EXPECT_EQ(std::unique(ids.begin(), ids.end()), ids.end()) << "an id was used twice";
+  int on_the_stack = 0;
+  EXPECT_EQ(id_of(address_of(&on_the_stack)), 0u);
+}
+
+TEST_F(ContextTest, BlocksOfOneSlabShareItsId) {
+  const auto d = open_device("faulty:0");
+  const auto pool = d.pool();
+  xhal_pointer_info first{}, second{};
+  uint64_t a = 0, b = 0;
+  ASSERT_OK(xhal_pool_alloc(pool.get(), nullptr, 4096, str("a"), &a));
+  ASSERT_OK(xhal_pool_alloc(pool.get(), nullptr, 4096, str("b"), &b));
+  ASSERT_OK(xhal_pointer_query(a, &first));
+  ASSERT_OK(xhal_pointer_query(b, &second));
+  ASSERT_EQ(first.base, second.base);
+  EXPECT_NE(first.allocation_id, 0u);
+  EXPECT_EQ(first.allocation_id, second.allocation_id);
+  ASSERT_OK(xhal_pool_free(pool.get(), a, nullptr, 0));
+  ASSERT_OK(xhal_pool_free(pool.get(), b, nullptr, 0));
 }
 
 }  // namespace

@@ -65,6 +65,14 @@ TEST_F(CellTest, AnExportedTimelineCannotBeWrittenByItsImporter) {
   EXPECT_NE(pwrite(exported.fd, &value, sizeof value, static_cast<off_t>(exported.offset)),
             static_cast<ssize_t>(sizeof value));
   EXPECT_NE(ftruncate(exported.fd, 0), 0) << "an importer could take the cell away";
+  // A descriptor can be opened again by its name in /proc, with other rights.
+  const std::string name = "/proc/self/fd/" + std::to_string(exported.fd);
+  if (const int again = open(name.c_str(), O_RDWR); again >= 0) {
+    EXPECT_EQ(mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, again, 0), MAP_FAILED);
+    EXPECT_NE(pwrite(again, &value, sizeof value, static_cast<off_t>(exported.offset)),
+              static_cast<ssize_t>(sizeof value));
+    ::close(again);
+  }
   expect_untouched(owner.get());
 }
 
