@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "memory/address_map.hpp"
-#include "memory/copy.hpp"
+#include "sync/capture.hpp"
 #include "memory/pool_state.hpp"
 #include "sync/stream_state.hpp"
 
@@ -83,6 +83,7 @@ Block* Pool::Part::steal(xhal_stream* stream, uint64_t size, bool small) {
 }
 
 void Pool::Part::give_back(Slab* slab) {
+  address_map().set_pool(slab->base, nullptr);
   if (info.kind == XHAL_MEMORY_HOST)
     xhal_host_free(reinterpret_cast<void*>(slab->base));
   else
@@ -239,6 +240,19 @@ void Pool::Part::release_all() {
   for (auto& p : pending) delete p.block;
   blocks.clear();
   pending.clear();
+}
+
+bool find_block(xhal_pool* pool, uint64_t address, uint64_t* base, uint64_t* size_bytes) {
+  if (!is_live(pool, XHAL_KIND_POOL)) return false;
+  auto& p = *Pool::of(pool)->part;
+  const std::lock_guard lock(p.mutex);
+  for (const auto& [begin, block] : p.blocks) {
+    if (address - begin >= block->size) continue;
+    *base = begin;
+    *size_bytes = block->requested;
+    return true;
+  }
+  return false;
 }
 
 void pool_stream_gone(xhal_pool* pool, xhal_stream* stream) noexcept {

@@ -12,6 +12,9 @@ void pool_stream_gone(xhal_pool* pool, xhal_stream* stream) noexcept;
 void pool_begin_capture(xhal_pool* pool, uint64_t key) noexcept;
 void pool_end_capture(xhal_pool* pool, uint64_t key, bool has_graph) noexcept;
 void pool_graph_gone(xhal_pool* pool, uint64_t key) noexcept;
+// The block in use that an address lies in, and the size that was asked for. Takes the pool's lock;
+// for layer `validate`.
+bool find_block(xhal_pool* pool, uint64_t address, uint64_t* base, uint64_t* size_bytes);
 // The context ends: gives every slab back, whatever is still out.
 void abandon_pool(xhal_pool* pool) noexcept;
 
