@@ -9,7 +9,7 @@
 #include "layers/layers.hpp"
 #include "memory/address_map.hpp"
 #include "memory/copy.hpp"
-#include "memory/pool.hpp"
+#include "sync/capture.hpp"
 #include "sync/deferral.hpp"
 #include "xhal/event.h"
 #include "xhal/graph.h"
@@ -17,12 +17,6 @@
 
 namespace xhal {
 namespace {
-
-// Set in every graph: the pool it keeps alive.
-struct GraphState {
-  xhal_pool* pool;
-  uint64_t capture_key;
-};
 
 xhal_status signal(StreamState& side, Timeline& timeline, uint64_t value, xhal_timestamp* time) {
   const auto* dispatch = dispatch_of(side.handle);
@@ -92,6 +86,43 @@ xhal_status record_event(StreamState& side, uint32_t flags, xhal_event* event) {
 xhal_status wait_event(StreamState& side, const xhal_event& event) {
   if (event.timeline == nullptr) return XHAL_OK;
   return wait(side, *Timeline::of(event.timeline), event.value);
+}
+
+uint64_t capture_of(const StreamState& side, const xhal_pool* pool) noexcept {
+  const auto* capture = side.capture.load(std::memory_order_acquire);
+  return capture != nullptr && capture->pool == pool ? capture->id : 0;
+}
+
+xhal_status record_hidden_event(StreamState& side, xhal_event* event) {
+  if (side.gone) return XHAL_ERR_INVALID_HANDLE;
+  return is_captured(side) ? XHAL_ERR_CAPTURE : record_event(side, 0, event);
+}
+
+xhal_status begin_capture(StreamState& side, xhal_pool* pool, uint64_t* id) {
+  constexpr const char* op = "xhal_stream_begin_capture";
+  static std::atomic<uint64_t> last_id{0};
+  if (is_captured(side))
+    return fail(XHAL_ERR_CAPTURE, op, "{}: the stream is being captured already", op);
+  if (const auto s = submit_held(side, op); s != XHAL_OK) return s;
+  const xhal_status status = side.device->table.stream_begin_capture(side.handle);
+  if (status != XHAL_OK) return status < 0 ? annotate(status, side.handle, op) : status;
+  stream_captured(side);
+  *id = ++last_id;
+  side.capture.store(new Capture{*id, &side, {&side}, pool}, std::memory_order_release);
+  return XHAL_OK;
+}
+
+xhal_status end_capture(StreamState& side, xhal_graph** graph, uint64_t* id, xhal_pool** pool) {
+  constexpr const char* op = "xhal_stream_end_capture";
+  auto* const current = side.capture.load();
+  if (current == nullptr || current->origin != &side)
+    return fail(XHAL_ERR_CAPTURE, op, "{}: no capture was begun on this stream", op);
+  const std::unique_ptr<Capture> capture(current);
+  const xhal_status status = side.device->table.stream_end_capture(side.handle, graph);
+  leave_capture(*capture);
+  *id = capture->id;
+  *pool = capture->pool;
+  return status < 0 ? annotate(status, side.handle, op) : status;
 }
 
 }  // namespace xhal
@@ -179,9 +210,9 @@ xhal_status xhal_stream_destroy(xhal_stream* stream) {
     {
       const std::lock_guard lock(side.context->mutex);
       side.context->streams.erase(stream);
-      for (auto* pool : side.context->pools) xhal::pool_stream_gone(pool, stream);
     }
     const xhal_status status = side.device->table.stream_destroy(stream);
+    side.gone = true;
     return finish(status, stream, op);
   });
 }
@@ -352,73 +383,6 @@ xhal_status xhal_stream_wait_event(xhal_stream* stream, const xhal_event* event)
     capture->streams.insert(&side);
     side.capture.store(capture, std::memory_order_release);
     return XHAL_OK;
-  });
-}
-
-xhal_status xhal_stream_begin_capture(xhal_stream* stream, xhal_pool* pool) {
-  constexpr const char* op = "xhal_stream_begin_capture";
-  CHECK_STREAM(stream, op)
-  if (pool != nullptr && !is_live(pool, XHAL_KIND_POOL))
-    return xhal::bad_handle(pool, XHAL_KIND_POOL, op);
-  return xhal::exported(op, [&]() -> xhal_status {
-    auto& side = *xhal::state_of(stream);
-    if (side.capture.load() != nullptr)
-      return fail(XHAL_ERR_CAPTURE, op, "{}: the stream is being captured already", op);
-    if (const auto s = xhal::submit_held(side, op); s != XHAL_OK) return s;
-    const xhal_status status = side.device->table.stream_begin_capture(stream);
-    if (status != XHAL_OK) return finish(status, stream, op);
-    xhal::stream_captured(side);
-    auto* capture = new xhal::Capture{&side, {&side}, pool};
-    if (pool != nullptr) xhal::pool_begin_capture(pool, reinterpret_cast<uint64_t>(capture));
-    side.capture.store(capture, std::memory_order_release);
-    return XHAL_OK;
-  });
-}
-
-xhal_status xhal_stream_end_capture(xhal_stream* stream, xhal_graph** graph) {
-  constexpr const char* op = "xhal_stream_end_capture";
-  CHECK_STREAM(stream, op)
-  if (const auto s = xhal::required(op, {{"graph", graph}}); s != XHAL_OK) return s;
-  return xhal::exported(op, [&]() -> xhal_status {
-    auto& side = *xhal::state_of(stream);
-    auto* capture = side.capture.load();
-    if (capture == nullptr || capture->origin != &side) {
-      return fail(XHAL_ERR_CAPTURE, op, "{}: no capture was begun on this stream", op);
-    }
-    const xhal_status status = side.device->table.stream_end_capture(stream, graph);
-    xhal::leave_capture(*capture);
-    const auto key = reinterpret_cast<uint64_t>(capture);
-    if (capture->pool != nullptr) xhal::pool_end_capture(capture->pool, key, status == XHAL_OK);
-    if (status == XHAL_OK)
-      xhal::private_of(*graph)->state = new xhal::GraphState{capture->pool, key};
-    // The number of a capture is its address: it must stay unique while its graph lives, so it goes
-    // with the graph.
-    if (status != XHAL_OK) delete capture;
-    return finish(status, stream, op);
-  });
-}
-
-xhal_status xhal_stream_capturing(xhal_stream* stream, uint32_t* capturing) {
-  constexpr const char* op = "xhal_stream_capturing";
-  CHECK_STREAM(stream, op)
-  if (const auto s = xhal::required(op, {{"capturing", capturing}}); s != XHAL_OK) return s;
-  *capturing = xhal::state_of(stream)->capture.load(std::memory_order_relaxed) != nullptr ? 1 : 0;
-  return XHAL_OK;
-}
-
-xhal_status xhal_graph_destroy(xhal_graph* graph) {
-  constexpr const char* op = "xhal_graph_destroy";
-  if (!is_live(graph, XHAL_KIND_GRAPH)) return xhal::bad_handle(graph, XHAL_KIND_GRAPH, op);
-  return xhal::exported(op, [&]() -> xhal_status {
-    auto* side = static_cast<xhal::GraphState*>(xhal::private_of(graph)->state);
-    const xhal_status status = xhal::dispatch_of(graph)->graph_destroy(graph);
-    if (status == XHAL_OK && side != nullptr) {
-      if (side->pool != nullptr && is_live(side->pool, XHAL_KIND_POOL))
-        xhal::pool_graph_gone(side->pool, side->capture_key);
-      delete reinterpret_cast<xhal::Capture*>(side->capture_key);
-      delete side;
-    }
-    return status >= 0 ? status : xhal::annotate(status, graph, op);
   });
 }
 

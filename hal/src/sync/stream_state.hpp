@@ -2,6 +2,8 @@
 // capture.
 #pragma once
 
+#include <boost/smart_ptr/intrusive_ptr.hpp>
+
 #include <atomic>
 #include <deque>
 #include <functional>
@@ -11,6 +13,7 @@
 #include "core/error.hpp"
 #include "device/device.hpp"
 #include "sync/timeline.hpp"
+#include "xhal/event.h"
 
 namespace xhal {
 
@@ -47,10 +50,23 @@ struct StreamState {
   ErrorRecord failure;
 
   std::atomic<Capture*> capture{nullptr};
+  std::atomic<bool> gone{false};
 };
+inline void intrusive_ptr_add_ref(StreamState*) noexcept {}
+inline void intrusive_ptr_release(StreamState*) noexcept {}
+using StreamRef = boost::intrusive_ptr<StreamState>;  // a StreamState lives for ever
+
+xhal_status record_event(StreamState& side, uint32_t flags, xhal_event* event);
+xhal_status wait_event(StreamState& side, const xhal_event& event);
+xhal_status record_hidden_event(StreamState& side, xhal_event* event);
+inline xhal_status poll_event(const xhal_event& event) noexcept {
+  return event.timeline == nullptr ? XHAL_OK : Timeline::of(event.timeline)->poll(event.value);
+}
+inline StreamRef stream_of(const Timeline& timeline) noexcept { return timeline.stream; }
 
 // A capture under way: the streams that are in it.
 struct Capture {
+  uint64_t id;
   StreamState* origin;
   std::set<StreamState*> streams;
   xhal_pool* pool;
