@@ -76,7 +76,7 @@ Block* Pool::Part::steal(xhal_stream* stream, uint64_t size, bool small) {
       ordered = stream != nullptr ? wait_event(*state_of(stream), event)
                                   : xhal_event_wait(&event, XHAL_FOREVER);
     }
-    if (ordered == XHAL_OK || state_of(other)->timeline->failed()) return b;
+    if (ordered == XHAL_OK || state_of(other)->timeline.load()->failed()) return b;
     free_blocks.insert_free(b);
   }
   return nullptr;
@@ -283,7 +283,7 @@ Pool::Part* end_pool(xhal_pool* pool) noexcept {
     p.release_all();
   }
   {
-    const std::lock_guard lock(p.context->mutex);
+    const std::lock_guard lock(ContextState::mutex());
     p.context->pools.erase(pool);
   }
   object_free(pool);

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "device/device.hpp"
+#include "core/context_state.hpp"
 #include "core/object.hpp"
 #include "memory/pool.hpp"
 #include "memory/pool_blocks.hpp"
