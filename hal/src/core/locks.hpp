@@ -22,6 +22,7 @@ enum class Rank : uint8_t {
   layer,      // layers/: what a layer remembers
   context,    // core/context_state.hpp: streams and pools of a context
   pool,       // memory/: blocks and slabs (striped by pool)
+  observer,   // memory/: who is told of a pool (striped)
   staging,    // memory/: bounce buffers of a context (striped)
   context_memory,  // memory/: allocations and helper streams of a context (striped)
   pinned,     // memory/: pinned blocks and registrations

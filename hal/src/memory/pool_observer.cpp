@@ -1,13 +1,20 @@
 #include "memory/pool_observer.hpp"
 
+#include "core/locks.hpp"
+
 namespace xhal {
+
+std::mutex& PoolObserver::lock() const noexcept {
+  static auto* mutexes = new StripedMutex(Rank::observer);
+  return mutexes->of(this);
+}
 
 constinit thread_local PoolObserver::Running* PoolObserver::running_here = nullptr;
 
 void PoolObserver::tell(const xhal_pool_record& record) noexcept {
   std::shared_ptr<Callback> callback;
   {
-    const std::lock_guard lock(mutex_);
+    const std::lock_guard lock(this->lock());
     if (callback_ == nullptr) return;
     callback = callback_;
     ++callback->running;
@@ -16,7 +23,7 @@ void PoolObserver::tell(const xhal_pool_record& record) noexcept {
   running_here = &here;
   callback->function(callback->user, &record);
   running_here = here.outer;
-  const std::lock_guard lock(mutex_);
+  const std::lock_guard lock(this->lock());
   if (--callback->running == 0) ended_.notify_all();
 }
 
@@ -26,7 +33,7 @@ bool PoolObserver::replace(xhal_pool_fn callback, void* user) {
   }
   std::shared_ptr<Callback> next;
   if (callback != nullptr) next = std::make_shared<Callback>(Callback{callback, user});
-  std::unique_lock lock(mutex_);
+  std::unique_lock<std::mutex> lock(this->lock());
   next.swap(callback_);
   on_.store(callback_ != nullptr, std::memory_order_relaxed);
   if (next != nullptr) ended_.wait(lock, [&] { return next->running == 0; });

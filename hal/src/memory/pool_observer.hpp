@@ -31,7 +31,7 @@ class PoolObserver {
   static thread_local Running* running_here;
 
   std::atomic<bool> on_{false};
-  std::mutex mutex_;  // of what follows
+  std::mutex& lock() const noexcept;  // of what follows (striped)
   std::shared_ptr<Callback> callback_;
   std::condition_variable ended_;
 };

@@ -378,14 +378,14 @@ void Pool::Part::end() {
 namespace {
 
 std::mutex& mutex_of(const void* part) {
-  static auto* mutexes = new std::mutex[8];
-  return mutexes[(reinterpret_cast<uintptr_t>(part) >> 7) % 8];
+  static auto* mutexes = new StripedMutex(Rank::pool);
+  return mutexes->of(part);
 }
 
 // The states of pools that have ended are used again and never freed: a call of another thread may
 // still be on its way out of one.
 struct SpareParts {
-  std::mutex mutex;
+  Mutex mutex{Rank::pool};
   std::vector<Pool::Part*> list;
 };
 SpareParts& spare_parts() {
