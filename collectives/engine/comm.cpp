@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
-#include <nlohmann/json.hpp>
 
 #include "base/failure.hpp"
 #include "engine/verdict.hpp"
@@ -34,21 +33,6 @@ uint64_t timeout_from_environment() {
   const auto asked = xhal::base::environment_number("XCOLL_TIMEOUT_S", 1e-9, 1e9);
   if (!asked.problem.empty()) throw Failure(XCOLL_ERR_INVALID_ARGUMENT, "{}", asked.problem);
   return asked.value ? static_cast<uint64_t>(*asked.value * 1e9) : kDefaultTimeoutNs;
-}
-
-const char* state_name(xcoll_rank_state state) {
-  constexpr const char* kNames[] = {"unknown", "not entered", "waiting", "working",
-                                    "stopped", "dead",        "left"};
-  return kNames[state];
-}
-
-void write_whole(int fd, const std::string& text) {
-  for (size_t done = 0; done < text.size();) {
-    const ssize_t written = ::write(fd, text.data() + done, text.size() - done);
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) throw system_failure("write", "dumping the flight recorder");
-    done += static_cast<size_t>(written);
-  }
 }
 
 }  // namespace
@@ -201,41 +185,6 @@ std::unique_ptr<Comm> Comm::split(int32_t color, int32_t key) {
   const auto me = std::ranges::find(mine, rank(), &Wish::rank) - mine.begin();
   return join(ids[static_cast<size_t>(mine.front().rank)], static_cast<int32_t>(mine.size()),
               static_cast<int32_t>(me), config_);
-}
-
-void Comm::dump(int fd) const {
-  const shm::Segment& segment = membership_.segment;
-  const Diagnosis& diagnosis = engine_.diagnosis();
-  nlohmann::json ranks = nlohmann::json::array();
-  for (uint32_t rank = 0; rank < segment.ranks(); ++rank) {
-    const shm::RankInfo& info = segment.info(rank);
-    const shm::Board& board = segment.board(rank);
-    nlohmann::json entry = {{"rank", rank},
-                            {"host", info.host},
-                            {"pid", info.pid},
-                            {"state", state_name(diagnosis.state_of(rank, 0))},
-                            {"entered", diagnosis.entered(rank)},
-                            {"finished", board.finished.load()}};
-    if (const int32_t waiting_on = board.waiting_on.load(); waiting_on >= 0) {
-      entry["waiting_on"] = waiting_on;
-    }
-    ranks.push_back(std::move(entry));
-  }
-  nlohmann::json report = {{"communicator", config_.name},
-                           {"rank", rank_},
-                           {"size", segment.ranks()},
-                           {"now_ns", now_ns()},
-                           {"sequence", engine_.sequence()},
-                           {"ranks", std::move(ranks)},
-                           {"operations", engine_.recorder().json()}};
-  if (has_verdict(segment)) {
-    const xcoll_failure verdict = failure();
-    report["verdict"] = {{"status", xcoll_status_name(verdict.status)},
-                         {"culprit", verdict.culprit},
-                         {"reporter", verdict.reporter},
-                         {"text", verdict.text}};
-  }
-  write_whole(fd, report.dump(1) + "\n");
 }
 
 void Comm::dump_into_recorder_dir() const {

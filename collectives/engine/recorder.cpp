@@ -1,8 +1,5 @@
 #include "engine/recorder.hpp"
 
-#include <algorithm>
-#include <nlohmann/json.hpp>
-
 namespace xcoll::engine {
 namespace {
 
@@ -29,29 +26,6 @@ void Recorder::finish(uint64_t number, xcoll_status status) {
   if (to.number.load(kRelaxed) != number) return;  // overwritten meanwhile
   to.status.store(status, kRelaxed);
   to.ended.store(ticks(), kRelaxed);
-}
-
-nlohmann::json Recorder::json() const {
-  nlohmann::json lines = nlohmann::json::array();
-  const uint64_t last = last_.load(kRelaxed);
-  for (uint64_t number = last - std::min<uint64_t>(last, size_) + 1; number <= last; ++number) {
-    const Line& from = line(number);
-    Signature signature;
-    signature.words = from.words.load(kRelaxed);
-    nlohmann::json entry = {{"number", number},
-                            {"kind", kind_name(signature.kind())},
-                            {"type", type_name(signature.type())},
-                            {"count", from.count.load(kRelaxed)},
-                            {"start_ns", calibration_.ns_of(from.started.load(kRelaxed))}};
-    if (const uint64_t sequence = from.sequence.load(kRelaxed)) entry["sequence"] = sequence;
-    if (const int32_t peer = from.peer.load(kRelaxed); peer >= 0) entry["peer"] = peer;
-    if (const uint64_t ended = from.ended.load(kRelaxed)) {
-      entry["end_ns"] = calibration_.ns_of(ended);
-      entry["status"] = xcoll_status_name(from.status.load(kRelaxed));
-    }
-    lines.push_back(std::move(entry));
-  }
-  return lines;
 }
 
 }  // namespace xcoll::engine

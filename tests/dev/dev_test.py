@@ -105,6 +105,80 @@ class PythonEnvironment(Case):
         self.assertIn("2.6", result.stderr)
 
 
+class Build(Case):
+    """In a tree of its own whose cmake only says what it was asked for."""
+
+    CMAKE = """#!/bin/sh
+echo "$@" >>"$ASKED"
+case $1 in
+  --build)
+    printf '[1/2 0.5] compiling one\\nwarning: look\\n[2/2 1.5] linking\\n'
+    exit "${FAILS:-0}" ;;
+  *) mkdir -p build/dev; touch build/dev/build.ninja ;;
+esac
+"""
+
+    def setUp(self):
+        super().setUp()
+        self.tree, programs = self.folder / "tree", self.folder / "programs"
+        self.asked = self.folder / "asked"
+        (self.tree / "tools").mkdir(parents=True)
+        programs.mkdir()
+        shutil.copy(ROOT / "dev", self.tree)
+        (self.tree / "tools/demo.py").write_text("")
+        for name, text in {"cmake": self.CMAKE, "dpkg-query": DPKG_QUERY, "python": PYTHON}.items():
+            (programs / name).write_text(text)
+            (programs / name).chmod(0o755)
+        self.variables = {"PATH": f"{programs}:{os.environ['PATH']}", "ASKED": str(self.asked),
+                          "XHAL_PYTHON": str(programs / "python")}
+
+    def run_dev(self, *words, **variables):
+        self.asked.write_text("")
+        return self.dev(*words, root=self.tree, **self.variables, **variables)
+
+    def targets(self):
+        builds = [line for line in self.asked.read_text().splitlines() if "--build" in line]
+        return [line.partition("--target ")[2] or "all" for line in builds]
+
+    def test_the_demo_builds_only_what_it_runs_and_tells_its_time(self):
+        result = self.run_dev("demo")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertEqual(self.targets(), ["demo"])
+        self.assertRegex(result.stderr.splitlines()[-1], r"^== time: .*all \d+:\d\d min$")
+
+    def test_after_the_demo_run_builds_the_rest_only_for_what_needs_it(self):
+        self.run_dev("demo")
+        self.assertEqual(self.run_dev("run", "python", "train.py").returncode, 0)
+        self.assertEqual(self.targets(), [])
+        self.assertEqual(self.run_dev("run", "true").returncode, 0)
+        self.assertEqual(self.targets(), ["all"])
+        self.assertEqual(self.run_dev("run", "true").returncode, 0)
+        self.assertEqual(self.targets(), [])
+
+    def test_a_build_says_how_far_it_is_and_hides_nothing_else(self):
+        result = self.run_dev("build")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertIn("[1/2] 0:00, about 0:00 left  compiling one", result.stderr)
+        self.assertIn("warning: look", result.stderr)
+        self.assertIn("[2/2] 0:01", result.stderr)
+
+    def test_a_build_that_fails_is_not_taken_for_a_build(self):
+        result = self.run_dev("build", FAILS="1")
+        self.assertEqual(result.returncode, 1)
+        self.assertIn("the build of preset dev failed", result.stderr)
+        self.run_dev("run", "true")
+        self.assertEqual(self.targets(), ["all"])
+
+
+# Every Debian package is there; a python that has torch.
+DPKG_QUERY = """#!/bin/sh
+for word; do case $word in -*) ;; *) echo "$word installed" ;; esac; done
+"""
+PYTHON = """#!/bin/sh
+case $1 in -c) echo 2.15.0 ;; esac
+"""
+
+
 class Counting(Case):
     PASSED = '<testcase name="a" status="run"/>'
     FAILED = '<testcase name="b.Fails" status="fail"><failure message=""/></testcase>'

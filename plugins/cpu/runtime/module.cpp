@@ -1,7 +1,7 @@
 #include "module.hpp"
 
 #include <elf.h>
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -107,8 +107,10 @@ class LoadedModule {
     if (known != kernels_.end()) return known->second;
     if (std::find(entries_.begin(), entries_.end(), entry) == entries_.end() ||
         !library_.has(entry)) {
-      throw Error(XHAL_ERR_NOT_FOUND, fmt::format("module `{}` has no kernel `{}`; it has: {}",
-                                                  name_, entry, fmt::join(entries_, ", ")));
+      std::string there;
+      for (const auto& kernel : entries_) there.append(there.empty() ? "" : ", ").append(kernel);
+      throw Error(XHAL_ERR_NOT_FOUND,
+                  fmt::format("module `{}` has no kernel `{}`; it has: {}", name_, entry, there));
     }
     Kernel kernel;
     kernel.function = &library_.get<void(const uint64_t*, const uint32_t*, const uint32_t*)>(entry);

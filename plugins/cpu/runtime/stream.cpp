@@ -2,7 +2,7 @@
 // queue.
 #include "stream.hpp"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <cstring>
 #include <memory>
