@@ -111,7 +111,7 @@ const Choice& choice(Format format) {
   static const Choice bf16 = may_use_tiles() ? Choice{tiles_bf16, "AMX bf16"}
                              : __builtin_cpu_supports("avx512bf16")
                                  ? Choice{dot_bf16, "AVX-512 bf16"}
-                                 : f32;
+                                 : Choice{f32.run, ""};
   return format == Format::bf16 ? bf16 : f32;
 }
 
