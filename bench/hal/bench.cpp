@@ -9,17 +9,38 @@
 namespace xhal::bench {
 
 void Bench::measure(Row row, const Effort& effort, const Sample& ours, const Sample& peer) {
+  std::vector<Peer> peers;
+  if (peer) peers.push_back({.name = row.peer, .sample = peer, .goal = row.goal});
+  measure(row, effort, ours, std::move(peers));
+}
+
+void Bench::measure(const Row& row, const Effort& effort, const Sample& ours,
+                    std::vector<Peer> peers) {
   if (!wants(row.metric)) return;
   fmt::print(stderr, "  {}\n", row.metric);
-  try {
-    auto samples =
-        interleave(peer ? std::vector<Sample>{ours, peer} : std::vector<Sample>{ours}, effort);
-    row.samples = std::move(samples[0]);
-    if (peer) row.peer_samples = std::move(samples[1]);
-  } catch (const std::exception& error) {
-    row.failed = error.what();
+  std::vector<Sample> sides = {ours};
+  for (const auto& peer : peers) {
+    if (peer.sample) sides.push_back(peer.sample);
   }
-  report_.add(std::move(row));
+  std::vector<std::vector<double>> samples(sides.size());
+  std::string failed;
+  try {
+    samples = interleave(sides, effort);
+  } catch (const std::exception& error) {
+    failed = error.what();
+  }
+  if (peers.empty()) peers.push_back({.name = row.peer, .goal = row.goal});
+  size_t next = 1;
+  for (auto& peer : peers) {
+    Row with = row;
+    with.peer = std::move(peer.name);
+    with.goal = std::move(peer.goal);
+    with.samples = samples[0];
+    if (peer.sample) with.peer_samples = std::move(samples[next++]);
+    with.failed = failed.empty() ? std::move(peer.why_not) : failed;
+    if (!peer.note.empty()) with.note = std::move(peer.note);
+    report_.add(std::move(with));
+  }
 }
 
 void Bench::fail(Row row, std::string why) {
@@ -37,6 +58,11 @@ Pocl* Bench::pocl() {
     why_no_pocl_ = error.what();
   }
   return pocl_;
+}
+
+Peer Bench::pocl_peer(Sample sample, std::string note) {
+  if (pocl() == nullptr) return {.name = "PoCL", .why_not = why_no_pocl_};
+  return {.name = "PoCL", .sample = std::move(sample), .note = std::move(note)};
 }
 
 Device open_device(const std::string& plugin) {

@@ -21,7 +21,9 @@ constexpr Part kParts[] = {
     {"calls", bench_calls, "from a framework's call to the plugin, with and without layers"},
     {"streams", bench_streams, "submitting and waiting"},
     {"events", bench_events, "asking for events that are reached"},
+    {"scaling", bench_scaling, "record, pool, copy and fill among up to 100,000 objects"},
     {"memory", bench_memory, "copy, fill, and the pool"},
+    {"bounce", bench_bounce, "copies of host memory that a device cannot reach"},
     {"rows", bench_rows, "softmax, layer_norm, gelu, adamw beside memcpy"},
     {"gemm", bench_gemm, "matrix products"},
     {"load", bench_load, "from nothing to a list of devices"},
@@ -38,6 +40,20 @@ void forget_settings() {
   unsetenv("XHAL_CPU_DEVICES");
   unsetenv("XHAL_CPU_GUARD");
   setenv("XHAL_PLUGIN_PATH", XHAL_BENCH_PLUGINS ":" XHAL_BENCH_REAL_PLUGINS, 1);
+}
+
+// "calls:limit", "scaling:record:1000": the part and what it asks for.
+int serve_child(const std::string& what) {
+  const size_t colon = what.find(':');
+  const std::string rest = colon == what.npos ? "" : what.substr(colon + 1);
+  try {
+    if (what.starts_with("calls:")) return serve_calls(rest);
+    if (what.starts_with("scaling:")) return serve_scaling(rest);
+    fmt::print(stderr, "xhal-bench-hal: nothing to serve by the name '{}'\n", what);
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "bench child {}: {}\n", what, error.what());
+  }
+  return 1;
 }
 
 std::string hop_text(double ns) {
@@ -79,7 +95,7 @@ int main(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : 2;
   }
-  if (!child.empty()) return serve_calls(child);  // in the environment its parent has made
+  if (!child.empty()) return serve_child(child);  // in the environment its parent has made
   forget_settings();
 
   Report report("xhal-bench-hal: medians of turns taken by both sides");
@@ -99,12 +115,14 @@ int main(int argc, char** argv) {
                           allowed_cpus().size(), processor_name(), load, load_average()));
   report.fact(fmt::format("a cache line from core to core: {} before, {} after", hop_text(before),
                           hop_text(after)));
-  if (!std::isnan(before) && !std::isnan(after)) {
-    report.add(
-        {.metric = "a cache line from core to core",
-         .unit = "ns",
-         .samples = {before, after},
-         .note = "the distance that every hand-over between threads pays; near is up to 100 ns"});
+  Row hop{.metric = "a cache line from core to core",
+          .unit = "ns",
+          .note = "the distance that every hand-over between threads pays; near is up to 100 ns"};
+  for (const double ns : {before, after}) {
+    if (!std::isnan(ns)) hop.samples.push_back(ns);
   }
+  if (hop.samples.empty())
+    hop.not_here = "there is one processor only, or other work held the second all the time";
+  bench.add(std::move(hop));
   return report.finish(json);
 }

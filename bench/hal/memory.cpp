@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "bench.hpp"
+#include "measure/mutex.hpp"
 #include "pocl.hpp"
 
 namespace xhal::bench {
@@ -88,37 +89,37 @@ void bandwidth_rows(Bench& bench, const Device& device) {
 
 void pool_row(Bench& bench, const Device& device) {
   constexpr uint64_t kBytes = 1 << 20;
+  constexpr uint32_t kPairs = 256;
   const auto stream = device.stream();
   const auto pool = device.pool();
   const Pocl* pocl = bench.pocl();
-  const Row row{.metric = "pool alloc + free, 1 MiB",
-                .unit = "ns",
-                .peer = "PoCL buffer",
-                .goal = Goal::value_at_most(300),
-                .note = "PoCL's buffer gets its memory later, when it is first used"};
-  if (pocl == nullptr) return bench.fail(row, bench.why_no_pocl());
+  MutexPair mutex;
   // A framework's pool is never empty: other blocks are out while this one comes and goes.
   std::vector<uint64_t> others(32);
   for (auto& address : others)
     check(xhal_pool_alloc(pool.get(), stream.get(), kBytes, {}, &address));
+  const auto ours = [&] {
+    return ns_per_call(kPairs, [&] {
+      uint64_t address = 0;
+      check(xhal_pool_alloc(pool.get(), stream.get(), kBytes, {}, &address));
+      check(xhal_pool_free(pool.get(), address, nullptr, 0));
+    });
+  };
+  const auto pocl_buffer = [&] {
+    return ns_per_call(kPairs, [&] {
+      cl_int status = CL_SUCCESS;
+      const cl_mem buffer =
+          clCreateBuffer(pocl->context(), CL_MEM_READ_WRITE, kBytes, nullptr, &status);
+      check_cl(status, "clCreateBuffer");
+      clReleaseMemObject(buffer);
+    });
+  };
   bench.measure(
-      row, bench.effort(300),
-      [&] {
-        return ns_per_call(256, [&] {
-          uint64_t address = 0;
-          check(xhal_pool_alloc(pool.get(), stream.get(), kBytes, {}, &address));
-          check(xhal_pool_free(pool.get(), address, nullptr, 0));
-        });
-      },
-      [&] {
-        return ns_per_call(256, [&] {
-          cl_int status = CL_SUCCESS;
-          const cl_mem buffer =
-              clCreateBuffer(pocl->context(), CL_MEM_READ_WRITE, kBytes, nullptr, &status);
-          check_cl(status, "clCreateBuffer");
-          clReleaseMemObject(buffer);
-        });
-      });
+      {.metric = "pool alloc + free, 1 MiB", .unit = "ns"}, bench.effort(300), ours,
+      {{.name = kMutexPair,
+        .sample = [&] { return mutex.sample(kPairs); },
+        .goal = Goal::ratio_at_most(4)},
+       bench.pocl_peer(pocl_buffer, "PoCL's buffer gets its memory later, when it is first used")});
   for (const auto address : others) check(xhal_pool_free(pool.get(), address, nullptr, 0));
 }
 

@@ -63,12 +63,16 @@ __attribute__((target("avx512f,avx512bf16"))) double dot_bf16() {
 
 // Tiles of 16 x 64 bytes; a product of two is 16 x 16 sums of 32 products.
 __attribute__((target("amx-tile,amx-bf16"))) double tiles_bf16() {
-  struct alignas(64) {
+  struct alignas(64) Config {
     uint8_t palette = 1, start_row = 0, reserved[14] = {};
     uint16_t columns_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
     uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-  } config;
-  _tile_loadconfig(&config);
+  };
+  // GCC 12's _tile_loadconfig tells the compiler that 8 bytes are read: the rest of a local
+  // variable would never be stored, and the tiles would fault. Here all 64 are an operand.
+  static const Config config;
+  static_assert(sizeof config == 64);
+  asm volatile("ldtilecfg %0" : : "m"(config));
   _tile_zero(0);
   _tile_zero(1);
   _tile_zero(2);
@@ -107,7 +111,7 @@ const Choice& choice(Format format) {
   static const Choice bf16 = may_use_tiles() ? Choice{tiles_bf16, "AMX bf16"}
                              : __builtin_cpu_supports("avx512bf16")
                                  ? Choice{dot_bf16, "AVX-512 bf16"}
-                                 : f32;
+                                 : Choice{f32.run, ""};
   return format == Format::bf16 ? bf16 : f32;
 }
 

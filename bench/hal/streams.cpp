@@ -1,4 +1,5 @@
-// streams.cpp: submitting and waiting on the cpu plugin, beside PoCL and beside a bare futex.
+// streams.cpp: submitting and waiting on the cpu plugin, beside a mutex, PoCL, a bare futex and a
+// bare hand-over between cores.
 #include <fmt/format.h>
 #include <linux/futex.h>
 #include <sched.h>
@@ -13,6 +14,7 @@
 #include <thread>
 
 #include "bench.hpp"
+#include "measure/mutex.hpp"
 #include "pocl.hpp"
 
 namespace xhal::bench {
@@ -120,6 +122,7 @@ void submit_rows(Bench& bench, const Device& device) {
   const auto stream = device.stream();
   SmallOp op(device);
   const Pocl* pocl = bench.pocl();
+  MutexPair mutex;
   constexpr uint32_t kBatch = 256;
 
   const auto inline_submit = [&] { return ns_per_call(kBatch, [&] { op.launch(stream); }); };
@@ -147,24 +150,19 @@ void submit_rows(Bench& bench, const Device& device) {
     clReleaseEvent(gate);
     return ns;
   };
-  const Row idle{
-      .metric = "stream submit, idle stream (runs inline)",
-      .unit = "ns",
-      .peer = "PoCL",
-      .goal = Goal::value_at_most(60),
-      .note =
-          "ours includes running it: `fill` of one element; PoCL's empty kernel is only enqueued"};
-  const Row queued{.metric = "stream submit, behind running work",
-                   .unit = "ns",
-                   .peer = "PoCL",
-                   .goal = Goal::value_at_most(120)};
-  if (pocl == nullptr) {
-    bench.fail(idle, bench.why_no_pocl());
-    bench.fail(queued, bench.why_no_pocl());
-    return;
-  }
-  bench.measure(idle, bench.effort(300), inline_submit, pocl_idle);
-  bench.measure(queued, bench.effort(300), queued_submit, pocl_queued);
+  const auto unit = [&](double limit) {
+    return Peer{.name = kMutexPair,
+                .sample = [&] { return mutex.sample(kBatch); },
+                .goal = Goal::ratio_at_most(limit)};
+  };
+  bench.measure(
+      {.metric = "stream submit, idle stream (runs inline)",
+       .unit = "ns",
+       .note = "ours includes running it: `fill` of one element"},
+      bench.effort(300), inline_submit,
+      {unit(5), bench.pocl_peer(pocl_idle, "PoCL's empty kernel is only enqueued, ours has run")});
+  bench.measure({.metric = "stream submit, behind running work", .unit = "ns"}, bench.effort(300),
+                queued_submit, {unit(8), bench.pocl_peer(pocl_queued)});
 }
 
 // Round trips of our side, told apart by where the worker was: a wake across cores costs several
@@ -212,43 +210,55 @@ void asleep_rows(Bench& bench, const Device& device) {
   samples = interleave({[&] { return after_sleep([&] { return round_trip(stream, trips); }); },
                         [&] { return echo(other); }, [&] { return echo(same); }},
                        bench.effort(600, 6'000'000'000));
-  const auto row = [&](const char* where, std::vector<double> ours, std::vector<double> peer) {
-    if (!bench.wants(name + where) || ours.empty() || 20 * ours.size() < samples[0].size())
-      return;  // hardly ever there: no figure
-    bench.report().add({.metric = name + where,
-                        .unit = "us",
-                        .peer = "bare futex round trip",
-                        .goal = Goal::ratio_at_most(1.2),
-                        .samples = std::move(ours),
-                        .peer_samples = std::move(peer)});
+  const auto add = [&](const char* where, std::vector<double> ours, std::vector<double> peer) {
+    Row row{.metric = name + where,
+            .unit = "us",
+            .peer = "bare futex round trip",
+            .goal = Goal::ratio_at_most(1.2)};
+    if (ours.empty() || 20 * ours.size() < samples[0].size()) {
+      row.not_here = fmt::format("the worker was there in {} of {} round trips only", ours.size(),
+                                 samples[0].size());
+    } else {
+      row.samples = std::move(ours);
+      row.peer_samples = std::move(peer);
+    }
+    bench.add(std::move(row));
   };
-  row(places[0], trips.other_core, samples[1]);
-  row(places[1], trips.same_core, samples[2]);
+  add(places[0], trips.other_core, samples[1]);
+  add(places[1], trips.same_core, samples[2]);
 }
 
 // One after the other without a pause, so that a worker may still spin; whether it does so beside
 // this thread or wants its core is the plugin's and the scheduler's doing, and part of the figure.
 void spinning_row(Bench& bench, const Device& device) {
-  Row row{.metric = "submit + wait, back to back (worker spinning)", .unit = "us"};
+  Row row{.metric = "submit + wait, back to back (worker spinning)",
+          .unit = "ns",
+          .peer = "cache line from core to core",
+          .goal = Goal::ratio_at_most(8)};
   if (!bench.wants(row.metric)) return;
+  if (allowed_cpus().size() < 2) {
+    row.not_here = "there is one processor only, so nobody can spin beside this thread";
+    return bench.add(std::move(row));
+  }
+  fmt::print(stderr, "  {}\n", row.metric);
   const auto stream = device.stream();
   Trips trips;
-  const double hop = cache_line_hop_ns();
-  bind_this_thread(cpu_of(0));
   const Sample ours = [&] {
+    bind_this_thread(cpu_of(0));  // the other side has unbound it
     std::vector<double> times;
-    for (int i = 0; i < 64; ++i) times.push_back(round_trip(stream, trips));
+    for (int i = 0; i < 64; ++i) times.push_back(1e3 * round_trip(stream, trips));
     return median(times);
   };
-  row.samples = interleave({ours}, bench.effort(100))[0];
-  row.note = fmt::format("{:.0f} % of the round trips met the worker on another core",
-                         100 * trips.share_other());
-  if (hop <= kNearHopNs) {
-    row.goal = Goal::value_at_most(0.5);
-  } else {
-    row.note += fmt::format(
-        "; the goal of 0.5 us is for a near pair of cores, here a cache line takes {:.0f} ns", hop);
+  try {
+    auto samples = interleave({ours, cache_line_hop_sample_ns}, bench.effort(100));
+    row.samples = std::move(samples[0]);
+    row.peer_samples = std::move(samples[1]);
+    row.note = fmt::format("{:.0f} % of the round trips met the worker on another core",
+                           100 * trips.share_other());
+  } catch (const std::exception& error) {
+    row.failed = error.what();
   }
+  bind_this_thread(cpu_of(0));
   bench.report().add(std::move(row));
 }
 
@@ -308,51 +318,6 @@ void bench_streams(Bench& bench) {
   const auto device = open_device("cpu");
   submit_rows(bench, device);
   round_trip_rows(bench, device);
-}
-
-void bench_events(Bench& bench) {
-  const Session session;
-  const auto device = open_device("cpu");
-  const auto stream = device.stream();
-  SmallOp op(device);
-  op.launch(stream);
-  xhal_event event{};
-  check(xhal_event_record(stream.get(), 0, &event));
-  check(xhal_event_wait(&event, XHAL_FOREVER));
-  constexpr uint32_t kCalls = 2000;
-
-  const Row query{.metric = "event query, reached",
-                  .unit = "ns",
-                  .peer = "PoCL",
-                  .goal = Goal::value_at_most(4)};
-  const Row wait{.metric = "event wait, reached",
-                 .unit = "ns",
-                 .peer = "PoCL",
-                 .goal = Goal::value_at_most(10)};
-  const Pocl* pocl = bench.pocl();
-  if (pocl == nullptr) {
-    bench.fail(query, bench.why_no_pocl());
-    bench.fail(wait, bench.why_no_pocl());
-    return;
-  }
-  cl_event done = nullptr;
-  pocl->enqueue(&done);
-  pocl->finish();
-  cl_int state = 0;
-  bench.measure(
-      query, bench.effort(300),
-      [&] { return ns_per_call(kCalls, [&] { (void)xhal_event_query(&event); }); },
-      [&] {
-        return ns_per_call(kCalls, [&] {
-          (void)clGetEventInfo(done, CL_EVENT_COMMAND_EXECUTION_STATUS, sizeof state, &state,
-                               nullptr);
-        });
-      });
-  bench.measure(
-      wait, bench.effort(300),
-      [&] { return ns_per_call(kCalls, [&] { (void)xhal_event_wait(&event, XHAL_FOREVER); }); },
-      [&] { return ns_per_call(kCalls, [&] { (void)clWaitForEvents(1, &done); }); });
-  clReleaseEvent(done);
 }
 
 }  // namespace xhal::bench

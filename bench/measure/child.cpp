@@ -9,6 +9,7 @@
 #include <csignal>
 #include <cstring>
 #include <filesystem>
+#include <memory>
 #include <stdexcept>
 
 extern char** environ;
@@ -75,11 +76,11 @@ std::string ending(int status) {
 
 std::string own_path() { return std::filesystem::read_symlink("/proc/self/exe"); }
 
-Child::Child(const std::vector<std::string>& arguments,
+Child::Child(const std::string& program, const std::vector<std::string>& arguments,
              const std::vector<std::string>& environment) {
   std::signal(SIGPIPE, SIG_IGN);
   Pipe asks, answers;
-  pid_ = spawn(own_path(), arguments, environment, asks.out, answers.in);
+  pid_ = spawn(program, arguments, environment, asks.out, answers.in);
   close(asks.out);
   close(answers.in);
   ask_ = asks.in;
@@ -92,6 +93,12 @@ Child::~Child() {
   waitpid(pid_, nullptr, 0);
 }
 
+Sample Child::side(const std::string& program, const std::vector<std::string>& arguments,
+                   const std::vector<std::string>& environment) {
+  auto child = std::make_shared<Child>(program, arguments, environment);
+  return [child] { return child->sample(); };
+}
+
 double Child::sample() {
   double value = 0;
   const char ask = '?';
@@ -101,7 +108,7 @@ double Child::sample() {
   return value;
 }
 
-int serve(const std::function<double()>& sample) {
+int serve(const Sample& sample) {
   char ask = 0;
   while (read(STDIN_FILENO, &ask, 1) == 1) {
     double value = 0;

@@ -19,9 +19,13 @@ int cpu_of(unsigned thread);
 double load_average();
 std::string processor_name();
 
-// One sample: nanoseconds that a cache line takes from one core to the other, half of a round trip
-// between two threads bound to the first two processors. NaN on a single processor.
+// Nanoseconds that a cache line takes from one core to the other, half of a round trip between two
+// threads bound to the first two processors: the quickest of a few. NaN on a single processor.
+// Leaves the calling thread unbound.
 double cache_line_hop_ns();
+// One sample of the same, as a side that takes its turn. Errors: std::runtime_error when there is
+// no second processor to play with.
+double cache_line_hop_sample_ns();
 
 // Two virtual processors can be siblings or share a cache ("near"), or not ("far"), and a
 // hypervisor may move them during a run.

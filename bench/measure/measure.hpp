@@ -4,6 +4,7 @@
 // minute: the sides take turns, in changing order, and what is compared are the medians.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <vector>
@@ -35,6 +36,18 @@ double ns_per_call(uint32_t count, Body&& body) {
   const uint64_t begin = now_ns();
   for (uint32_t i = 0; i < count; ++i) body();
   return static_cast<double>(now_ns() - begin) / count;
+}
+
+// The same for a cost that is not known before: at least 16 calls, then as many of `count` as
+// `budget_ns` pays for.
+template <class Body>
+double ns_per_call_within(uint64_t budget_ns, uint32_t count, Body&& body) {
+  constexpr uint32_t kFirst = 16;
+  const double first = ns_per_call(kFirst, body);
+  const double left = static_cast<double>(budget_ns) - first * kFirst;
+  if (left <= first * kFirst) return first;
+  return ns_per_call(std::max(kFirst, static_cast<uint32_t>(std::min<double>(count, left / first))),
+                     body);
 }
 
 // Keeps the compiler from dropping a result or from knowing a value.

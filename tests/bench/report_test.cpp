@@ -78,6 +78,54 @@ TEST(Report, AMissedGoalIsAFindingAndNotAFailure) {
   EXPECT_THAT(report.table(), HasSubstr("MISSED"));
 }
 
+TEST(Report, AGoalOfTwoPartsShowsBothAndBothMustHold) {
+  Row row = row_with_peer();
+  row.goal = Goal::ratio_at_most(2.5);
+  row.goal.add(Goal::ratio_at_most(0.8, "Level Zero's loader"));
+  EXPECT_EQ(row.goal.text("ns"), "<= 2.5x peer, <= 0.80x (Level Zero's loader)");
+  EXPECT_EQ(row.met(), false);
+  row.samples = {7};
+  EXPECT_EQ(row.met(), true);
+  EXPECT_EQ(row.missed_by(), std::nullopt);
+}
+
+TEST(Report, WhatIsMissedSaysByHowMuchOfTheWorstPart) {
+  Report report("test");
+  Row row = row_with_peer();
+  row.goal = Goal::value_at_least(10);
+  row.goal.add(Goal::ratio_at_least(2));
+  row.samples = {5};
+  EXPECT_DOUBLE_EQ(*row.missed_by(), 0.75);  // of the ratio; the value misses by half
+  report.add(row);
+  EXPECT_THAT(report.table(), HasSubstr("MISSED by 75 %"));
+  row.goal = Goal::value_at_most(0.1);
+  report.add(row);
+  EXPECT_THAT(report.table(), HasSubstr("MISSED 50-fold"));
+}
+
+TEST(Report, AMissedLimitOfZeroIsMissedByTheValue) {
+  Report report("test");
+  report.add({.metric = "slots", .unit = "slots", .goal = Goal::value_at_most(0), .samples = {3}});
+  EXPECT_THAT(report.table(), HasSubstr("MISSED by 3.00 slots"));
+}
+
+TEST(Report, ARowThatThisMachineCannotGiveSaysWhyAndFailsNothing) {
+  Report report("test");
+  report.add(row_with_peer());
+  Row absent = row_with_peer();
+  absent.metric = "gemm bf16";
+  absent.samples.clear();
+  absent.peer_samples.clear();
+  absent.not_here = "the processor has no bf16";
+  report.add(absent);
+  EXPECT_TRUE(report.complete());
+  EXPECT_THAT(report.table(),
+              HasSubstr("gemm bf16: this machine cannot tell: the processor has no bf16"));
+  const auto list = nlohmann::json::parse(report.json());
+  EXPECT_TRUE(list[1]["value"].is_null());
+  EXPECT_EQ(list[1]["not_here"], "the processor has no bf16");
+}
+
 TEST(Report, TheJsonHasTheAgreedFieldsAndNullWhereThereIsNothing) {
   Report report("test");
   report.add(row_with_peer());
