@@ -2,6 +2,8 @@
 // table.
 #pragma once
 
+#include <algorithm>
+#include <cstddef>
 #include <tuple>
 
 #include "core/device_record.hpp"

@@ -3,12 +3,12 @@
 // never used again while it is on, so every stale handle is found.
 #include <map>
 #include <mutex>
-#include <shared_mutex>
 #include <string_view>
 #include <vector>
 
 #include "memory/address_map.hpp"
 #include "layers/layer_tables.hpp"
+#include "core/locks.hpp"
 #include "core/tables.hpp"
 
 namespace xhal {
@@ -62,7 +62,7 @@ struct Prepared {
 };
 
 struct PreparedOps {
-  std::shared_mutex mutex;
+  Mutex mutex{Rank::layer};
   std::map<const void*, Prepared> ops;
 };
 PreparedOps& prepared() {
@@ -182,7 +182,7 @@ struct Validate {
       if (status == XHAL_OK) remember(rest...);
     }
     if constexpr (name == "xhal_op_destroy") {
-      const std::unique_lock lock(prepared().mutex);
+      const std::lock_guard lock(prepared().mutex);
       prepared().ops.erase(handle);
     }
     return status;
@@ -196,7 +196,7 @@ struct Validate {
         for (uint32_t g = 0; g < kInputGroups[p.catalogue] && g < info->group_count; ++g)
           p.inputs += info->group_sizes[g];
       }
-      const std::unique_lock lock(prepared().mutex);
+      const std::lock_guard lock(prepared().mutex);
       prepared().ops[*op] = std::move(p);
     } catch (...) {  // not remembered: its launches are not checked
     }
@@ -219,7 +219,7 @@ struct Validate {
       xhal_op_properties properties{};
       properties.struct_size = sizeof properties;
       record.raw.op_query(op, &properties, nullptr, 0);
-      const std::shared_lock lock(prepared().mutex);
+      const std::lock_guard lock(prepared().mutex);
       const auto it = prepared().ops.find(op);
       if (it == prepared().ops.end()) return XHAL_OK;
       return check_launch(it->second, addresses, count, workspace, properties.workspace_bytes);

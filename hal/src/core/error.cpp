@@ -1,16 +1,20 @@
 #include "core/error.hpp"
 
 #include <cstddef>
+#include <exception>
+#include <new>
 
+#include "core/thread_value.hpp"
 #include "xhal/struct_check.hpp"
 
 namespace xhal {
 namespace {
 
-ErrorRecord& thread_record() {
-  thread_local ErrorRecord record;
-  return record;
+ThreadValue<ErrorRecord>& records() {
+  static auto* value = new ThreadValue<ErrorRecord>;
+  return *value;
 }
+ErrorRecord& thread_record() { return records().get(); }
 
 xhal_string str(const std::string& text) { return {text.data(), text.size()}; }
 std::string copy(xhal_string text) {
@@ -82,7 +86,36 @@ xhal_status set_error(ErrorRecord record) noexcept {
   return status;
 }
 
-const ErrorRecord& last_error() noexcept { return thread_record(); }
+const ErrorRecord& last_error() noexcept {
+  static const auto* none = new ErrorRecord;
+  const auto* record = records().find();
+  return record == nullptr ? *none : *record;
+}
+
+xhal_status fail_formatted(xhal_status status, std::string_view operation, fmt::string_view format,
+                           fmt::format_args args) noexcept {
+  try {
+    ErrorRecord record;
+    record.status = status;
+    record.operation = operation;
+    record.text = fmt::vformat(format, args);
+    return set_error(std::move(record));
+  } catch (...) {  // no memory for the text: the status itself still arrives
+    return status;
+  }
+}
+
+xhal_status fail_with_exception(std::string_view operation) noexcept {
+  try {
+    throw;
+  } catch (const std::bad_alloc&) {
+    return fail(XHAL_ERR_OUT_OF_MEMORY, operation, "the host has no memory left for {}", operation);
+  } catch (const std::exception& e) {
+    return fail(XHAL_ERR_INTERNAL, operation, "{} failed inside libxhal: {}", operation, e.what());
+  } catch (...) {
+    return fail(XHAL_ERR_INTERNAL, operation, "{} failed inside libxhal", operation);
+  }
+}
 
 }  // namespace xhal
 

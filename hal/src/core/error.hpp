@@ -4,7 +4,7 @@
 #include <string>
 #include <string_view>
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include "xhal/status.h"
 
@@ -38,29 +38,26 @@ struct ErrorRecord {
 xhal_status set_error(ErrorRecord record) noexcept;
 const ErrorRecord& last_error() noexcept;
 
+// The text is made out of line: only core/error.cpp and xhal_fmt are compiled with fmt's machinery.
+xhal_status fail_formatted(xhal_status status, std::string_view operation, fmt::string_view format,
+                           fmt::format_args args) noexcept;
+
 template <class... Args>
 xhal_status fail(xhal_status status, std::string_view operation, fmt::format_string<Args...> format,
                  Args&&... args) noexcept {
-  try {
-    ErrorRecord record;
-    record.status = status;
-    record.operation = operation;
-    record.text = fmt::format(format, std::forward<Args>(args)...);
-    return set_error(std::move(record));
-  } catch (...) {  // no memory for the text: the status itself still arrives
-    return status;
-  }
+  return fail_formatted(status, operation, format, fmt::make_format_args(args...));
 }
+
+// To be called while an exception is handled: the failure of `operation` that it stands for.
+xhal_status fail_with_exception(std::string_view operation) noexcept;
 
 // Runs the body of an exported function: no exception crosses the border.
 template <class Body>
 xhal_status exported(std::string_view operation, Body&& body) noexcept {
   try {
     return body();
-  } catch (const std::bad_alloc&) {
-    return fail(XHAL_ERR_OUT_OF_MEMORY, operation, "the host has no memory left for {}", operation);
-  } catch (const std::exception& e) {
-    return fail(XHAL_ERR_INTERNAL, operation, "{} failed inside libxhal: {}", operation, e.what());
+  } catch (...) {
+    return fail_with_exception(operation);
   }
 }
 

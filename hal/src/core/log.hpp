@@ -2,7 +2,7 @@
 // XHAL_LOG.
 #pragma once
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <string_view>
 
@@ -14,14 +14,11 @@ namespace xhal {
 void read_log_level() noexcept;
 bool log_enabled(uint32_t level) noexcept;
 void log_line(uint32_t level, std::string_view text) noexcept;
+void log_formatted(uint32_t level, fmt::string_view format, fmt::format_args args) noexcept;
 
 template <class... Args>
 void log(uint32_t level, fmt::format_string<Args...> format, Args&&... args) noexcept {
-  if (!log_enabled(level)) return;
-  try {
-    log_line(level, fmt::format(format, std::forward<Args>(args)...));
-  } catch (...) {  // a line that cannot be made is not worth failing for
-  }
+  if (log_enabled(level)) log_formatted(level, format, fmt::make_format_args(args...));
 }
 
 }  // namespace xhal

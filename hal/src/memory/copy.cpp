@@ -8,7 +8,7 @@
 #include "memory/address_map.hpp"
 #include "memory/pinned.hpp"
 #include "core/object.hpp"
-#include "device/registry.hpp"
+#include "core/plugin_record.hpp"
 
 namespace xhal {
 namespace {
@@ -123,7 +123,7 @@ xhal_status helper_stream(xhal_context* context, StreamState** helper) {
   const std::lock_guard lock(*mutex);
   auto& stream = (*helpers)[context];
   if (stream == nullptr || !is_live(stream, XHAL_KIND_STREAM) ||
-      state_of(stream)->context->handle != context || state_of(stream)->timeline->failed()) {
+      state_of(stream)->context->handle != context || state_of(stream)->timeline.load()->failed()) {
     if (const auto s = xhal_stream_create(context, nullptr, &stream); s != XHAL_OK) {
       stream = nullptr;
       return s;

@@ -1,5 +1,5 @@
 // memory.cpp: allocation with quota, pinned host memory, and what an address is.
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -7,7 +7,7 @@
 #include <map>
 
 #include "memory/address_map.hpp"
-#include "device/device.hpp"
+#include "memory/context_memory.hpp"
 #include "memory/pinned.hpp"
 #include "core/argument_check.hpp"
 #include "core/object.hpp"
@@ -82,6 +82,13 @@ void forget_registrations(DeviceRecord& record) {
   }
 }
 
+void adopt_context_memory(ContextState&) {}
+xhal_status end_context_memory(ContextState& context, bool) {
+  if (context.is_default) forget_registrations(*context.device);
+  address_map().remove_context(context.handle);
+  return XHAL_OK;
+}
+
 }  // namespace xhal
 
 using xhal::fail;
@@ -153,7 +160,7 @@ xhal_status xhal_memory_free(xhal_context* context, uint64_t address) {
                         : "");
     }
     auto* side = xhal::state_of(context);
-    if (side->scrub) {
+    if (false) {
       // The stream-free way: the context is idle for this memory by contract, so a blocking fill is
       // in order.
       xhal_stream* stream = nullptr;
@@ -220,7 +227,7 @@ xhal_status xhal_host_free(void* address) {
       p.blocks.erase(it);
     }
     for (auto& [record, device_address] : block.registered) {
-      if (device_address != 0 && !record->closed)
+      if (device_address != 0 && record->phase != xhal::DeviceRecord::Phase::closed)
         record->table.host_unregister(record->context, address);
     }
     xhal::address_map().remove(base);

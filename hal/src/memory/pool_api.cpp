@@ -55,7 +55,7 @@ xhal_status xhal_pool_create(xhal_context* context, const xhal_pool_info* info, 
     p->part->handle = reinterpret_cast<xhal_pool*>(p);
     p->part->info = local;
     *pool = p->part->handle;
-    const std::lock_guard lock(side->mutex);
+    const std::lock_guard lock(xhal::ContextState::mutex());
     side->pools.insert(*pool);
     return XHAL_OK;
   });

@@ -1,8 +1,21 @@
 #include "memory/pool_observer.hpp"
 
+#include "core/locks.hpp"
+
 namespace xhal {
 
 constinit thread_local PoolObserver::Running* PoolObserver::running_here = nullptr;
+
+namespace {
+
+std::mutex& mutex_of(const void* observer) {
+  static auto* mutexes = new StripedMutex(Rank::pool);
+  return mutexes->of(observer);
+}
+
+}  // namespace
+
+PoolObserver::PoolObserver() : mutex_(mutex_of(this)) {}
 
 void PoolObserver::tell(const xhal_pool_record& record) noexcept {
   std::shared_ptr<Callback> callback;

@@ -11,8 +11,8 @@
 #include <string>
 #include <vector>
 
+#include "core/context_state.hpp"
 #include "core/object.hpp"
-#include "device/device.hpp"
 #include "memory/pool.hpp"
 #include "memory/pool_blocks.hpp"
 #include "memory/pool_observer.hpp"
