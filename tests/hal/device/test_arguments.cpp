@@ -1,0 +1,134 @@
+// What every call refuses in the same way: flags it does not know, and errors that name the device.
+#include "../faulty/faulty_test.hpp"
+
+namespace xhal::test {
+namespace {
+
+class FlagsTest : public FaultyTest {
+ protected:
+  static constexpr uint32_t kUnknown = 1u << 30;
+  void SetUp() override {
+    FaultyTest::SetUp();
+    device_ = std::make_unique<Device>(open_device("faulty:0"));
+    stream_ = device_->stream();
+  }
+  void TearDown() override {
+    stream_.reset();
+    device_.reset();
+    FaultyTest::TearDown();
+  }
+  template <class Info>
+  static Info with_flags(uint32_t flags) {
+    Info info{};
+    info.struct_size = sizeof info;
+    info.flags = flags;
+    return info;
+  }
+  std::unique_ptr<Device> device_;
+  Stream stream_;
+};
+
+// A flag that protects something is never silently ignored by a library that does not know it.
+TEST_F(FlagsTest, UnknownFlagsAreRefusedEverywhere) {
+  const auto context_info = with_flags<xhal_context_info>(kUnknown);
+  xhal_context* context = nullptr;
+  EXPECT_EQ(xhal_context_create(device_->get(), &context_info, &context), XHAL_ERR_UNKNOWN_FIELD);
+
+  const auto stream_info = with_flags<xhal_stream_info>(kUnknown);
+  xhal_stream* stream = nullptr;
+  EXPECT_EQ(xhal_stream_create(device_->context(), &stream_info, &stream), XHAL_ERR_UNKNOWN_FIELD);
+
+  const auto pool_info = with_flags<xhal_pool_info>(kUnknown);
+  xhal_pool* pool = nullptr;
+  EXPECT_EQ(xhal_pool_create(device_->context(), &pool_info, &pool), XHAL_ERR_UNKNOWN_FIELD);
+
+  uint64_t address = 0;
+  EXPECT_EQ(try_alloc(device_->context(), 4096, &address, kUnknown), XHAL_ERR_UNKNOWN_FIELD);
+
+  xhal_device_open_info open_info{};
+  open_info.struct_size = sizeof open_info;
+  open_info.index = device_->info().index;
+  open_info.flags = kUnknown;
+  xhal_device* opened = nullptr;
+  EXPECT_EQ(xhal_device_open(&open_info, &opened, &context), XHAL_ERR_UNKNOWN_FIELD);
+
+  auto init_info = with_flags<xhal_init_info>(kUnknown);
+  init_info.version_minor = XHAL_VERSION_MINOR;
+  EXPECT_EQ(xhal_init(&init_info), XHAL_ERR_UNKNOWN_FIELD);
+
+  uint32_t count = 0;
+  EXPECT_EQ(xhal_enumerate(kUnknown, nullptr, 0, &count), XHAL_ERR_UNKNOWN_FIELD);
+
+  xhal_event event{};
+  EXPECT_EQ(xhal_event_record(stream_.get(), kUnknown, &event), XHAL_ERR_UNKNOWN_FIELD);
+
+  bool called = false;
+  EXPECT_EQ(xhal_stream_host_call(
+                stream_.get(), [](void* user, xhal_status) { *static_cast<bool*>(user) = true; },
+                &called, kUnknown),
+            XHAL_ERR_UNKNOWN_FIELD);
+  EXPECT_FALSE(called);
+
+  const auto op_info = with_flags<xhal_op_info>(kUnknown);
+  xhal_op* op = nullptr;
+  EXPECT_EQ(xhal_op_prepare(device_->context(), &op_info, &op), XHAL_ERR_UNKNOWN_FIELD);
+}
+
+TEST_F(FlagsTest, ARefusedFlagIsNamedInTheText) {
+  const auto info = with_flags<xhal_context_info>(kUnknown);
+  xhal_context* context = nullptr;
+  EXPECT_EQ(xhal_context_create(device_->get(), &info, &context), XHAL_ERR_UNKNOWN_FIELD);
+  EXPECT_THAT(error_text(), HasSubstr("0x40000000"));
+}
+
+// Whoever reads the record in a log knows where to look.
+TEST_F(FlagsTest, FailingCallsSayWhichDeviceTheyWereAbout) {
+  const auto pool = device_->pool(2 << 20);
+  uint64_t address = 0;
+  std::vector<uint8_t> host(8192);
+  const auto memory = alloc(*device_, 4096);
+  const auto small = Device(device_->info().index);
+  auto* const quota = context_in(*device_, 0, 4096);
+  struct Case {
+    const char* what;
+    std::function<xhal_status()> call;
+  };
+  const Case cases[] = {
+      {"a pool at its limit",
+       [&] { return xhal_pool_alloc(pool.get(), stream_.get(), 64 << 20, str("big"), &address); }},
+      {"a pool given a block it does not have",
+       [&] { return xhal_pool_free(pool.get(), 0xdead000, nullptr, 0); }},
+      {"memory of no size", [&] { return try_alloc(device_->context(), 0, &address); }},
+      {"memory beyond the quota", [&] { return try_alloc(quota, 8192, &address); }},
+      {"more memory than there is",
+       [&] { return try_alloc(device_->context(), uint64_t{1} << 46, &address); }},
+      {"a free of what was not allocated",
+       [&] { return xhal_memory_free(device_->context(), memory + 4096); }},
+      {"a copy that leaves its allocation",
+       [&] { return xhal_stream_copy(stream_.get(), memory, address_of(host.data()), 64 << 20); }},
+      {"a fill outside of everything",
+       [&] { return xhal_stream_fill(stream_.get(), 4096, 64, 0, 1); }},
+      {"a fill with a pattern of three bytes",
+       [&] { return xhal_stream_fill(stream_.get(), memory, 63, 0, 3); }},
+      {"an unknown limit", [&] { return xhal_device_limit(device_->get(), 4711, &address); }},
+      {"a registration of nothing",
+       [&] { return xhal_host_unregister(device_->context(), host.data()); }},
+      {"memory that cannot be exported",
+       [&] {
+         xhal_external external{};
+         return xhal_memory_export(device_->context(), memory, XHAL_EXTERNAL_FD, &external);
+       }},
+      {"an end of a capture that was not begun",
+       [&] {
+         xhal_graph* graph = nullptr;
+         return xhal_stream_end_capture(stream_.get(), &graph);
+       }},
+  };
+  for (const auto& [what, call] : cases) {
+    EXPECT_LT(call(), 0) << what;
+    EXPECT_EQ(last_error_info().device, "faulty:0") << what << ": " << error_text();
+  }
+}
+
+}  // namespace
+}  // namespace xhal::test

@@ -1,0 +1,6 @@
+#include "board.hpp"
+
+xhal::faulty::Board* xhal_faulty_board() {
+  static auto* const board = new xhal::faulty::Board;  // outlives static destructors
+  return board;
+}
