@@ -18,12 +18,13 @@ constexpr uint64_t rounded(uint64_t size) {
 constexpr bool is_small(uint64_t size) { return size <= kSmallBytes; }
 
 xhal_stream* handle_of(const Owner& owner) {
-  return owner.stream == nullptr || owner.stream->gone ? nullptr : owner.stream->handle;
+  const auto& s = owner.stream;
+  return s == nullptr || s->gone.load(std::memory_order_relaxed) ? nullptr : s->handle;
 }
 
 bool is_reached(xhal_timeline* timeline, uint64_t value) {
   // A failed event is over, too: its work will not run.
-  return poll_event({timeline, value, 0, 0}) != XHAL_NOT_READY;
+  return Timeline::of(timeline)->poll(value) != XHAL_NOT_READY;
 }
 
 }  // namespace
@@ -94,8 +95,10 @@ xhal_status Pool::Part::free(uint64_t address, const xhal_event* events, uint32_
     if ((e.flags & XHAL_EVENT_CAPTURED) != 0) {
       if (const auto of = stream_of(*Timeline::of(e.timeline)); of != nullptr)
         capture = std::max(capture, capture_of(*of, handle));
-    } else if (!is_reached(e.timeline, e.value)) {
-      waiting.push_back(e);
+    } else {
+      // The timeline's inner value: its next owner goes on from there.
+      const uint64_t value = Timeline::of(e.timeline)->inner(e.value);
+      if (!is_reached(e.timeline, value)) waiting.push_back({e.timeline, value, 0, 0});
     }
   }
   const bool parked = capture != 0;

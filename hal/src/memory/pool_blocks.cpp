@@ -240,7 +240,7 @@ Owner& Blocks::make_owner(StreamState* stream, uint64_t capture) {
 
 Owner& Blocks::heir(Owner& o) {
   if (&o == &nobody_ || (o.capture != 0 && !o.over)) return o;
-  if (o.stream == nullptr || o.stream->gone.load(std::memory_order_acquire)) return nobody_;
+  if (o.stream == nullptr || o.stream->ended.load(std::memory_order_acquire)) return nobody_;
   if (o.capture == 0) return o;
   const auto it = by_key_.find({o.stream.get(), 0});
   return it != by_key_.end() ? *it->second : make_owner(o.stream.get(), 0);

@@ -4,17 +4,23 @@
 
 namespace xhal {
 
-std::mutex& PoolObserver::lock() const noexcept {
+constinit thread_local PoolObserver::Running* PoolObserver::running_here = nullptr;
+
+namespace {
+
+std::mutex& mutex_of(const void* observer) {
   static auto* mutexes = new StripedMutex(Rank::observer);
-  return mutexes->of(this);
+  return mutexes->of(observer);
 }
 
-constinit thread_local PoolObserver::Running* PoolObserver::running_here = nullptr;
+}  // namespace
+
+PoolObserver::PoolObserver() : mutex_(mutex_of(this)) {}
 
 void PoolObserver::tell(const xhal_pool_record& record) noexcept {
   std::shared_ptr<Callback> callback;
   {
-    const std::lock_guard lock(this->lock());
+    const std::lock_guard lock(mutex_);
     if (callback_ == nullptr) return;
     callback = callback_;
     ++callback->running;
@@ -23,7 +29,7 @@ void PoolObserver::tell(const xhal_pool_record& record) noexcept {
   running_here = &here;
   callback->function(callback->user, &record);
   running_here = here.outer;
-  const std::lock_guard lock(this->lock());
+  const std::lock_guard lock(mutex_);
   if (--callback->running == 0) ended_.notify_all();
 }
 
@@ -33,7 +39,7 @@ bool PoolObserver::replace(xhal_pool_fn callback, void* user) {
   }
   std::shared_ptr<Callback> next;
   if (callback != nullptr) next = std::make_shared<Callback>(Callback{callback, user});
-  std::unique_lock<std::mutex> lock(this->lock());
+  std::unique_lock lock(mutex_);
   next.swap(callback_);
   on_.store(callback_ != nullptr, std::memory_order_relaxed);
   if (next != nullptr) ended_.wait(lock, [&] { return next->running == 0; });

@@ -12,6 +12,7 @@ namespace xhal {
 
 class PoolObserver {
  public:
+  PoolObserver();
   bool on() const { return on_.load(std::memory_order_relaxed); }
   void tell(const xhal_pool_record& record) noexcept;
   // Returns once no call of the one before is running. False, and nothing changes, when this is
@@ -31,7 +32,7 @@ class PoolObserver {
   static thread_local Running* running_here;
 
   std::atomic<bool> on_{false};
-  std::mutex& lock() const noexcept;  // of what follows (striped)
+  std::mutex& mutex_;  // of what follows
   std::shared_ptr<Callback> callback_;
   std::condition_variable ended_;
 };

@@ -6,6 +6,7 @@
 #include <map>
 #include <utility>
 
+#include "core/locks.hpp"
 #include "core/tables.hpp"
 #include "memory/address_map.hpp"
 #include "memory/pool_state.hpp"
@@ -349,7 +350,8 @@ xhal_status Pool::Part::destroy() {
                       context->handle, op);
     }
   }
-  for (const auto& e : events) (void)xhal_event_wait(&e, XHAL_FOREVER);  // failed is over, too
+  for (const auto& e : events)  // failed is over, too
+    (void)Timeline::of(e.timeline)->wait(e.value, XHAL_FOREVER, op);
   end();
   return XHAL_OK;
 }
@@ -407,7 +409,7 @@ Pool::Part* begin_pool() {
   Pool::Part* part = nullptr;
   {
     auto& spare = spare_parts();
-    const std::lock_guard lock(spare.mutex);
+    const std::lock_guard<std::mutex> lock(spare.mutex);
     if (!spare.list.empty()) {
       part = spare.list.back();
       spare.list.pop_back();
@@ -425,13 +427,13 @@ Pool::Part* begin_pool() {
 void end_pool(xhal_pool* pool) {
   auto* part = Pool::of(pool)->part;
   {
-    const std::lock_guard lock(ContextState::mutex());
+    const std::lock_guard<std::mutex> lock(ContextState::mutex());
     part->context->pools.erase(pool);
   }
   part->end();
   object_free(pool);
   auto& spare = spare_parts();
-  const std::lock_guard lock(spare.mutex);
+  const std::lock_guard<std::mutex> lock(spare.mutex);
   spare.list.push_back(part);
 }
 

@@ -11,8 +11,8 @@
 #include <string>
 #include <vector>
 
-#include "core/object.hpp"
 #include "core/context_state.hpp"
+#include "core/object.hpp"
 #include "memory/pool.hpp"
 #include "memory/pool_blocks.hpp"
 #include "memory/pool_observer.hpp"

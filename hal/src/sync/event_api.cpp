@@ -32,14 +32,16 @@ xhal_status xhal_event_query(const xhal_event* event) {
   if (__builtin_expect(xhal::is_bad(event), 0)) return xhal::bad_event(event, "xhal_event_query");
   if (event->timeline == nullptr) return XHAL_OK;
   auto& t = *Timeline::of(event->timeline);
-  return t.reached(event->value) ? XHAL_OK : t.query(event->value);
+  const uint64_t value = t.inner(event->value);
+  return t.reached(value) ? XHAL_OK : t.query(value);
 }
 
 xhal_status xhal_event_wait(const xhal_event* event, uint64_t timeout_ns) {
   if (__builtin_expect(xhal::is_bad(event), 0)) return xhal::bad_event(event, "xhal_event_wait");
   if (event->timeline == nullptr) return XHAL_OK;
   auto& t = *Timeline::of(event->timeline);
-  return t.reached(event->value) ? XHAL_OK : t.wait(event->value, timeout_ns, "xhal_event_wait");
+  const uint64_t value = t.inner(event->value);
+  return t.reached(value) ? XHAL_OK : t.wait(value, timeout_ns, "xhal_event_wait");
 }
 
 xhal_status xhal_event_elapsed(const xhal_event* start, const xhal_event* end,
@@ -64,7 +66,8 @@ xhal_status xhal_event_elapsed(const xhal_event* start, const xhal_event* end,
   uint64_t times[2];
   int i = 0;
   for (const auto* e : {start, end}) {
-    if (const auto s = Timeline::of(e->timeline)->query(e->value); s != XHAL_OK) return s;
+    auto& t = *Timeline::of(e->timeline);
+    if (const auto s = t.query(t.inner(e->value)); s != XHAL_OK) return s;
     const xhal_status read = device->timestamps->read(e->timestamp_slot, &times[i++]);
     if (read == XHAL_NOT_READY) return read;
     if (read != XHAL_OK) {

@@ -110,6 +110,7 @@ xhal_status xhal_stream_destroy(xhal_stream* stream) {
     xhal::stream_ends(*state);
     const xhal_status status = __atomic_load_n(&state->device->table.stream_destroy,
                                                __ATOMIC_RELAXED)(stream);
+    state->ended.store(true, std::memory_order_release);
     if (status < 0) xhal::annotate(status, xhal::state_of(state->context->handle)->handle, op);
     xhal::end_timeline(*timeline);
     intrusive_ptr_release(state.get());  // the handle's

@@ -80,7 +80,8 @@ xhal_status record_event(StreamState& stream, uint32_t flags, xhal_event* event)
 
 xhal_status wait_event(StreamState& stream, const xhal_event& event) {
   if (event.timeline == nullptr) return XHAL_OK;
-  return wait_on(stream, *Timeline::of(event.timeline), event.value);
+  auto& t = *Timeline::of(event.timeline);
+  return wait_on(stream, t, t.inner(event.value));
 }
 
 xhal_status record_hidden_event(StreamState& stream, xhal_event* event) {
@@ -110,9 +111,10 @@ void allow_hidden_events(StreamState& stream) noexcept {
 xhal_status poll_event(const xhal_event& event) noexcept {
   if (event.timeline == nullptr) return XHAL_OK;
   const auto& t = *Timeline::of(event.timeline);
-  if (t.reached(event.value)) return XHAL_OK;
+  const uint64_t value = t.inner(event.value);
+  if (t.reached(value)) return XHAL_OK;
   if (!t.failed()) return XHAL_NOT_READY;
-  return t.reached(event.value) ? XHAL_OK : t.failure()->status;
+  return t.reached(value) ? XHAL_OK : t.failure()->status;
 }
 
 }  // namespace xhal

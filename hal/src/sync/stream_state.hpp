@@ -38,6 +38,7 @@ struct StreamState {
   std::mutex& lock() const noexcept;
   enum class Mode { direct, holding, failed } mode = Mode::direct;
   std::atomic<bool> gone{false};
+  std::atomic<bool> ended{false};  // the plugin's destroy has returned: its work has run
   std::list<Held> held;
   bool draining = false, drain_again = false;
   Failure failure;
