@@ -334,7 +334,8 @@ xhal_status xhal_context_create(xhal_device* device, const xhal_context_info* in
       return fail(s, op, "{}: bad info structure of {} bytes: {}", op, info->struct_size,
                   xhal_status_text(s));
     }
-    if (const auto s = xhal::check_context_flags(*xhal::private_of(device)->device, local.flags, op);
+    if (const auto s =
+            xhal::check_context_flags(*xhal::private_of(device)->device, local.flags, op);
         s != XHAL_OK)
       return xhal::annotate(s, device, op);
     xhal_status status = xhal::dispatch_of(device)->context_create(device, &local, context);
