@@ -6,12 +6,12 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cstdlib>
 #include <cstring>
 #include <nlohmann/json.hpp>
 
 #include "base/failure.hpp"
 #include "engine/verdict.hpp"
+#include "xhal_base/environment.hpp"
 
 namespace xcoll::engine {
 namespace {
@@ -30,16 +30,10 @@ void watch_forks() {
 }
 
 uint64_t timeout_from_environment() {
-  const char* text = std::getenv("XCOLL_TIMEOUT_S");
-  if (!text || !*text) return kDefaultTimeoutNs;
-  char* end = nullptr;
-  const double seconds = std::strtod(text, &end);
-  if (*end != 0 || !(seconds > 0) || seconds > 1e9) {
-    throw Failure(XCOLL_ERR_INVALID_ARGUMENT,
-                  "XCOLL_TIMEOUT_S is '{}'; it must be a number of seconds above 0, such as 30",
-                  text);
-  }
-  return static_cast<uint64_t>(seconds * 1e9);
+  // In seconds; a nanosecond is the least there is.
+  const auto asked = xhal::base::environment_number("XCOLL_TIMEOUT_S", 1e-9, 1e9);
+  if (!asked.problem.empty()) throw Failure(XCOLL_ERR_INVALID_ARGUMENT, "{}", asked.problem);
+  return asked.value ? static_cast<uint64_t>(*asked.value * 1e9) : kDefaultTimeoutNs;
 }
 
 const char* state_name(xcoll_rank_state state) {
@@ -245,8 +239,8 @@ void Comm::dump(int fd) const {
 }
 
 void Comm::dump_into_recorder_dir() const {
-  const char* dir = std::getenv("XCOLL_RECORDER_DIR");
-  if (!dir || !*dir) return;
+  const auto dir = xhal::base::environment_text("XCOLL_RECORDER_DIR");
+  if (dir.empty()) return;
   std::string name = config_.name;
   std::ranges::replace(name, '/', '_');
   const auto path = fmt::format("{}/{}.{}.{}.json", dir, name, ::getpid(), rank_);

@@ -1,10 +1,8 @@
 #include "tuner/tuner.hpp"
 
-#include <cstdlib>
-#include <string_view>
-
 #include "base/failure.hpp"
 #include "transport/shm/layout.hpp"
+#include "xhal_base/environment.hpp"
 
 namespace xcoll::tuner {
 namespace {
@@ -16,15 +14,11 @@ constexpr uint64_t kFlatBytes = 8 * 1024;
 }  // namespace
 
 Tuner::Tuner() {
-  const char* text = std::getenv("XCOLL_ALGORITHM");
-  const std::string_view wish = text ? text : "";
-  if (wish.empty()) return;
-  if (wish != "flat" && wish != "pipelined") {
-    throw Failure(
-        XCOLL_ERR_INVALID_ARGUMENT,
-        "XCOLL_ALGORITHM is '{}'; it may be flat or pipelined, or unset to choose by size", wish);
+  const auto wish = xhal::base::environment_choice("XCOLL_ALGORITHM", {"flat", "pipelined"});
+  if (!wish.problem.empty()) {
+    throw Failure(XCOLL_ERR_INVALID_ARGUMENT, "{}; unset, it is chosen by size", wish.problem);
   }
-  wish_ = wish == "flat" ? Wish::kFlat : Wish::kPipelined;
+  if (wish.value) wish_ = *wish.value == 0 ? Wish::kFlat : Wish::kPipelined;
 }
 
 schedule::Algorithm Tuner::choose(const Question& question) const {

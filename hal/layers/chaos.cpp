@@ -11,23 +11,26 @@
 #include <random>
 #include <thread>
 
-#include "sync/deferral.hpp"
 #include "core/environment.hpp"
-#include "layers/layer_tables.hpp"
-#include "layers/layers.hpp"
+#include "core/locks.hpp"
 #include "core/log.hpp"
+#include "layers/layer_tables.hpp"
+#include "sync/deferral.hpp"
+#include "sync/release_policy.hpp"
 
 namespace xhal {
 namespace {
+
+void run();
 
 using namespace std::chrono_literals;
 
 constexpr auto kPatience = 250ms;     // without a waiter
 constexpr uint64_t kLongQueue = 512;  // submissions since the last release
 
-struct Chaos {
-  std::mutex mutex;
-  std::condition_variable work;
+struct Chaos final : ReleasePolicy {
+  Mutex mutex{Rank::layer};
+  std::condition_variable_any work;
   std::map<StreamState*, uint64_t> streams;  // -> when it was last given something
   uint64_t clock = 0;
   uint64_t woken = 0;
@@ -35,15 +38,19 @@ struct Chaos {
   std::atomic<uint64_t> waits{0};    // how many waits have begun
   bool stop = false;
   StreamState* busy = nullptr;  // being drained, outside the lock
-  std::condition_variable idle;
+  std::condition_variable_any idle;
   std::mt19937_64 random;
   std::thread thread;
+
+  void stream_begins(StreamState& stream) override;
+  void stream_ends(StreamState& stream) noexcept override;
+  void something_held(StreamState& stream) noexcept override;
+  void host_waits(bool begins) noexcept override;
 };
 Chaos& chaos() {
   static auto* c = new Chaos;
   return *c;
 }
-std::atomic<bool> enabled{false};
 
 // Release order of one round: newest first; after the first round also, one time in eight, at
 // random.
@@ -92,63 +99,57 @@ void run() {
   }
 }
 
-}  // namespace
-
-void chaos_host_waits(bool begins) noexcept {
-  if (!chaos_enabled()) return;
-  auto& c = chaos();
-  const std::lock_guard lock(c.mutex);
-  begins ? (++c.waits, ++c.waiters) : --c.waiters;
-  c.work.notify_all();
+void Chaos::host_waits(bool begins) noexcept {
+  const std::lock_guard lock(mutex);
+  begins ? (++waits, ++waiters) : --waiters;
+  work.notify_all();
 }
 
-bool chaos_enabled() noexcept { return enabled.load(std::memory_order_relaxed); }
+void Chaos::stream_begins(StreamState& stream) {
+  const std::lock_guard lock(mutex);
+  if (!thread.joinable()) thread = std::thread(run);
+  streams[&stream] = ++clock;
+}
+
+void Chaos::stream_ends(StreamState& stream) noexcept {
+  std::unique_lock lock(mutex);
+  streams.erase(&stream);
+  idle.wait(lock, [&] { return busy != &stream; });
+}
+
+void Chaos::something_held(StreamState& stream) noexcept {
+  const std::lock_guard lock(mutex);
+  if (const auto it = streams.find(&stream); it != streams.end()) it->second = ++clock;
+  ++woken;
+  work.notify_all();
+}
+
+}  // namespace
 
 void chaos_start(bool on) {
   auto& c = chaos();
-  if (on == chaos_enabled()) return;
+  if (on == (policy() != nullptr)) return;
   if (on) {
-    const std::string text = environment("XHAL_CHAOS_SEED");
-    const uint64_t seed = text.empty() ? 1 : std::strtoull(text.c_str(), nullptr, 10);
+    const auto asked = environment_number<uint64_t>("XHAL_CHAOS_SEED", 0, UINT64_MAX);
+    if (!asked.problem.empty()) log(XHAL_LOG_WARN, "{}; taking 1", asked.problem);
+    const uint64_t seed = asked.value.value_or(1);
     c.random.seed(seed);
     c.stop = false;
     c.woken = 0;  // the thread begins to count at 0, too
     c.waits = 0;
-    enabled = true;
+    release_policy = &c;
     log(XHAL_LOG_INFO, "chaos: seed {}", seed);
     return;  // the thread starts with the first stream: xhal_init makes none
   }
+  std::thread ended;
   {
     const std::lock_guard lock(c.mutex);
     c.stop = true;
     c.work.notify_all();
+    ended.swap(c.thread);
   }
-  if (c.thread.joinable()) c.thread.join();
-  enabled = false;
-}
-
-void chaos_adopt(StreamState& side) {
-  auto& c = chaos();
-  const std::lock_guard lock(c.mutex);
-  if (!c.thread.joinable()) c.thread = std::thread(run);
-  c.streams[&side] = ++c.clock;
-  stream_recovered(side);  // puts it into holding mode
-}
-
-void chaos_release(StreamState& side) noexcept {
-  auto& c = chaos();
-  std::unique_lock lock(c.mutex);
-  c.streams.erase(&side);
-  c.idle.wait(lock, [&] { return c.busy != &side; });
-}
-
-void chaos_wake(StreamState& side) noexcept {
-  if (!chaos_enabled()) return;
-  auto& c = chaos();
-  const std::lock_guard lock(c.mutex);
-  if (const auto it = c.streams.find(&side); it != c.streams.end()) it->second = ++c.clock;
-  ++c.woken;
-  c.work.notify_all();
+  if (ended.joinable()) ended.join();
+  release_policy = nullptr;
 }
 
 }  // namespace xhal

@@ -25,7 +25,7 @@ bool has(const char* name) {
 
 void read_layers() {
   active().clear();
-  for (const auto& name : split(environment("XHAL_LAYERS"), ',')) {
+  for (const auto& name : split(environment_text("XHAL_LAYERS"), ',')) {
     if (name == "validate" || name == "trace" || name == "chaos")
       active().push_back(name);
     else

@@ -2,7 +2,7 @@
 // opened; off costs nothing.
 #pragma once
 
-#include "sync/stream_state.hpp"
+#include "core/device_record.hpp"
 
 namespace xhal {
 
@@ -12,13 +12,5 @@ void read_layers();
 void apply_layers(DeviceRecord& record);
 // Writes what the layers have gathered (trace).
 void finish_layers() noexcept;
-
-// chaos.cpp: every submission is held for a seeded random time. Not a table of its own: it is the
-// deferral queue.
-bool chaos_enabled() noexcept;
-void chaos_adopt(StreamState& side);             // a new stream: hold from the start
-void chaos_release(StreamState& side) noexcept;  // the stream ends
-void chaos_wake(StreamState& side) noexcept;     // something was held
-void chaos_host_waits(bool begins) noexcept;    // a thread waits for a timeline, or stops
 
 }  // namespace xhal

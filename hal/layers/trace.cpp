@@ -23,6 +23,7 @@
 #include "memory/address_map.hpp"
 #include "core/environment.hpp"
 #include "layers/layer_tables.hpp"
+#include "core/locks.hpp"
 #include "core/log.hpp"
 #include "sync/timeline.hpp"
 
@@ -54,7 +55,7 @@ constexpr const char* kCopy = "xhal_stream_copy";
 constexpr size_t kBuffer = 4096;  // entries
 
 struct Writer {
-  std::mutex mutex;
+  Mutex mutex{Rank::layer};
   std::FILE* file = nullptr;   // the JSON text
   std::FILE* spool = nullptr;  // chunks: thread, count, entries
   std::string path;
@@ -208,7 +209,7 @@ void trace_start() {
   auto& w = writer();
   const std::lock_guard lock(w.mutex);
   if (w.file != nullptr) return;
-  std::string path = environment("XHAL_TRACE_FILE");
+  std::string path = environment_text("XHAL_TRACE_FILE");
   if (path.empty()) path = "xhal-trace-%p.json";
   if (const auto at = path.find("%p"); at != std::string::npos)
     path.replace(at, 2, std::to_string(getpid()));

@@ -57,6 +57,12 @@ class EnvironmentPage(unittest.TestCase):
         self.write("docs/environment.tsv", "XHAL_LOG\tinfo\tlibxhal\tLevel of the log.\n")
         self.assertIn("run: python3 docs/environment.py", self.differences()[0])
 
+    def test_the_reader_in_the_torch_device_is_the_one_of_the_tree(self):
+        ours = (ROOT / "hal/base/xhal_base/environment.hpp").read_text()
+        copy = (ROOT / "frameworks/torch/csrc/environment.h").read_text()
+        self.assertEqual(ours, copy, "cp hal/base/xhal_base/environment.hpp "
+                                     "frameworks/torch/csrc/environment.h")
+
     def test_the_page_of_this_tree_is_true(self):
         self.assertEqual(list(environment.differences(ROOT)), [])
 

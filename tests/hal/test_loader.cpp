@@ -1,98 +1,54 @@
 // Bad manifests and bad libraries: each is skipped with its own status and a text that says what to
 // do; good ones beside them go on working.
-#include <sys/stat.h>
-#include <unistd.h>
-
-#include <cstdlib>
-#include <filesystem>
-#include <fstream>
-
-#include "hal_test.hpp"
+#include "loader_test.hpp"
 
 namespace xhal::test {
 namespace {
-
-namespace fs = std::filesystem;
-
-class LoaderTest : public testing::Test {
- protected:
-  void SetUp() override {
-    std::string pattern = testing::TempDir() + "xhal-loader-XXXXXX";
-    folder_ = mkdtemp(pattern.data());
-    setenv("XHAL_PLUGIN_PATH", folder_.c_str(), 1);
-    setenv("XHAL_LOG", "off", 1);
-    setenv("XDG_CACHE_HOME", folder_.c_str(), 1);
-  }
-  void TearDown() override {
-    for (const char* name :
-         {"XHAL_PLUGIN_DISABLE", "XHAL_PLUGIN_SELECT", "XHAL_VISIBLE_DEVICES", "XHAL_PROBE"})
-      unsetenv(name);
-    fs::remove_all(folder_);
-  }
-
-  fs::path write(const std::string& name, const std::string& text) {
-    std::ofstream(folder_ / name, std::ios::binary) << text;
-    chmod((folder_ / name).c_str(), 0644);
-    return folder_ / name;
-  }
-  static std::string manifest(const std::string& name, const std::string& library,
-                              const std::string& more = "") {
-    return R"({"file_format_version": 1, "name": ")" + name + R"(", "library_path": ")" + library +
-           R"(", "abi": {"min": "0.1", "max": "0.1"})" + more + "}";
-  }
-  static std::string bytes_of(const fs::path& file) {
-    std::ifstream in(file, std::ios::binary);
-    return {std::istreambuf_iterator<char>(in), {}};
-  }
-  // A good plugin beside the bad one.
-  void add_good() { write("good.json", manifest("template", TEMPLATE_PLUGIN)); }
-
-  struct Report {
-    uint32_t state;
-    xhal_status status;
-    std::string text;
-  };
-  Report report(const std::string& name) {
-    Session session;
-    uint32_t count = 0;
-    check(xhal_plugin_report(nullptr, 0, &count));
-    std::vector<xhal_plugin_info> list(count);
-    check(xhal_plugin_report(list.data(), count, &count));
-    for (const auto& p : list) {
-      if (std::string(p.name.data, p.name.size) == name) {
-        return {p.state, p.status,
-                std::string(p.text.data == nullptr ? "" : p.text.data, p.text.size)};
-      }
-    }
-    return {99, XHAL_ERR_NOT_FOUND, "no such plugin was found"};
-  }
-  void expect_skipped(const std::string& name, xhal_status status, const std::string& text) {
-    add_good();
-    const auto r = report(name);
-    EXPECT_EQ(r.state, static_cast<uint32_t>(XHAL_PLUGIN_SKIPPED)) << r.text;
-    EXPECT_EQ(r.status, status) << xhal_status_name(r.status) << ": " << r.text;
-    EXPECT_THAT(r.text, HasSubstr(text));
-    EXPECT_EQ(report("template").state, static_cast<uint32_t>(XHAL_PLUGIN_LOADED))
-        << "a bad neighbour must not matter";
-  }
-
-  fs::path folder_;
-};
 
 TEST_F(LoaderTest, TruncatedManifest) {
   write("bad.json", manifest("bad", "x.so").substr(0, 40));
   expect_skipped("bad", XHAL_ERR_CORRUPT, "not valid JSON");
 }
 
-TEST_F(LoaderTest, ManifestWithoutALibrary) {
-  write("bad.json",
-        R"({"file_format_version": 1, "name": "bad", "abi": {"min": "0.1", "max": "0.1"}})");
-  expect_skipped("bad", XHAL_ERR_CORRUPT, "library_path");
+// Each mistake is named, in our words.
+TEST_F(LoaderTest, ManifestsWithAFieldMissingOrWrong) {
+  const struct {
+    std::string text, said;
+  } cases[] = {
+      {R"({"file_format_version": 1, "name": "bad", "abi": {"min": "0.1", "max": "0.1"}})",
+       "lacks the field \"library_path\""},
+      {R"({"file_format_version": 1, "name": "bad", "library_path": "x.so"})",
+       "lacks the field \"abi\""},
+      {R"({"file_format_version": 1, "name": "bad", "library_path": "x.so", "abi": {"min": "0.1"}})",
+       "lacks the field \"abi.max\""},
+      {R"({"name": "bad", "library_path": "x.so", "abi": {"min": "0.1", "max": "0.1"}})",
+       "lacks the field \"file_format_version\""},
+      {manifest("bad", "x.so", R"(, "priority": "high")"),
+       "\"priority\" with the wrong type: it must be a whole number, and is a text"},
+      {manifest("bad", "x.so", R"(, "priority": 1.5)"), "it must be a whole number"},
+      {manifest("bad", "x.so", R"(, "priority": 99999999999)"), "does not fit into 32 bits"},
+      {manifest("bad", "x.so", R"(, "match": "always")"),
+       "\"match\" with the wrong type: it must be a list of texts, and is a text"},
+      {manifest("bad", "x.so", R"(, "match": ["always", 1])"), "each entry must be a text"},
+      {manifest("bad", "x.so", R"(, "vendor": ["Acme"])"), "\"vendor\" with the wrong type"},
+      {manifest("bad", "x.so", R"(, "isolation": "jail")"), "there are \"inproc\" and \"probe\""},
+  };
+  for (const auto& c : cases) {
+    SCOPED_TRACE(c.text);
+    write("bad.json", c.text);
+    expect_skipped("bad", XHAL_ERR_CORRUPT, c.said);
+    EXPECT_THAT(report("bad").text, testing::Not(HasSubstr("exception")));
+  }
 }
 
-TEST_F(LoaderTest, ManifestWithAWrongType) {
-  write("bad.json", manifest("bad", "x.so", R"(, "priority": "high")"));
-  expect_skipped("bad", XHAL_ERR_CORRUPT, "wrong type");
+TEST_F(LoaderTest, UnknownKeysAreNamedAndDoNotKeepThePluginOut) {
+  write("odd.json", manifest("odd", TEMPLATE_PLUGIN,
+                             R"(, "prioritty": 7, "colour": "red", "match": ["always", "usb:1"])"));
+  const auto r = report("odd");
+  EXPECT_EQ(r.state, static_cast<uint32_t>(XHAL_PLUGIN_LOADED)) << r.text;
+  EXPECT_THAT(r.text, HasSubstr("\"prioritty\" is ignored; did you mean \"priority\"?"));
+  EXPECT_THAT(r.text, HasSubstr("\"colour\" is ignored"));
+  EXPECT_THAT(r.text, HasSubstr("\"usb:1\" never holds"));
 }
 
 TEST_F(LoaderTest, ManifestOfAnotherFormat) {
@@ -241,6 +197,19 @@ TEST_F(LoaderTest, VisibleDevicesSelectAndOrder) {
   EXPECT_THAT(error_text(), HasSubstr("There are: template:0"));
   EXPECT_OK(xhal_enumerate(XHAL_ENUMERATE_ALL, nullptr, 0, &count));
   EXPECT_GE(count, 1u);
+}
+
+TEST_F(LoaderTest, AnEmptyVisibleDevicesHidesThemAll) {
+  add_good();
+  setenv("XHAL_VISIBLE_DEVICES", "", 1);
+  const Session session;
+  EXPECT_EQ(devices().size(), 0u);
+  uint32_t count = 0;
+  EXPECT_OK(xhal_enumerate(XHAL_ENUMERATE_ALL, nullptr, 0, &count));
+  ASSERT_GE(count, 1u);
+  std::vector<xhal_device_info> all(count);
+  EXPECT_OK(xhal_enumerate(XHAL_ENUMERATE_ALL, all.data(), count, &count));
+  EXPECT_EQ(all[0].index, UINT32_MAX);
 }
 
 TEST_F(LoaderTest, EnumerationLeavesNoThreadAndNoDescriptor) {

@@ -4,10 +4,11 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include <cstdlib>
+#include <cstdint>
 #include <ctime>
 
 #include "xhal/init.h"
+#include "xhal_base/environment.hpp"
 
 namespace xhal::tools {
 
@@ -17,8 +18,9 @@ std::string host_name() {
 }
 
 std::string time_text() {
-  const char* fixed = std::getenv("SOURCE_DATE_EPOCH");
-  const std::time_t now = fixed != nullptr ? std::atoll(fixed) : std::time(nullptr);
+  // What is no number is somebody else's business.
+  const auto fixed = base::environment_number<int64_t>("SOURCE_DATE_EPOCH", 0, INT64_MAX);
+  const std::time_t now = fixed.value ? std::time_t{*fixed.value} : std::time(nullptr);
   return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(now));
 }
 

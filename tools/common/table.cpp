@@ -4,8 +4,8 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstdlib>
-#include <cstring>
+
+#include "xhal_base/environment.hpp"
 
 namespace xhal::tools {
 namespace {
@@ -29,10 +29,9 @@ const char* code_of(Colour colour) {
 }  // namespace
 
 bool colours_wanted() {
-  const char* refused = std::getenv("NO_COLOR");
-  const char* terminal = std::getenv("TERM");
-  return isatty(STDOUT_FILENO) == 1 && (refused == nullptr || *refused == 0) &&
-         terminal != nullptr && std::strcmp(terminal, "dumb") != 0;
+  const auto terminal = base::environment("TERM");
+  return isatty(STDOUT_FILENO) == 1 && base::environment_text("NO_COLOR").empty() && terminal &&
+         *terminal != "dumb";
 }
 
 std::string paint(std::string_view text, Colour colour, bool colours) {

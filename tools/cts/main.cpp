@@ -16,6 +16,7 @@
 #include "report.hpp"
 #include "supervisor.hpp"
 #include "training.hpp"
+#include "xhal_base/environment.hpp"
 
 namespace xhal::cts {
 namespace {
@@ -155,7 +156,7 @@ int run(const Options& options) {
   }
   if (options.plugin.empty())
     throw tools::Failure(tools::kUsage, "--plugin is needed; those there are:  xhal plugins list");
-  if (std::getenv("XHAL_CTS_CHILD") != nullptr) return run_for_parent(options, names);
+  if (base::environment("XHAL_CTS_CHILD")) return run_for_parent(options, names);
 
   Report report;
   report.profile = options.profile;

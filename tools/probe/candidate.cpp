@@ -1,5 +1,6 @@
 #include "probe/candidate.hpp"
 
+#include <dlfcn.h>
 #include <elf.h>
 #include <fmt/format.h>
 #include <link.h>
@@ -72,6 +73,12 @@ std::vector<std::string> holes(const xhal_dispatch& slots) {
   return names;
 }
 
+// Whether the C library has the file behind this descriptor mapped.
+bool is_mapped(int descriptor) {
+  const auto name = fmt::format("/proc/self/fd/{}", descriptor);
+  return dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL | RTLD_NOLOAD) != nullptr;
+}
+
 std::string version_text(uint32_t version) {
   return fmt::format("{}.{}", version >> 16, version & 0xffff);
 }
@@ -137,6 +144,8 @@ const char* verdict_name(Verdict verdict) {
       return "ok";
     case Verdict::cannot_load:
       return "cannot_load";
+    case Verdict::exchanged:
+      return "exchanged";
     case Verdict::no_entry:
       return "no_entry";
     case Verdict::version:
@@ -162,13 +171,19 @@ Outcome try_library(const Request& request) {
   } catch (const std::exception& e) {
     out.verdict = Verdict::cannot_load;
     out.status = XHAL_ERR_CORRUPT;
-    const std::string_view text = e.what();
+    std::string_view reason = e.what();
     constexpr std::string_view kMark = "dlerror system message: ";
-    const auto at = text.find(kMark);
-    auto reason = at == text.npos ? text : text.substr(at + kMark.size());
-    constexpr std::string_view kTail = ": Bad file descriptor";
-    if (reason.ends_with(kTail)) reason.remove_suffix(kTail.size());
+    if (const auto at = reason.find(kMark); at != reason.npos) {
+      reason.remove_prefix(at + kMark.size());
+      reason = reason.substr(0, reason.rfind("): "));
+    }
     out.text = fmt::format("it does not load: {}", reason);
+    return out;
+  }
+  if (request.descriptor >= 0 && !is_mapped(request.descriptor)) {
+    out.verdict = Verdict::exchanged;
+    out.status = XHAL_ERR_BUSY;
+    out.text = fmt::format("{} was exchanged while it was being checked", request.library.string());
     return out;
   }
   if (!library->has(kEntry)) {

@@ -14,10 +14,20 @@ struct Request {
   std::filesystem::path library;
   uint32_t abi_min = 0, abi_max = 0;  // the range the library's side offers, major << 16 | minor
   bool enumerate = true;
+  int descriptor = -1;  // the library must be the file behind it
 };
 
 // What the trial ended with. Only `ok` is a plugin that libxhal can use.
-enum class Verdict { ok, cannot_load, no_entry, version, refused, incomplete, enumerate_failed };
+enum class Verdict {
+  ok,
+  cannot_load,
+  exchanged,
+  no_entry,
+  version,
+  refused,
+  incomplete,
+  enumerate_failed
+};
 const char* verdict_name(Verdict verdict);
 
 struct MappedFile {

@@ -1,11 +1,17 @@
 // xhal-probe: loads a plugin library in this process, so that its crash or hang is not the
 // framework's.
 //
-// Standard output: one JSON object. Exit status: 0 libxhal can use the library, 1 it cannot (the
+// Standard output: one JSON object on one line, whatever the library prints: that goes to standard
+// error. Exit status: 0 libxhal can use the library, 1 it cannot (the
 // JSON says why), 2 wrong usage; a library that crashes takes this process with it, and the caller
 // sees the signal.
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
 #include <charconv>
 #include <cstdio>
+#include <cstdlib>
 #include <iostream>
 #include <nlohmann/json.hpp>
 #include <string_view>
@@ -15,7 +21,8 @@
 namespace {
 
 constexpr const char* kUsage =
-    "usage: xhal-probe [--abi MIN-MAX] [--no-enumerate] LIBRARY\n"
+    "usage: xhal-probe [--abi MIN-MAX] [--no-enumerate] [--descriptor N] [--nonce TEXT] "
+    "LIBRARY\n"
     "\n"
     "Loads the plugin library LIBRARY, negotiates with it and counts its devices, without opening "
     "one. Prints the\n"
@@ -25,6 +32,8 @@ constexpr const char* kUsage =
     "  --abi MIN-MAX    the ABI range to offer, for example 0.1-0.1; default: what these tools "
     "were built with\n"
     "  --no-enumerate   stop after the negotiation\n"
+    "  --descriptor N   refuse a LIBRARY that is not the file behind the open descriptor N\n"
+    "  --nonce TEXT     repeated in the verdict, so that the caller knows it for this program's\n"
     "\n"
     "Exit status: 0 usable, 1 not usable, 2 wrong usage; a crash of the library is a crash of this "
     "program.\n";
@@ -40,14 +49,20 @@ bool parse_version(std::string_view text, uint32_t* version) {
   return true;
 }
 
+bool parse_descriptor(std::string_view text, int* number) {
+  const auto end = text.data() + text.size();
+  const auto parsed = std::from_chars(text.data(), end, *number);
+  return parsed.ec == std::errc() && parsed.ptr == end && fcntl(*number, F_GETFD) != -1;
+}
+
 bool parse_range(std::string_view text, xhal::probe::Request* request) {
   const auto dash = text.find('-');
   return dash != text.npos && parse_version(text.substr(0, dash), &request->abi_min) &&
          parse_version(text.substr(dash + 1), &request->abi_max);
 }
 
-nlohmann::ordered_json to_json(const xhal::probe::Request& request,
-                               const xhal::probe::Outcome& out) {
+nlohmann::ordered_json to_json(const xhal::probe::Request& request, const xhal::probe::Outcome& out,
+                               const std::string& nonce) {
   const auto version = [](uint32_t v) {
     return std::to_string(v >> 16) + "." + std::to_string(v & 0xffff);
   };
@@ -68,6 +83,7 @@ nlohmann::ordered_json to_json(const xhal::probe::Request& request,
     json["maps"].push_back(file.path);
     json["build_ids"][file.path] = file.build_id;
   }
+  if (!nonce.empty()) json["nonce"] = nonce;
   return json;
 }
 
@@ -82,6 +98,7 @@ int main(int argc, char** argv) {
   xhal::probe::Request request;
   request.abi_min = 1;  // 0.1, the first there was
   request.abi_max = XHAL_VERSION_MAJOR << 16 | XHAL_VERSION_MINOR;
+  std::string nonce;
   for (int i = 1; i < argc; ++i) {
     const std::string_view word = argv[i];
     if (word == "--help" || word == "-h") {
@@ -93,6 +110,12 @@ int main(int argc, char** argv) {
     } else if (word == "--abi") {
       if (++i == argc || !parse_range(argv[i], &request))
         return wrong_usage("--abi wants MIN-MAX, for example 0.1-0.1");
+    } else if (word == "--descriptor") {
+      if (++i == argc || !parse_descriptor(argv[i], &request.descriptor))
+        return wrong_usage("--descriptor wants the number of an open descriptor");
+    } else if (word == "--nonce") {
+      if (++i == argc) return wrong_usage("--nonce wants a text");
+      nonce = argv[i];
     } else if (word.starts_with("-")) {
       return wrong_usage("unknown option " + std::string(word));
     } else if (!request.library.empty()) {
@@ -102,10 +125,19 @@ int main(int argc, char** argv) {
     }
   }
   if (request.library.empty()) return wrong_usage("which library?");
+  // What the library prints goes elsewhere.
+  const int out = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+  if (out < 0 || dup2(STDERR_FILENO, STDOUT_FILENO) < 0)
+    return wrong_usage("standard output and standard error must be open");
   const auto outcome = xhal::probe::try_library(request);
-  std::cout
-      << to_json(request, outcome).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace)
-      << std::endl;
+  const auto json = to_json(request, outcome, nonce);
+  const auto line = json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+  for (size_t done = 0; done < line.size();) {
+    const ssize_t written = write(out, line.data() + done, line.size() - done);
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) std::_Exit(2);
+    done += static_cast<size_t>(written);
+  }
   // A plugin's destructors and exit handlers are not on trial.
   std::_Exit(outcome.verdict == xhal::probe::Verdict::ok ? 0 : 1);
 }

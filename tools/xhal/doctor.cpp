@@ -10,6 +10,7 @@
 
 #include "common/process.hpp"
 #include "xhal/command.hpp"
+#include "xhal_base/environment.hpp"
 
 namespace xhal::tools {
 namespace {
@@ -24,11 +25,6 @@ std::vector<std::string> split(std::string_view text, char separator) {
     text.remove_prefix(std::min(end + 1, text.size()));
   }
   return parts;
-}
-
-std::string variable(const char* name) {
-  const char* value = secure_getenv(name);
-  return value == nullptr ? "" : value;
 }
 
 fs::path folder_of_libxhal() {
@@ -116,8 +112,9 @@ bool excluded(const std::string& name) {
     return std::any_of(list.begin(), list.end(),
                        [&](const auto& g) { return fnmatch(g.c_str(), name.c_str(), 0) == 0; });
   };
-  const auto selected = variable("XHAL_PLUGIN_SELECT");
-  return (!selected.empty() && !matches(selected)) || matches(variable("XHAL_PLUGIN_DISABLE"));
+  const auto selected = base::environment_text("XHAL_PLUGIN_SELECT");
+  return (!selected.empty() && !matches(selected)) ||
+         matches(base::environment_text("XHAL_PLUGIN_DISABLE"));
 }
 
 Findings collect() {
@@ -219,7 +216,8 @@ std::vector<Directory> search_directories() {
     }
     directories.push_back(std::move(directory));
   };
-  for (const auto& part : split(variable("XHAL_PLUGIN_PATH"), ':')) add(part, "XHAL_PLUGIN_PATH");
+  for (const auto& part : split(base::environment_text("XHAL_PLUGIN_PATH"), ':'))
+    add(part, "XHAL_PLUGIN_PATH");
   add("/etc/xhal/plugins.d", "system");
   add("/usr/share/xhal/plugins.d", "system");
   if (const auto folder = folder_of_libxhal(); !folder.empty())

@@ -6,12 +6,11 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <cstdlib>
-#include <cstring>
 #include <mutex>
 #include <unordered_map>
 
 #include "copy.h"
+#include "environment.h"
 #include "generator.h"
 #include "runtime.h"
 
@@ -22,13 +21,11 @@ enum class Mode { warn, error, silent };
 
 Mode mode() {
   static const Mode chosen = [] {
-    const char* value = std::getenv("XHAL_FALLBACK");
-    if (!value || !*value || !std::strcmp(value, "warn")) return Mode::warn;
-    if (!std::strcmp(value, "error")) return Mode::error;
-    if (!std::strcmp(value, "silent")) return Mode::silent;
-    std::fprintf(stderr, "xhal: XHAL_FALLBACK=%s is not warn, error or silent; taking warn\n",
-                 value);
-    return Mode::warn;
+    // In the order of Mode.
+    const auto wish = xhal::base::environment_choice("XHAL_FALLBACK", {"warn", "error", "silent"});
+    if (!wish.problem.empty())
+      std::fprintf(stderr, "xhal: %s; taking warn\n", wish.problem.c_str());
+    return wish.value ? static_cast<Mode>(*wish.value) : Mode::warn;
   }();
   return chosen;
 }

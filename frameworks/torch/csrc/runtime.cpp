@@ -3,9 +3,11 @@
 #include <c10/util/Exception.h>
 
 #include <algorithm>
-#include <cstdlib>
+#include <cstdio>
 #include <cstring>
 #include <vector>
+
+#include "environment.h"
 
 namespace xhal_torch {
 namespace detail {
@@ -28,8 +30,7 @@ std::string text_of(const xhal_string& s) {
 
 // Only the devices of the best plugin, unless the user has chosen.
 std::vector<xhal_device_info> choose(std::vector<xhal_device_info> all) {
-  const char* chosen = std::getenv("XHAL_VISIBLE_DEVICES");
-  if (chosen && *chosen) return all;
+  if (xhal::base::environment("XHAL_VISIBLE_DEVICES")) return all;
   const xhal_device_info* best = nullptr;
   for (const auto& info : all) {
     if (!best || info.priority > best->priority) best = &info;
@@ -63,7 +64,11 @@ Library start() {
   infos = choose(std::move(infos));
   library.count = static_cast<int>(std::min<size_t>(infos.size(), kMaxDevices));
   for (int i = 0; i < library.count; ++i) detail::devices[i].info = infos[i];
-  if (!library.count) library.why = "no xHAL plugin has a device; run: xhal plugins doctor";
+  if (!library.count) {
+    library.why = xhal::base::environment("XHAL_VISIBLE_DEVICES") == ""
+                      ? "XHAL_VISIBLE_DEVICES is set and empty, which hides every device"
+                      : "no xHAL plugin has a device; run: xhal plugins doctor";
+  }
   return library;
 }
 
@@ -185,8 +190,9 @@ bool is_shut_down() { return ended.load(std::memory_order_relaxed); }
 
 bool launch_blocking() {
   static const bool on = [] {
-    const char* value = std::getenv("XHAL_LAUNCH_BLOCKING");
-    return value && *value && std::strcmp(value, "0") != 0;
+    const auto asked = xhal::base::environment_switch("XHAL_LAUNCH_BLOCKING");
+    if (!asked.problem.empty()) std::fprintf(stderr, "xhal: %s; taking 1\n", asked.problem.c_str());
+    return asked.value.value_or(!asked.problem.empty());
   }();
   return on;
 }

@@ -29,6 +29,13 @@ inline constexpr std::pair<std::string_view, std::string_view> kMayBeNull[] = {
   return fail(XHAL_ERR_INVALID_ARGUMENT, function, "{}: {} is NULL", function, argument);
 }
 
+[[gnu::noinline, gnu::cold]] inline xhal_status refuse_flags(const char* function,
+                                                             uint32_t unknown) noexcept {
+  return fail(XHAL_ERR_UNKNOWN_FIELD, function,
+              "{}: the flags {:#x} are unknown to this library (xHAL {}.{})", function, unknown,
+              XHAL_VERSION_MAJOR, XHAL_VERSION_MINOR);
+}
+
 struct NamedPointer {
   std::string_view name;
   const void* pointer;
@@ -81,6 +88,7 @@ enum class Rule : uint8_t { none, pointer, array, string };
 
 // "(stream, op, addresses)" -> the n-th name.
 constexpr std::string_view nth_name(std::string_view list, size_t n) {
+  if (list.empty()) return "?";  // nobody asks for the name
   list.remove_prefix(1);
   for (; n > 0; --n) list.remove_prefix(list.find(',') + 2);
   return list.substr(0, list.find_first_of(",)"));
@@ -140,7 +148,34 @@ std::string_view missing(const Arguments& arguments, std::string_view names) {
   return {};
 }
 
+// Whether anything is missing in argument I, without its name: what every good call pays.
+template <auto kRules, size_t I, class Arguments>
+bool lacks(const Arguments& arguments) {
+  const auto& argument = std::get<I>(arguments);
+  using T = Pointee<decltype(argument)>;
+  if constexpr (kRules[I] == Rule::string) {
+    return is_missing(argument);
+  } else if constexpr (kRules[I] == Rule::pointer) {
+    if constexpr (HasPointers<T> && structs::Versioned<T>)
+      return argument == nullptr || !missing<kRules, I>(arguments, {}).empty();
+    return argument == nullptr;
+  } else if constexpr (kRules[I] == Rule::array) {
+    if constexpr (HasPointers<T>) return !missing<kRules, I>(arguments, {}).empty();
+    return argument == nullptr && std::get<I + 1>(arguments) > 0;
+  }
+  return false;
+}
+
 }  // namespace nulls
+
+template <auto kRules, class... A>
+inline bool lacks_argument(const A&... arguments) {
+  const auto all = std::tie(arguments...);
+  return [&]<size_t... I>(std::index_sequence<I...>) {
+    return (nulls::lacks<kRules, I>(all) || ...);
+  }
+  (std::index_sequence_for<A...>{});
+}
 
 // The first argument that is NULL and may not be; empty when the call is good.
 template <auto kRules, class... A>

@@ -1,16 +1,15 @@
-// context_state.hpp: libxhal's part of a context: its quota and what was created in it.
+// context_state.hpp: libxhal's part of a context: what was created in it, and its limits.
 #pragma once
 
 #include <atomic>
-#include <mutex>
 #include <set>
 
+#include "core/device_record.hpp"
 #include "core/object.hpp"
-#include "xhal/context.h"
 
 namespace xhal {
 
-struct ContextMemory;
+struct ContextMemory;  // memory/context_memory.hpp
 
 struct ContextState {
   DeviceRecord* device = nullptr;
@@ -19,10 +18,12 @@ struct ContextState {
   bool is_default = false;  // given by xhal_device_open: shares memory with other default contexts
   uint64_t quota_bytes = 0;
   std::atomic<uint64_t> used_bytes{0};
-  std::mutex mutex;  // of what follows
+  ContextMemory* memory = nullptr;
+
+  // Of every context's lists of children.
+  static Mutex& mutex();
   std::set<xhal_stream*> streams;
   std::set<xhal_pool*> pools;
-  ContextMemory* memory = nullptr;  // memory/context_memory.hpp
 };
 
 inline ContextState* state_of(xhal_context* context) {

@@ -1,16 +1,16 @@
-// device_record.hpp: what libxhal keeps of an opened device. One record per generation, never
-// freed.
+// device_record.hpp: what libxhal keeps of an opened device. Never freed, for handles lead to its
+// table; used again by a later open of the same device once nothing lives under it.
 #pragma once
 
 #include <atomic>
 #include <memory>
-#include <mutex>
 #include <set>
 #include <string>
 #include <vector>
 
 #include "core/error.hpp"
-#include "sync/timestamps.hpp"
+#include "core/locks.hpp"
+#include "xhal/comm.h"
 #include "xhal/plugin.h"
 
 namespace xhal {
@@ -18,6 +18,15 @@ namespace xhal {
 struct PluginRecord;
 struct StreamState;
 struct ContextState;
+struct Timeline;
+class TimestampRing;
+
+// The timelines of a device's streams, by what they are doing (sync/timeline_life.cpp).
+struct TimelineLists {
+  Timeline* live = nullptr;
+  Timeline* spare = nullptr;  // ended, to be used again
+  Timeline* limbo = nullptr;  // ended, but a lost device may still write to their cells
+};
 
 // Layers that wrap the table, innermost first in the chain of calls.
 enum class Layer : uint32_t { validate, trace, count };
@@ -33,22 +42,32 @@ struct DeviceRecord {
   xhal_device_info info{};
   xhal_device* device = nullptr;
   xhal_context* context = nullptr;
+
+  // Under the lock of the devices (device/open_devices.hpp).
+  enum class Phase : uint32_t { opening, open, closing, closed } phase = Phase::closed;
   uint32_t open_count = 0;
   uint32_t open_flags = 0;
-  bool closed = false;
-  std::atomic<bool> lost{false};
-  ErrorRecord lost_error;
-  TimestampRing timestamps;
 
-  std::mutex mutex;  // of what follows
-  std::vector<int> event_pipes;
+  std::atomic<bool> lost{false};
+  std::shared_ptr<const ErrorRecord> lost_error;  // written before `lost`
+  std::atomic<uint64_t> objects{0};               // that live under its table
+
+  TimestampRing* timestamps = nullptr;  // sync/timestamps.hpp
+  TimelineLists timelines;              // under the lock of sync/timeline_life.cpp
+
+  // The plugin's tables as far as it has them, and what programs get (device/control_api.cpp).
+  xhal_control_table control{};
+  xhal_comm_table comm{}, comm_given{};
+
+  // Of every device's lists below.
+  static Mutex& mutex();
+  std::vector<int> event_outlets;
   std::set<xhal_context*> contexts;
 
   bool has(uint32_t capability) const {
     return (info.capabilities[capability / 64] >> (capability % 64) & 1) != 0;
   }
   std::string id() const { return info.id; }
-  void post_event(uint32_t kind, uint32_t severity, std::string_view text);
 };
 
 inline DeviceRecord* record_of(const xhal_dispatch* table) {

@@ -2,14 +2,9 @@
 
 #include <fnmatch.h>
 
-#include <cstdlib>
+#include <algorithm>
 
 namespace xhal {
-
-std::string environment(const char* name) {
-  const char* value = secure_getenv(name);
-  return value == nullptr ? std::string() : std::string(value);
-}
 
 std::vector<std::string> split(std::string_view text, char separator) {
   std::vector<std::string> parts;

@@ -4,15 +4,17 @@
 #include <exception>
 #include <new>
 
+#include "core/thread_value.hpp"
 #include "xhal/struct_check.hpp"
 
 namespace xhal {
 namespace {
 
-ErrorRecord& thread_record() {
-  thread_local ErrorRecord record;
-  return record;
+ThreadValue<ErrorRecord>& records() {
+  static auto* value = new ThreadValue<ErrorRecord>;
+  return *value;
 }
+ErrorRecord& thread_record() { return records().get(); }
 
 xhal_string str(const std::string& text) { return {text.data(), text.size()}; }
 std::string copy(xhal_string text) {
@@ -84,7 +86,11 @@ xhal_status set_error(ErrorRecord record) noexcept {
   return status;
 }
 
-const ErrorRecord& last_error() noexcept { return thread_record(); }
+const ErrorRecord& last_error() noexcept {
+  static const auto* none = new ErrorRecord;
+  const auto* record = records().find();
+  return record == nullptr ? *none : *record;
+}
 
 xhal_status fail_formatted(xhal_status status, std::string_view operation, fmt::string_view format,
                            fmt::format_args args) noexcept {

@@ -23,10 +23,38 @@ namespace {
   return xhal::annotate(status, object, operation);
 }
 
+template <auto kRules, class... Args>
+[[gnu::noinline, gnu::cold]] xhal_status refuse_missing(const char* operation,
+                                                        std::string_view names, Args... args) {
+  return xhal::refuse_null(operation, xhal::missing_argument<kRules>(names, args...));
+}
+
 // The plugin is the last reader of `next` chains.
 template <class Slot, class... Args>
 xhal_status call_slot(Slot slot, Args... args) {
   return xhal::structs::call(xhal::structs::Chains::pass, xhal::structs::knows_none, slot, args...);
+}
+
+// What libxhal remembers of a successful call: how many operands an operator has, to refuse a
+// launch that it holds back.
+template <class... Args>
+void remember(Args...) {}
+void remember(xhal_context*, const xhal_op_info* info, xhal_op** op) {
+  if (xhal::is_live(*op, XHAL_KIND_OP))
+    xhal::private_of(*op)->operand_count = info->operand_count;
+}
+
+// Flags that no version of this library knows.
+template <class... Args>
+constexpr uint32_t unknown_flags(Args...) {
+  return 0;
+}
+uint32_t unknown_flags(xhal_context*, const xhal_op_info* info, xhal_op**) {
+  const bool readable = xhal::structs::is_size<xhal_op_info>(info->struct_size);
+  return readable ? info->flags & ~uint32_t{XHAL_OP_DETERMINISTIC} : 0;
+}
+uint32_t unknown_flags(xhal_stream*, xhal_host_fn, void*, uint32_t flags) {
+  return flags & ~uint32_t{XHAL_HOST_CALL_NON_BLOCKING};
 }
 
 }  // namespace
@@ -49,17 +77,21 @@ xhal_status call_slot(Slot slot, Args... args) {
   XHAL_SECOND_OF(XHAL_KIND_DEVICE, first, second, operation)
 
 #define XHAL_SLOT_HOSTED(object, method, name, since, params, args)
-#define XHAL_SLOT(object, method, name, since, params, args, SECOND, second)                     \
-  extern "C" xhal_status xhal_##name params {                                                    \
-    constexpr uint32_t kind = xhal::kKindOf<std::remove_pointer_t<decltype(object)>>;            \
-    if (__builtin_expect(!xhal::is_live(object, kind), 0))                                       \
-      return bad_first(object, kind, "xhal_" #name);                                             \
-    constexpr auto nulls = xhal::nulls::rules(&xhal_##name, "xhal_" #name, #args);               \
-    const auto missing = xhal::missing_argument<nulls>(#args, XHAL_UNPACK args);                 \
-    if (__builtin_expect(!missing.empty(), 0)) return xhal::refuse_null("xhal_" #name, missing); \
-    XHAL_SECOND_##SECOND(object, second, "xhal_" #name) const auto slot =                        \
-        __atomic_load_n(&xhal::dispatch_of(object)->name, __ATOMIC_RELAXED);                     \
-    const xhal_status status = call_slot(slot, XHAL_UNPACK args);                                \
-    return __builtin_expect(status >= 0, 1) ? status : failed(status, object, "xhal_" #name);    \
+#define XHAL_SLOT(object, method, name, since, params, args, SECOND, second)                  \
+  extern "C" xhal_status xhal_##name params {                                                 \
+    constexpr uint32_t kind = xhal::kKindOf<std::remove_pointer_t<decltype(object)>>;         \
+    if (__builtin_expect(!xhal::is_live(object, kind), 0))                                    \
+      return bad_first(object, kind, "xhal_" #name);                                          \
+    constexpr auto nulls = xhal::nulls::rules(&xhal_##name, "xhal_" #name, #args);            \
+    if (__builtin_expect(xhal::lacks_argument<nulls>(XHAL_UNPACK args), 0))                   \
+      return refuse_missing<nulls>("xhal_" #name, #args, XHAL_UNPACK args);                   \
+    XHAL_SECOND_##SECOND(object, second, "xhal_" #name)                                       \
+    if (const uint32_t unknown = unknown_flags(XHAL_UNPACK args); __builtin_expect(unknown != 0, 0)) \
+      return xhal::refuse_flags("xhal_" #name, unknown);                                      \
+    const auto slot = __atomic_load_n(&xhal::dispatch_of(object)->name, __ATOMIC_RELAXED);    \
+    const xhal_status status = call_slot(slot, XHAL_UNPACK args);                             \
+    if (__builtin_expect(status < 0, 0)) return failed(status, object, "xhal_" #name);        \
+    remember(XHAL_UNPACK args);                                                               \
+    return status;                                                                            \
   }
 #include "xhal/slots.inc"

@@ -1,20 +1,28 @@
+#include "core/locks.hpp"
 #include "core/log.hpp"
 
-#include <algorithm>
 #include <atomic>
+#include <condition_variable>
 #include <cstdio>
+#include <utility>
 #include <mutex>
 
 #include "core/environment.hpp"
+#include "core/error.hpp"
 
 namespace xhal {
 namespace {
 
 struct Sink {
-  std::mutex mutex;
+  Mutex mutex{Rank::log};
   xhal_log_fn callback = nullptr;
   void* user = nullptr;
+  uint32_t running = 0;  // calls of the callback
+  std::condition_variable idle;
 };
+
+constinit thread_local bool inside_callback = false;
+
 Sink& sink() {
   static auto* s = new Sink;
   return *s;
@@ -31,14 +39,10 @@ std::atomic<uint32_t>& limit() {
 
 void read_log_level() noexcept {
   try {
-    const std::string text = environment("XHAL_LOG");
-    const auto* known = std::find(std::begin(kNames), std::end(kNames), text);
-    limit() = known == std::end(kNames) ? static_cast<uint32_t>(XHAL_LOG_WARN)
-                                        : static_cast<uint32_t>(known - kNames);
-    if (known == std::end(kNames) && !text.empty()) {
-      log(XHAL_LOG_WARN,
-          "XHAL_LOG: there is no level \"{}\"; there are off, error, warn, info and debug", text);
-    }
+    const auto level = environment_choice("XHAL_LOG", {"off", "error", "warn", "info", "debug"});
+    limit() =
+        level.value ? static_cast<uint32_t>(*level.value) : static_cast<uint32_t>(XHAL_LOG_WARN);
+    if (!level.problem.empty()) log(XHAL_LOG_WARN, "{}", level.problem);
   } catch (...) {  // no memory to read it: the level stays
   }
 }
@@ -54,8 +58,16 @@ void log_line(uint32_t level, std::string_view text) noexcept {
     const std::lock_guard lock(sink().mutex);
     callback = sink().callback;
     user = sink().user;
+    if (callback != nullptr) ++sink().running;
   }
-  if (callback != nullptr) return callback(user, level, {text.data(), text.size()});
+  if (callback != nullptr) {
+    const bool outer = std::exchange(inside_callback, true);
+    callback(user, level, {text.data(), text.size()});
+    inside_callback = outer;
+    const std::lock_guard lock(sink().mutex);
+    if (--sink().running == 0) sink().idle.notify_all();
+    return;
+  }
   const char* name = level == XHAL_LOG_WARN ? "warning" : kNames[level <= 4 ? level : 4];
   std::fprintf(stderr, "xhal %s: %.*s\n", name, static_cast<int>(text.size()), text.data());
 }
@@ -70,8 +82,13 @@ void log_formatted(uint32_t level, fmt::string_view format, fmt::format_args arg
 }  // namespace xhal
 
 extern "C" xhal_status xhal_log_set(xhal_log_fn callback, void* user) {
-  const std::lock_guard lock(xhal::sink().mutex);
-  xhal::sink().callback = callback;
-  xhal::sink().user = user;
+  constexpr const char* op = "xhal_log_set";
+  if (xhal::inside_callback)
+    return xhal::fail(XHAL_ERR_BUSY, op, "{}: called from the log callback, which it waits for", op);
+  auto& s = xhal::sink();
+  std::unique_lock<std::mutex> lock(s.mutex);
+  s.callback = callback;
+  s.user = user;
+  s.idle.wait(lock, [&] { return s.running == 0; });
   return XHAL_OK;
 }

@@ -9,7 +9,9 @@
 #include <mutex>
 #include <vector>
 
+#include "core/device_record.hpp"
 #include "core/error.hpp"
+#include "core/locks.hpp"
 #include "core/log.hpp"
 #include "core/state.hpp"
 #ifdef __SANITIZE_ADDRESS__
@@ -32,7 +34,7 @@ void search_for_leaks([[maybe_unused]] void* begin, [[maybe_unused]] size_t byte
 // Free memory by (kind, size class): a stale handle can then only ever meet an object of its own
 // kind.
 struct ObjectMemory {
-  std::mutex mutex;
+  Mutex mutex{Rank::objects};
   std::map<std::pair<uint32_t, uint32_t>, std::vector<void*>> free;
   char* chunk = nullptr;
   size_t left = 0;
@@ -71,6 +73,7 @@ ObjectMemory& memory() {
 
 }  // namespace
 
+bool objects_quarantined() noexcept { return memory().quarantine.load(std::memory_order_relaxed); }
 void quarantine_objects(bool on) { memory().quarantine.store(on, std::memory_order_relaxed); }
 
 xhal_status object_alloc(const xhal_dispatch* table, DeviceRecord* device, uint32_t plugin,
@@ -94,6 +97,7 @@ xhal_status object_alloc(const xhal_dispatch* table, DeviceRecord* device, uint3
     head->dispatch = table;
     head->plugin = plugin;
     head->kind = kind;
+    if (device != nullptr && plugin != 0) device->objects.fetch_add(1, std::memory_order_relaxed);
     *object = head;
     return XHAL_OK;
   } catch (...) {
@@ -105,7 +109,9 @@ void object_free(void* object) noexcept {
   if (object == nullptr) return;
   auto& m = memory();
   auto* priv = private_of(object);
-  head_of(object)->kind = XHAL_KIND_DEAD;
+  std::atomic_ref(head_of(object)->kind).store(XHAL_KIND_DEAD, std::memory_order_relaxed);
+  if (priv->device != nullptr && head_of(object)->plugin != 0)
+    priv->device->objects.fetch_sub(1, std::memory_order_relaxed);
   if (m.quarantine.load(std::memory_order_relaxed)) return;
   const std::lock_guard lock(m.mutex);
   try {

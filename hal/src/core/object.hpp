@@ -21,7 +21,7 @@ struct ObjectPrivate {
                 // GraphState for graphs; of a kernel: its module
   xhal_status (*destroy)(void* object);  // set while a destroy waits for the last pin
   uint32_t pins;                         // held-back submissions that name it; kDestroyWanted
-  uint32_t reserved0;
+  uint32_t operand_count;  // of an operator
   uint64_t reserved[2];
 };
 static_assert(sizeof(ObjectPrivate) == 64);
@@ -42,6 +42,7 @@ inline const xhal_dispatch* dispatch_of(const void* object) {
 // Destroyed objects are not handed out again while this is set: then every stale handle is caught
 // (layer `validate`).
 void quarantine_objects(bool on);
+bool objects_quarantined() noexcept;
 
 xhal_status object_alloc(const xhal_dispatch* table, DeviceRecord* device, uint32_t plugin,
                          uint32_t kind, uint64_t size_bytes, void** object) noexcept;

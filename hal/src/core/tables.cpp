@@ -1,5 +1,6 @@
 #include "core/tables.hpp"
 
+#include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <cstring>
@@ -8,7 +9,6 @@
 #include "core/object.hpp"
 #include "core/plugin_record.hpp"
 #include "core/state.hpp"
-#include "sync/stream_state.hpp"
 
 namespace xhal {
 namespace {
@@ -36,7 +36,7 @@ xhal_status unsupported(Handle* handle, Rest...) noexcept {
 
 template <class Handle, class... Rest>
 xhal_status lost(Handle* handle, Rest...) noexcept {
-  return set_error(private_of(handle)->device->lost_error);
+  return set_error(*private_of(handle)->device->lost_error);
 }
 
 template <Name kName, class Handle, class... Rest>
@@ -116,7 +116,7 @@ xhal_status annotate(xhal_status status, const void* object, const char* operati
       if (record.device.empty()) record.device = device->info.id;
       if (head_of(object)->kind == XHAL_KIND_STREAM && record.stream == 0) {
         record.stream = private_of(object)->number;
-        record.stream_name = static_cast<const StreamState*>(private_of(object)->state)->name;
+        record.stream_name = stream_name(private_of(object)->state);
       }
       if (head_of(object)->kind == XHAL_KIND_CONTEXT && record.context == 0)
         record.context = private_of(object)->number;

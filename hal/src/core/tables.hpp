@@ -36,6 +36,9 @@ void switch_to_lost(xhal_dispatch& table);
 // state's error.
 void switch_to_stopped(xhal_dispatch& table);
 
+// The name a stream was given (sync/stream_state.cpp).
+const std::string& stream_name(const void* stream_state) noexcept;
+
 // Completes a failure a plugin reported: its name, the device, and a text where it gave none.
 xhal_status annotate(xhal_status status, const void* object, const char* operation) noexcept;
 xhal_status foreign_handle(const void* first, const void* second, const char* operation) noexcept;

@@ -1,27 +1,19 @@
+// host_services.cpp: what libxhal does for plugins (xhal/host.h).
 #include "device/host_services.hpp"
 
-#include <vector>
-
-#include "memory/address_map.hpp"
-#include "sync/deferral.hpp"
-#include "device/device.hpp"
-#include "memory/pinned.hpp"
+#include "core/correlation.hpp"
 #include "core/log.hpp"
 #include "core/object.hpp"
 #include "core/plugin_record.hpp"
+#include "device/open_devices.hpp"
+#include "memory/address_map.hpp"
+#include "memory/pinned.hpp"
 #include "sync/cells.hpp"
-#include "core/tables.hpp"
-#include "sync/timeline.hpp"
-#include "xhal/activity.h"
+#include "sync/stream_state.hpp"
 #include "xhal/struct_check.hpp"
 
 namespace xhal {
 namespace {
-
-std::vector<uint64_t>& correlations() {
-  thread_local std::vector<uint64_t> stack;
-  return stack;
-}
 
 xhal_status alloc(const xhal_dispatch* table, uint32_t kind, uint64_t size, void** object) {
   auto* record = record_of(table);
@@ -63,19 +55,21 @@ xhal_status shared_memory(const void* address, int32_t* fd, uint64_t* offset, ui
 }
 
 void timeline_fail(xhal_timeline* timeline, const xhal_error* error) {
+  auto& t = *Timeline::of(timeline);
   try {
-    auto& t = *Timeline::of(timeline);
     ErrorRecord record = ErrorRecord::from(*error);
     if (t.device != nullptr) {
       record.plugin = t.device->plugin->name;
       record.device = t.device->info.id;
-      if (t.stream != nullptr && record.stream == 0)
-        record.stream = private_of(t.stream->handle)->number;
-      if (t.stream != nullptr) record.stream_name = t.stream->name;
+      const StreamRef stream = stream_of(t);
+      if (stream != nullptr && stream->handle != nullptr) {
+        if (record.stream == 0) record.stream = private_of(stream->handle)->number;
+        record.stream_name = stream->name;
+      }
     }
-    t.fail(std::move(record));
+    t.fail(make_failure(std::move(record)));
   } catch (...) {
-    Timeline::of(timeline)->fail(ErrorRecord::plain(error->status));
+    t.fail(make_failure(ErrorRecord::plain(error->status)));
   }
 }
 
@@ -83,25 +77,34 @@ xhal_status timeline_poll(xhal_timeline* timeline, uint64_t value, xhal_error* e
   auto& t = *Timeline::of(timeline);
   const xhal_status status = t.poll(value);
   // The caller's structure may be of 0.1: this service promises that much of the record, no more.
+  // Its strings are the failure's, which the timeline keeps.
   if (status < 0 && error != nullptr) {
-    const xhal_error view = t.failure().view();
+    const xhal_error view = t.failure()->view();
     error->struct_size = structs::kFirstSize<xhal_error>;
     structs::write(view, error);
   }
   return status;
 }
 
+xhal_status timeline_notify(xhal_timeline* timeline, uint64_t value, xhal_timeline_fn callback,
+                            void* user) {
+  return exported("timeline_notify", [&] {
+    Timeline::of(timeline)->notify(value,
+                                   [callback, user](xhal_status s) { callback(user, s); });
+    return XHAL_OK;
+  });
+}
+
 void device_lost(xhal_device* device, const xhal_error* error) {
+  ErrorRecord record;
   try {
-    lose_device(*private_of(device)->device, ErrorRecord::from(*error));
-  } catch (...) {
-    lose_device(*private_of(device)->device, ErrorRecord{});
+    record = ErrorRecord::from(*error);
+  } catch (...) {  // no memory for the text: the loss itself is told
   }
+  lose_device(*private_of(device)->device, std::move(record));
 }
 
 }  // namespace
-
-uint64_t current_correlation() { return correlations().empty() ? 0 : correlations().back(); }
 
 const xhal_host_services* host_services() {
   static const xhal_host_services table = [] {
@@ -117,19 +120,21 @@ const xhal_host_services* host_services() {
     t.range_add = range_add;
     t.range_remove = range_remove;
     t.pointer_query = xhal_pointer_query;
-    t.timeline_cell = [](xhal_timeline* timeline) { return Timeline::of(timeline)->cell; };
+    t.timeline_cell = [](xhal_timeline* timeline) {
+      return Timeline::of(timeline)->cell.load(std::memory_order_acquire);
+    };
     t.shared_memory = shared_memory;
     t.timeline_advance = [](xhal_timeline* timeline, uint64_t value) {
       Timeline::of(timeline)->advance(value);
     };
     t.timeline_fail = timeline_fail;
     t.timeline_poll = timeline_poll;
-    t.timeline_notify = xhal_timeline_notify;
+    t.timeline_notify = timeline_notify;
     t.correlation = current_correlation;
     t.object_number = [](const void* object) { return private_of(object)->number; };
     t.device_lost = device_lost;
     t.device_event = [](xhal_device* device, uint32_t kind, uint32_t severity, xhal_string text) {
-      private_of(device)->device->post_event(kind, severity, {text.data, text.size});
+      post_device_event(*private_of(device)->device, kind, severity, {text.data, text.size});
     };
     return t;
   }();
@@ -137,24 +142,3 @@ const xhal_host_services* host_services() {
 }
 
 }  // namespace xhal
-
-extern "C" {
-
-xhal_status xhal_correlation_push(uint64_t id) {
-  return xhal::exported("xhal_correlation_push", [&] {
-    xhal::correlations().push_back(id);
-    return XHAL_OK;
-  });
-}
-
-xhal_status xhal_correlation_pop(uint64_t* id) {
-  constexpr const char* op = "xhal_correlation_pop";
-  auto& stack = xhal::correlations();
-  if (stack.empty())
-    return xhal::fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: nothing was pushed on this thread", op);
-  if (id != nullptr) *id = stack.back();
-  stack.pop_back();
-  return XHAL_OK;
-}
-
-}  // extern "C"

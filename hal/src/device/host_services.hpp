@@ -6,6 +6,5 @@
 namespace xhal {
 
 const xhal_host_services* host_services();
-uint64_t current_correlation();
 
 }  // namespace xhal

@@ -7,15 +7,12 @@
 #include <algorithm>
 #include <cstring>
 #include <fstream>
-#include <mutex>
-#define BOOST_DLL_USE_STD_FS
-#include <boost/dll/shared_library.hpp>
 
-#include "loader/elf_symbols.hpp"
 #include "core/environment.hpp"
 #include "core/error.hpp"
-#include "device/host_services.hpp"
 #include "core/log.hpp"
+#include "loader/elf_symbols.hpp"
+#include "loader/library.hpp"
 #include "loader/probe.hpp"
 #include "xhal/plugin.hpp"
 
@@ -23,7 +20,7 @@ namespace xhal {
 namespace {
 
 namespace fs = std::filesystem;
-constexpr const char* kEntry = "xhal_plugin_negotiate";
+constexpr uint32_t kMostDevices = 4096;
 
 std::string arch_name(uint16_t machine) {
   switch (machine) {
@@ -50,38 +47,13 @@ constexpr uint16_t kMachine = EM_RISCV;
 constexpr uint16_t kMachine = EM_LOONGARCH;
 #endif
 
-void skip(PluginRecord& plugin, Problem problem) {
-  plugin.state = XHAL_PLUGIN_SKIPPED;
-  plugin.status = problem.status;
-  plugin.text = std::move(problem.text);
-  log(problem.status == XHAL_ERR_UNSUPPORTED ? XHAL_LOG_INFO : XHAL_LOG_WARN,
-      "plugin {} skipped: {}", plugin.name.empty() ? plugin.manifest_path : plugin.name,
-      plugin.text);
-}
-
-bool excluded(const std::string& name) {
-  const auto any_matches = [&](const char* variable, bool otherwise) {
-    const auto globs = split(environment(variable), ',');
-    if (globs.empty()) return otherwise;
-    return std::any_of(globs.begin(), globs.end(),
-                       [&](const auto& g) { return glob_match(g, name); });
-  };
-  return !any_matches("XHAL_PLUGIN_SELECT", true) || any_matches("XHAL_PLUGIN_DISABLE", false);
-}
-
-// Plugins are never unloaded: their code may be on some stack, and their statics own threads.
-std::vector<boost::dll::shared_library>& mapped_libraries() {
-  static auto* libraries = new std::vector<boost::dll::shared_library>;
-  return *libraries;
-}
-
-Problem negotiate(PluginRecord& p, xhal_plugin_negotiate_fn entry) {
+Problem negotiate(Loaded& p, xhal_plugin_negotiate_fn entry, const xhal_host_services* host) {
   xhal_negotiate_request request{};
   request.struct_size = sizeof request;
   request.abi_min = plugin::kOldest;
   request.abi_max = plugin::kNewest;
   request.sanitizer = plugin::sanitizer();
-  request.host = host_services();
+  request.host = host;
   request.library_build = plugin::str(xhal_build_id());
   xhal_negotiate_reply reply{};
   reply.struct_size = sizeof reply;
@@ -116,32 +88,48 @@ Problem negotiate(PluginRecord& p, xhal_plugin_negotiate_fn entry) {
   return {};
 }
 
-Problem enumerate(PluginRecord& p) {
-  uint32_t count = 0;
-  xhal_status status = p.table.enumerate(nullptr, 0, &count);
-  if (status == XHAL_OK && count > 4096)
-    return {XHAL_ERR_PLUGIN, fmt::format("it claims {} devices", count)};
-  if (status == XHAL_OK && count > 0) {
-    p.devices.resize(count);
-    status = p.table.enumerate(p.devices.data(), count, &count);
-    if (status == XHAL_OK) p.devices.resize(std::min<size_t>(count, p.devices.size()));
+bool probe_wanted(const Manifest& manifest) {
+  const auto asked = environment_switch("XHAL_PROBE");
+  if (!asked.problem.empty()) log(XHAL_LOG_WARN, "{}; taking 1", asked.problem);
+  // Whoever wrote something else wanted something; the careful way is the one to take.
+  return manifest.probe || asked.value.value_or(!asked.problem.empty());
+}
+
+Problem prepare(Loaded& loaded, const Manifest& manifest, const xhal_host_services* host) {
+  if (!manifest.arch.empty() && manifest.arch != arch_name(kMachine)) {
+    return {XHAL_ERR_UNSUPPORTED, fmt::format("its manifest says it is for {}, this machine is {}",
+                                              manifest.arch, arch_name(kMachine))};
   }
-  if (status != XHAL_OK) {
-    p.devices.clear();
-    const auto& e = last_error();
-    return {as_error(status), fmt::format("it could not list its devices: {}",
-                                          e.status == status ? e.text : xhal_status_text(status))};
+  if (plugin::common_version(manifest.abi_min, manifest.abi_max, plugin::kOldest,
+                             plugin::kNewest) == 0) {
+    return {
+        XHAL_ERR_VERSION,
+        fmt::format("its manifest says ABI {}-{}, this library speaks {}-{} (library build {}).\n"
+                    "  Install a plugin built for ABI {}.x, or another xHAL. `xhal plugins doctor` "
+                    "lists all plugins and their ranges.",
+                    version_text(manifest.abi_min), version_text(manifest.abi_max),
+                    version_text(plugin::kOldest), version_text(plugin::kNewest), xhal_build_id(),
+                    XHAL_VERSION_MAJOR)};
   }
-  for (uint32_t i = 0; i < p.devices.size(); ++i) {
-    auto& d = p.devices[i];
-    d.ordinal = i;
-    d.generation = p.generations[i];
-    d.priority = p.manifest.priority;
-    end_texts(d);
-    std::snprintf(d.id, sizeof d.id, "%s:%u", p.name.c_str(), i);
-    std::snprintf(d.plugin, sizeof d.plugin, "%s", p.name.c_str());
+  if (!matches_machine(manifest)) {
+    return {XHAL_ERR_UNSUPPORTED,
+            "none of its \"match\" rules holds here: the hardware is not present"};
   }
-  return {};
+  // From here to the call of the entry point it is this one file.
+  TrustedFile library;
+  if (auto problem = open_trusted(manifest.library, &library)) {
+    if (problem.status == XHAL_ERR_NOT_FOUND)
+      problem.text += "; install the plugin's library or remove the manifest";
+    return problem;
+  }
+  if (auto problem = inspect_library(library)) return problem;
+  if (probe_wanted(manifest)) {
+    if (auto problem = probe_library(library)) return problem;
+  }
+  xhal_plugin_negotiate_fn entry = nullptr;
+  if (auto problem = map_library(library, &entry)) return problem;
+  if (auto problem = negotiate(loaded, entry, host)) return problem;
+  return list_devices(loaded.table, &loaded.devices);
 }
 
 }  // namespace
@@ -164,7 +152,7 @@ std::string version_text(uint32_t version) {
 std::vector<fs::path> search_path(std::string_view extra) {
   std::vector<fs::path> path;
   for (auto& part : split(extra, ':')) path.emplace_back(part);
-  for (auto& part : split(environment("XHAL_PLUGIN_PATH"), ':')) path.emplace_back(part);
+  for (auto& part : split(environment_text("XHAL_PLUGIN_PATH"), ':')) path.emplace_back(part);
   path.emplace_back("/etc/xhal/plugins.d");
   path.emplace_back("/usr/share/xhal/plugins.d");
   Dl_info self{};
@@ -178,60 +166,39 @@ std::vector<fs::path> search_path(std::string_view extra) {
   return path;
 }
 
-std::vector<std::unique_ptr<PluginRecord>> find_plugins(std::string_view extra) {
-  std::vector<std::unique_ptr<PluginRecord>> plugins;
-  std::vector<fs::path> seen;
-  for (const auto& directory : search_path(extra)) {
-    std::error_code error;
-    const auto canonical = fs::weakly_canonical(directory, error);
-    if (error || std::find(seen.begin(), seen.end(), canonical) != seen.end()) continue;
-    seen.push_back(canonical);
-    std::vector<fs::path> files;
-    for (const auto& entry : fs::directory_iterator(directory, error)) {
-      if (entry.path().extension() == ".json") files.push_back(entry.path());
-    }
-    if (files.empty()) continue;
-    std::sort(files.begin(), files.end());
-    const Problem directory_problem = check_trust(directory);
-    for (const auto& file : files) {
-      auto p = std::make_unique<PluginRecord>();
-      p->manifest_path = file.string();
-      Problem problem = directory_problem;
-      if (problem.status == XHAL_OK) problem = read_manifest(file, p->manifest);
-      p->name = p->manifest.name.empty() ? file.stem().string() : p->manifest.name;
-      p->abi_min = p->manifest.abi_min;
-      p->abi_max = p->manifest.abi_max;
-      const auto same = std::find_if(plugins.begin(), plugins.end(), [&](const auto& other) {
-        return other->name == p->name && other->state != XHAL_PLUGIN_SKIPPED;
-      });
-      if (problem.status == XHAL_OK && same != plugins.end()) {
-        problem = {XHAL_ERR_BUSY,
-                   fmt::format("the name \"{}\" is taken by {}, found earlier on the search path",
-                               p->name, (*same)->manifest_path)};
-      }
-      if (problem.status != XHAL_OK) {
-        skip(*p, std::move(problem));
-      } else if (excluded(p->name)) {
-        p->state = XHAL_PLUGIN_DISABLED;
-        p->text = "excluded by XHAL_PLUGIN_SELECT or XHAL_PLUGIN_DISABLE";
-      }
-      plugins.push_back(std::move(p));
-    }
+std::vector<fs::path> manifests_in(const fs::path& directory, std::string* why) {
+  std::vector<fs::path> files;
+  std::error_code error;
+  for (fs::directory_iterator it(directory, error), end; !error && it != end; it.increment(error)) {
+    if (it->path().extension() == ".json") files.push_back(it->path());
   }
-  return plugins;
+  if (error && error != std::errc::no_such_file_or_directory) {
+    *why =
+        fmt::format("plugin folder {} cannot be searched: {}", directory.string(), error.message());
+  }
+  std::sort(files.begin(), files.end());
+  return files;
 }
 
-Problem inspect_library(const fs::path& library) {
-  if (auto p = check_trust(library); p.status != XHAL_OK) {
-    if (p.status == XHAL_ERR_NOT_FOUND)
-      p.text += "; install the plugin's library or remove the manifest";
-    return p;
-  }
-  const auto bad = [&](xhal_status status, const std::string& why) -> Problem {
-    return {status, fmt::format("{} {}", library.string(), why)};
+bool is_excluded(const std::string& name) {
+  const auto any_matches = [&](const char* variable, bool otherwise) {
+    const auto globs = split(environment_text(variable), ',');
+    if (globs.empty()) return otherwise;
+    return std::any_of(globs.begin(), globs.end(),
+                       [&](const auto& g) { return glob_match(g, name); });
   };
-  if (!fs::is_regular_file(library)) return bad(XHAL_ERR_CORRUPT, "is not a regular file");
-  std::ifstream file(library, std::ios::binary);
+  return !any_matches("XHAL_PLUGIN_SELECT", true) || any_matches("XHAL_PLUGIN_DISABLE", false);
+}
+
+Problem inspect_library(const TrustedFile& library) {
+  const auto bad = [&](xhal_status status, const std::string& why) -> Problem {
+    return {status, fmt::format("{} {}", library.path.string(), why)};
+  };
+  // By its descriptor: what is inspected is what was opened.
+  const auto name = library.name_of_descriptor();
+  std::ifstream file(name, std::ios::binary);
+  if (!file)
+    return bad(XHAL_ERR_IO, "cannot be read through /proc/self/fd; is proc mounted on /proc?");
   Elf64_Ehdr header{};
   file.read(reinterpret_cast<char*>(&header), sizeof header);
   if (file.gcount() < static_cast<std::streamsize>(sizeof header) ||
@@ -245,7 +212,7 @@ Problem inspect_library(const fs::path& library) {
                                                                   : "a 32-bit machine",
                            arch_name(kMachine)));
   }
-  const auto symbols = exported_symbols(library);
+  const auto symbols = exported_symbols(name);
   if (!symbols)
     return bad(XHAL_ERR_CORRUPT,
                "is truncated or damaged: its tables lie beyond the end of the file");
@@ -256,48 +223,42 @@ Problem inspect_library(const fs::path& library) {
   return {};
 }
 
-void load_plugin(PluginRecord& p) {
-  if (p.state != XHAL_PLUGIN_DEFERRED) return;
-  if (!p.manifest.arch.empty() && p.manifest.arch != arch_name(kMachine)) {
-    return skip(
-        p, {XHAL_ERR_UNSUPPORTED, fmt::format("its manifest says it is for {}, this machine is {}",
-                                              p.manifest.arch, arch_name(kMachine))});
+Problem list_devices(const xhal_plugin_table& table, std::vector<xhal_device_info>* devices) {
+  uint32_t count = 0;
+  devices->clear();
+  xhal_status status = table.enumerate(nullptr, 0, &count);
+  if (status == XHAL_OK && count > kMostDevices)
+    return {XHAL_ERR_PLUGIN, fmt::format("it claims {} devices", count)};
+  if (status == XHAL_OK && count > 0) {
+    devices->resize(count);
+    status = table.enumerate(devices->data(), count, &count);
+    if (status == XHAL_OK) devices->resize(std::min<size_t>(count, devices->size()));
   }
-  if (plugin::common_version(p.abi_min, p.abi_max, plugin::kOldest, plugin::kNewest) == 0) {
-    return skip(
-        p, {XHAL_ERR_VERSION,
-            fmt::format(
-                "its manifest says ABI {}-{}, this library speaks {}-{} (library build {}).\n"
-                "  Install a plugin built for ABI {}.x, or another xHAL. `xhal plugins doctor` "
-                "lists all "
-                "plugins and their ranges.",
-                version_text(p.abi_min), version_text(p.abi_max), version_text(plugin::kOldest),
-                version_text(plugin::kNewest), xhal_build_id(), XHAL_VERSION_MAJOR)});
+  if (status != XHAL_OK) {
+    devices->clear();
+    const auto& e = last_error();
+    return {as_error(status), fmt::format("it could not list its devices: {}",
+                                          e.status == status ? e.text : xhal_status_text(status))};
   }
-  if (!matches_machine(p.manifest)) {
-    return skip(p, {XHAL_ERR_UNSUPPORTED,
-                    "none of its \"match\" rules holds here: the hardware is not present"});
-  }
-  if (auto problem = inspect_library(p.manifest.library); problem.status != XHAL_OK)
-    return skip(p, std::move(problem));
-  if (p.manifest.probe || environment("XHAL_PROBE") == "1") {
-    if (auto problem = probe_library(p.manifest.library); problem.status != XHAL_OK)
-      return skip(p, std::move(problem));
-  }
+  for (auto& d : *devices) end_texts(d);
+  return {};
+}
+
+Loaded load_plugin(const Manifest& manifest, const std::string& name,
+                   const xhal_host_services* host) {
+  Loaded loaded;
+  loaded.abi_min = manifest.abi_min;
+  loaded.abi_max = manifest.abi_max;
   try {
-    boost::dll::shared_library library(
-        p.manifest.library, boost::dll::load_mode::rtld_now | boost::dll::load_mode::rtld_local);
-    auto entry = reinterpret_cast<xhal_plugin_negotiate_fn>(
-        &library.get<xhal_status(const xhal_negotiate_request*, xhal_negotiate_reply*)>(kEntry));
-    mapped_libraries().push_back(std::move(library));
-    if (auto problem = negotiate(p, entry); problem.status != XHAL_OK)
-      return skip(p, std::move(problem));
-    if (auto problem = enumerate(p); problem.status != XHAL_OK) return skip(p, std::move(problem));
-    p.state = XHAL_PLUGIN_LOADED;
+    loaded.problem = prepare(loaded, manifest, host);
   } catch (const std::exception& e) {
-    skip(p, {XHAL_ERR_CORRUPT,
-             fmt::format("{} does not load: {}", p.manifest.library.string(), e.what())});
+    loaded.problem = {XHAL_ERR_PLUGIN,
+                      fmt::format("{} threw an exception while it was loaded: {}", name, e.what())};
+  } catch (...) {
+    loaded.problem = {XHAL_ERR_PLUGIN, fmt::format("{} threw something while it was loaded", name)};
   }
+  if (loaded.problem) loaded.devices.clear();
+  return loaded;
 }
 
 }  // namespace xhal

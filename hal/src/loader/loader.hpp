@@ -1,28 +1,47 @@
-// loader.hpp: from manifests on the search path to negotiated plugins.
+// loader.hpp: one plugin, from its manifest to its devices. Everything here runs without a lock:
+// it reads files, starts programs and calls the plugin.
 #pragma once
 
 #include <filesystem>
-#include <memory>
+#include <string>
 #include <vector>
 
 #include "core/plugin_record.hpp"
+#include "loader/manifest.hpp"
+#include "loader/trust.hpp"
 
 namespace xhal {
 
 // Directories searched for *.json, in order: `extra` and XHAL_PLUGIN_PATH, /etc, /usr/share, beside
-// this library.
+// this library. Never the working directory.
 std::vector<std::filesystem::path> search_path(std::string_view extra);
+// The manifests in a directory, sorted by name. One that is there and cannot be read has none, and
+// `why`.
+std::vector<std::filesystem::path> manifests_in(const std::filesystem::path& directory,
+                                                std::string* why);
+// Left out by XHAL_PLUGIN_SELECT or XHAL_PLUGIN_DISABLE.
+bool is_excluded(const std::string& name);
 
-// Reads every manifest. One bad manifest or directory becomes a skipped record and stops nothing.
-std::vector<std::unique_ptr<PluginRecord>> find_plugins(std::string_view extra);
+// What loading a plugin gave.
+struct Loaded {
+  Problem problem;
+  uint32_t abi_min = 0, abi_max = 0, abi_used = 0;
+  std::string build;
+  xhal_plugin_table table{};
+  std::vector<xhal_device_info> devices;  // as the plugin listed them
+};
 
-// Loads, negotiates and enumerates a deferred plugin; on failure it becomes skipped, with the
-// reason in its record.
-void load_plugin(PluginRecord& plugin);
+// Judges the library, probes it if that is asked for, maps it, negotiates, and lists the devices.
+// Throws nothing that a plugin or a file causes.
+Loaded load_plugin(const Manifest& manifest, const std::string& name,
+                   const xhal_host_services* host);
+
+// Asks the plugin for its devices.
+Problem list_devices(const xhal_plugin_table& table, std::vector<xhal_device_info>* devices);
 
 // What can be told of a library without loading it: ELF of this machine, whole, and with the entry
 // point.
-Problem inspect_library(const std::filesystem::path& library);
+Problem inspect_library(const TrustedFile& library);
 
 std::string version_text(uint32_t version);
 

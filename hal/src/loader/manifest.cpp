@@ -2,18 +2,29 @@
 
 #include <fmt/core.h>
 #include <hwloc.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cerrno>
 #include <charconv>
-#include <fstream>
-#include <nlohmann/json.hpp>
+#include <cstring>
+#include <numeric>
+#include <span>
+
+#include "loader/json.hpp"
+#include "loader/trust.hpp"
 
 namespace xhal {
 namespace {
 
 namespace fs = std::filesystem;
-constexpr std::streamsize kMaxManifestBytes = 64 * 1024;
+using Kind = Json::Kind;
+constexpr size_t kMaxManifestBytes = 64 * 1024;
+
+constexpr std::string_view kFields[] = {
+    "file_format_version", "name",  "vendor",   "library_path", "abi",
+    "library_arch",        "match", "priority", "isolation"};
+constexpr std::string_view kAbiFields[] = {"min", "max"};
 
 // "0.1" -> 0x00000001
 bool parse_version(const std::string& text, uint32_t* version) {
@@ -27,17 +38,99 @@ bool parse_version(const std::string& text, uint32_t* version) {
   return true;
 }
 
-Problem bad(const fs::path& path, const std::string& why) {
-  return {XHAL_ERR_CORRUPT, fmt::format("manifest {}: {}", path.string(), why)};
+// Insertions, deletions and replacements that turn one word into the other.
+size_t edits_between(std::string_view a, std::string_view b) {
+  std::vector<size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), size_t{0});
+  for (size_t i = 1; i <= a.size(); ++i) {
+    size_t diagonal = row[0];
+    row[0] = i;
+    for (size_t j = 1; j <= b.size(); ++j) {
+      const size_t replaced = diagonal + (a[i - 1] != b[j - 1] ? 1 : 0);
+      diagonal = row[j];
+      row[j] = std::min({row[j] + 1, row[j - 1] + 1, replaced});
+    }
+  }
+  return row[b.size()];
 }
 
-// A whole number that fits; nlohmann's get<int>() also takes true, 1.5 and what overflows.
-int integer(const nlohmann::json& value) {
-  const auto number = value.is_number_integer() ? value.get<int64_t>() : INT64_MIN;
-  if (number < INT32_MIN || number > INT32_MAX)
-    throw nlohmann::json::type_error::create(302, "type must be a 32-bit integer", &value);
-  return static_cast<int>(number);
+// Names each key of `object` that nobody reads, and the one that was probably meant.
+void warn_of_unknown(const Json& object, std::span<const std::string_view> known,
+                     std::vector<std::string>& warnings) {
+  for (const auto& [key, value] : object.members) {
+    if (std::find(known.begin(), known.end(), key) != known.end()) continue;
+    std::string_view nearest;
+    size_t fewest = 3;  // more than two edits are another word
+    for (const auto field : known) {
+      const size_t edits = key.size() > 32 ? fewest : edits_between(key, field);
+      if (edits < std::min(fewest, field.size())) {
+        fewest = edits;
+        nearest = field;
+      }
+    }
+    warnings.push_back(fmt::format(
+        "unknown key \"{}\" is ignored{}", key.substr(0, 32),
+        nearest.empty() ? std::string() : fmt::format("; did you mean \"{}\"?", nearest)));
+  }
 }
+
+// Takes the fields out of a manifest. The first that is missing or wrong becomes the problem; those
+// after it are not looked at.
+class Fields {
+ public:
+  explicit Fields(const Json& json, const char* prefix = "") : json_(json), prefix_(prefix) {}
+
+  // The field, if it is there and of this kind.
+  const Json* get(const char* name, Kind kind, const char* wanted, bool required) {
+    if (!problem.empty()) return nullptr;
+    const Json* value = json_.find(name);
+    if (value == nullptr) {
+      if (required) problem = fmt::format("lacks the field \"{}{}\" ({})", prefix_, name, wanted);
+    } else if (!value->is(kind)) {
+      problem = fmt::format("has \"{}{}\" with the wrong type: it must be {}, and is {}", prefix_,
+                            name, wanted, value->kind_name());
+      value = nullptr;
+    }
+    return value;
+  }
+  void text(const char* name, bool required, std::string* out) {
+    if (const Json* value = get(name, Kind::text, "a text", required)) *out = value->text;
+  }
+  void integer(const char* name, bool required, int32_t* out) {
+    const Json* value = get(name, Kind::integer, "a whole number", required);
+    if (value == nullptr) return;
+    if (value->integer < INT32_MIN || value->integer > INT32_MAX) {
+      problem =
+          fmt::format("has \"{}\": {}, which does not fit into 32 bits", name, value->integer);
+      return;
+    }
+    *out = static_cast<int32_t>(value->integer);
+  }
+  void texts(const char* name, std::vector<std::string>* out) {
+    const Json* value = get(name, Kind::list, "a list of texts", false);
+    if (value == nullptr) return;
+    out->clear();
+    for (const auto& entry : value->list) {
+      if (!entry.is(Kind::text)) {
+        problem = fmt::format(
+            "has \"{}\" with the wrong type: each entry must be a text, and one "
+            "is {}",
+            name, entry.kind_name());
+        return;
+      }
+      out->push_back(entry.text);
+    }
+  }
+  void refuse_if(bool wrong, const std::string& why) {
+    if (problem.empty() && wrong) problem = why;
+  }
+
+  std::string problem;
+
+ private:
+  const Json& json_;
+  std::string prefix_;
+};
 
 bool matches_pci(const std::string& vendor, const std::string& device) {
   hwloc_topology_t topology;
@@ -56,81 +149,86 @@ bool matches_pci(const std::string& vendor, const std::string& device) {
   return found;
 }
 
-}  // namespace
-
-Problem check_trust(const fs::path& path) {
-  struct stat info {};
-  if (stat(path.c_str(), &info) != 0) {
-    return {XHAL_ERR_NOT_FOUND, fmt::format("{}: {}", path.string(), std::strerror(errno))};
-  }
-  if (info.st_uid != 0 && info.st_uid != geteuid()) {
-    return {XHAL_ERR_INSECURE,
-            fmt::format("{} belongs to user {}, neither to root nor to you; run: chown root {}",
-                        path.string(), info.st_uid, path.string())};
-  }
-  const bool sticky = S_ISDIR(info.st_mode) && (info.st_mode & S_ISVTX) != 0;
-  if ((info.st_mode & S_IWOTH) != 0 && !sticky) {
-    return {XHAL_ERR_INSECURE, fmt::format("{} is writable by others; run: chmod o-w {}",
-                                           path.string(), path.string())};
-  }
-  return {};
+bool is_known_rule(const std::string& rule) {
+  return rule == "always" || rule.starts_with("path:") ||
+         (rule.starts_with("pci:") && rule.find(':', 4) != std::string::npos);
 }
 
+std::string take_fields(const Json& json, const fs::path& folder, Manifest& m) {
+  Fields fields(json);
+  fields.text("name", true, &m.name);
+  fields.refuse_if(
+      m.name.empty() || m.name.size() > 24 ||
+          m.name.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789_-") != std::string::npos,
+      fmt::format("has \"name\": \"{}\", which must be 1 to 24 of a-z, 0-9, '_' and '-'", m.name));
+  int32_t format = 1;
+  fields.integer("file_format_version", true, &format);
+  fields.refuse_if(format != 1,
+                   fmt::format("has file_format_version {}, this library reads 1", format));
+  fields.text("vendor", false, &m.vendor);
+  std::string library;
+  fields.text("library_path", true, &library);
+  m.library = library;
+  if (m.library.is_relative()) m.library = folder / m.library;
+  fields.text("library_arch", false, &m.arch);
+  if (const Json* abi = fields.get("abi", Kind::object, "an object with min and max", true)) {
+    std::string min, max;
+    Fields range(*abi, "abi.");
+    range.text("min", true, &min);
+    range.text("max", true, &max);
+    range.refuse_if(
+        !parse_version(min, &m.abi_min) || !parse_version(max, &m.abi_max) || m.abi_min > m.abi_max,
+        fmt::format("has \"abi\" from \"{}\" to \"{}\"; it must be {{\"min\": \"MAJOR.MINOR\", "
+                    "\"max\": \"MAJOR.MINOR\"}} with min <= max",
+                    min, max));
+    fields.refuse_if(!range.problem.empty(), range.problem);
+    warn_of_unknown(*abi, kAbiFields, m.warnings);
+  }
+  fields.texts("match", &m.match);
+  fields.integer("priority", false, &m.priority);
+  std::string isolation = "inproc";
+  fields.text("isolation", false, &isolation);
+  fields.refuse_if(
+      isolation != "inproc" && isolation != "probe",
+      fmt::format("has \"isolation\": \"{}\"; there are \"inproc\" and \"probe\"", isolation));
+  m.probe = isolation == "probe";
+  for (const auto& rule : m.match) {
+    if (!is_known_rule(rule)) {
+      m.warnings.push_back(
+          fmt::format("\"match\" rule \"{}\" never holds; there are \"always\", "
+                      "\"path:/...\" and \"pci:VVVV:DDDD\"",
+                      rule.substr(0, 64)));
+    }
+  }
+  warn_of_unknown(json, kFields, m.warnings);
+  return fields.problem;
+}
+
+}  // namespace
+
 Problem read_manifest(const fs::path& path, Manifest& m) {
-  if (auto p = check_trust(path); p.status != XHAL_OK) return p;
-  // A pipe would be waited for.
-  if (!fs::is_regular_file(path)) return bad(path, "is not a regular file");
-  std::ifstream file(path, std::ios::binary);
-  if (!file)
+  TrustedFile file;
+  if (auto problem = open_trusted(path, &file)) return problem;
+  const auto bad = [&](const std::string& why) -> Problem {
+    return {XHAL_ERR_CORRUPT, fmt::format("manifest {} {}", path.string(), why)};
+  };
+  std::string text;
+  if (!file.read(kMaxManifestBytes, &text)) {
+    if (text.size() > kMaxManifestBytes) return bad("is larger than 64 KiB");
     return {XHAL_ERR_IO,
             fmt::format("manifest {} cannot be read: {}", path.string(), std::strerror(errno))};
-  std::string text(kMaxManifestBytes + 1, '\0');
-  file.read(text.data(), kMaxManifestBytes + 1);
-  if (file.gcount() > kMaxManifestBytes) return bad(path, "is larger than 64 KiB");
-  text.resize(static_cast<size_t>(file.gcount()));
-
-  const auto json = nlohmann::json::parse(text, nullptr, false);
-  if (json.is_discarded()) return bad(path, "is not valid JSON (truncated?)");
-  if (!json.is_object()) return bad(path, "is not a JSON object");
-  try {
-    m.name = json.at("name").get<std::string>();
-    if (m.name.empty() || m.name.size() > 24 ||
-        m.name.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789_-") != std::string::npos) {
-      return bad(path,
-                 fmt::format("\"name\": \"{}\" must be 1 to 24 of a-z, 0-9, '_' and '-'", m.name));
-    }
-    if (const int format = integer(json.at("file_format_version")); format != 1) {
-      return bad(path, fmt::format("has file_format_version {}, this library reads 1", format));
-    }
-    m.vendor = json.value("vendor", "");
-    m.library = json.at("library_path").get<std::string>();
-    if (m.library.is_relative()) m.library = path.parent_path() / m.library;
-    m.arch = json.value("library_arch", "");
-    const auto& abi = json.at("abi");
-    if (!parse_version(abi.at("min").get<std::string>(), &m.abi_min) ||
-        !parse_version(abi.at("max").get<std::string>(), &m.abi_max) || m.abi_min > m.abi_max) {
-      return bad(
-          path,
-          "\"abi\" must be {\"min\": \"MAJOR.MINOR\", \"max\": \"MAJOR.MINOR\"} with min <= max");
-    }
-    m.match = json.value("match", std::vector<std::string>{"always"});
-    m.provides = json.value("provides", std::vector<std::string>{});
-    m.priority = json.contains("priority") ? integer(json["priority"]) : 0;
-    const auto isolation = json.value("isolation", "inproc");
-    if (isolation != "inproc" && isolation != "probe") {
-      return bad(path, fmt::format("\"isolation\": \"{}\" is neither inproc nor probe", isolation));
-    }
-    m.probe = isolation == "probe";
-  } catch (const nlohmann::json::exception& e) {
-    return bad(path, fmt::format("lacks a field or has it with the wrong type: {}", e.what()));
   }
+  const auto json = Json::parse(text);
+  if (!json) return bad("is not valid JSON (truncated?)");
+  if (!json->is(Kind::object)) return bad("is not a JSON object");
+  if (const auto why = take_fields(*json, path.parent_path(), m); !why.empty()) return bad(why);
   return {};
 }
 
 bool matches_machine(const Manifest& manifest) {
   for (const auto& rule : manifest.match) {
     if (rule == "always") return true;
-    if (rule.starts_with("path:") && fs::exists(rule.substr(5))) return true;
+    if (rule.starts_with("path:") && access(rule.c_str() + 5, F_OK) == 0) return true;
     if (rule.starts_with("pci:")) {
       const auto colon = rule.find(':', 4);
       if (colon != std::string::npos &&

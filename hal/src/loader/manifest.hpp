@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "xhal/status.h"
+#include "loader/problem.hpp"
 
 namespace xhal {
 
@@ -15,21 +15,14 @@ struct Manifest {
   std::filesystem::path library;
   std::string arch;
   uint32_t abi_min = 0, abi_max = 0;
-  std::vector<std::string> match;
-  std::vector<std::string> provides;
+  std::vector<std::string> match = {"always"};
   int32_t priority = 0;
-  bool probe = false;  // "isolation": "probe"
+  bool probe = false;                 // "isolation": "probe"
+  std::vector<std::string> warnings;  // what is odd, and does not keep the plugin out
 };
 
-struct Problem {
-  xhal_status status = XHAL_OK;
-  std::string text;
-};
-
-// A file, or directory, that somebody else could have changed must not decide what code is loaded.
-Problem check_trust(const std::filesystem::path& path);
-// Reads and checks the manifest; `manifest.name` is set as soon as it is known, also when the rest
-// is bad.
+// Reads the manifest, from one descriptor that has passed the rules of trust.hpp. `manifest.name`
+// is set as soon as it is known, also when the rest is bad.
 Problem read_manifest(const std::filesystem::path& path, Manifest& manifest);
 // Whether some entry of `match` holds on this machine: "always", "path:/sys/...", "pci:VVVV:DDDD"
 // (hex, '*' allowed).

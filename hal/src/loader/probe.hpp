@@ -2,14 +2,13 @@
 // framework with it.
 #pragma once
 
-#include <filesystem>
-
-#include "loader/manifest.hpp"
+#include "loader/trust.hpp"
 
 namespace xhal {
 
-// Runs xhal-probe on the library, with a deadline. Good verdicts are remembered by the identity of
-// every library the child mapped; bad ones for an hour.
-Problem probe_library(const std::filesystem::path& library);
+// Runs xhal-probe on this very file, with a deadline, unless its verdict is remembered
+// (probe_cache.hpp). Only a verdict that the child has written makes a plugin good: how the host
+// program treats SIGCHLD, and what the plugin prints, do not matter.
+Problem probe_library(const TrustedFile& library);
 
 }  // namespace xhal

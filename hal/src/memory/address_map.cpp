@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <thread>
 
+#include "core/locks.hpp"
 #include "core/object.hpp"
 
 namespace xhal {
@@ -63,7 +64,12 @@ AddressRange AddressMap::Node::get(uint64_t base) const {
 AddressMap::Directory::Directory(uint32_t n)
     : capacity(n), first(new std::atomic<uint64_t>[n]()), chunk(new std::atomic<Chunk*>[n]()) {}
 
-AddressMap::AddressMap() : serial_(next_serial()) {}
+static std::mutex& map_lock(const void* map) noexcept {
+  static auto* locks = new StripedMutex(Rank::addresses);
+  return locks->of(map);
+}
+
+AddressMap::AddressMap() : serial_(next_serial()), mutex_(map_lock(this)) {}
 AddressMap::~AddressMap() = default;
 
 // Marks the time in which what readers see may be inconsistent. The mutex is held.

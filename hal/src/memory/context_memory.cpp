@@ -14,6 +14,11 @@ ContextMemory::~ContextMemory() {
     delete std::exchange(peer, peer->next);
 }
 
+std::mutex& ContextMemory::lock() const noexcept {
+  static auto* locks = new StripedMutex(Rank::context_memory);
+  return locks->of(this);
+}
+
 void adopt_context_memory(ContextState& context) { context.memory = new ContextMemory(context); }
 
 xhal_status scrub(ContextState& context, const AddressRange& range) {
@@ -30,7 +35,7 @@ xhal_status end_context_memory(ContextState& context, bool lost) {
   if (!lost) {
     std::vector<uint64_t> left;
     {
-      const std::lock_guard lock(memory->mutex);
+      const std::lock_guard lock(memory->lock());
       left.assign(memory->own.begin(), memory->own.end());
     }
     for (const uint64_t base : left) {
@@ -53,7 +58,7 @@ xhal_status take_helper(ContextState& context, HelperStream** helper) {
   for (;;) {
     std::unique_ptr<HelperStream> failed;
     {
-      const std::lock_guard lock(memory.mutex);
+      const std::lock_guard lock(memory.lock());
       for (auto it = memory.helpers.begin(); it != memory.helpers.end(); ++it) {
         auto& h = **it;
         if (h.busy) continue;
@@ -76,7 +81,7 @@ xhal_status take_helper(ContextState& context, HelperStream** helper) {
   if (const auto s = xhal_stream_create(context.handle, nullptr, &fresh->stream); s != XHAL_OK)
     return s;
   *helper = fresh.get();
-  const std::lock_guard lock(memory.mutex);
+  const std::lock_guard lock(memory.lock());
   memory.helpers.push_back(std::move(fresh));
   return XHAL_OK;
 }
@@ -87,9 +92,9 @@ xhal_event give_back_helper(ContextState& context, HelperStream& helper) {
   const ErrorRecord error = last_error();  // of the copy, which the caller will report
   if (record_event(side, 0, &last) != XHAL_OK) {
     set_error(error);
-    last = {side.timeline->handle(), UINT64_MAX, 0, 0};  // has failed: never reached
+    last = {side.timeline.load()->handle(), UINT64_MAX, 0, 0};  // has failed: never reached
   }
-  const std::lock_guard lock(context.memory->mutex);
+  const std::lock_guard lock(context.memory->lock());
   helper.last = last;
   helper.busy = false;
   return last;

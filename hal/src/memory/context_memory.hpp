@@ -4,7 +4,6 @@
 
 #include <atomic>
 #include <memory>
-#include <mutex>
 #include <unordered_set>
 #include <vector>
 
@@ -41,7 +40,8 @@ struct ContextMemory {
   std::atomic<uint32_t> registered_count{0};
   std::atomic<Peer*> peers{nullptr};
 
-  std::mutex mutex;                  // of what follows
+  // Of what follows (striped).
+  std::mutex& lock() const noexcept;
   std::unordered_set<uint64_t> own;  // what xhal_memory_alloc gave and nobody has freed
   std::vector<std::unique_ptr<HelperStream>> helpers;
 };

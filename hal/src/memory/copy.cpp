@@ -93,7 +93,7 @@ xhal_status order(StreamState& first, StreamState& then) {
 
 xhal_status copy(StreamState& side, uint64_t dst, uint64_t src, uint64_t size) {
   if (size == 0) return XHAL_OK;
-  if (side.device->lost) return set_error(side.device->lost_error);
+  if (side.device->lost) return set_error(*side.device->lost_error);
   if (dst == 0 || src == 0) {
     return fail(XHAL_ERR_INVALID_ARGUMENT, kOp, "{}: the {} address is 0", kOp,
                 dst == 0 ? "destination" : "source");
@@ -125,7 +125,7 @@ xhal_status fill(StreamState& side, uint64_t dst, uint64_t size, uint64_t patter
                  uint32_t pattern_bytes) {
   constexpr const char* op = "xhal_stream_fill";
   auto& record = *side.device;
-  if (record.lost) return set_error(record.lost_error);
+  if (record.lost) return set_error(*record.lost_error);
   const auto range = address_map().find(dst);
   if (!range || range->device != record.device) {
     return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: {:#x} + {} is not memory of {} but {}", op, dst,

@@ -4,7 +4,7 @@
 #include <optional>
 
 #include "memory/address_map.hpp"
-#include "memory/sync_adapter.hpp"
+#include "sync/capture.hpp"
 
 namespace xhal {
 

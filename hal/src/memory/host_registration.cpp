@@ -1,7 +1,6 @@
 #include "memory/host_registration.hpp"
 
 #include <map>
-#include <mutex>
 
 #include "core/argument_check.hpp"
 #include "core/device_record.hpp"
@@ -16,7 +15,7 @@ constexpr uint32_t kProperties =
 
 // All registrations, for xhal_pointer_query. Different contexts may register the same memory.
 struct Everywhere {
-  std::mutex mutex;  // of what follows; a leaf in the lock order
+  Mutex mutex{Rank::pinned};  // of what follows
   std::multimap<uint64_t, std::pair<const ContextMemory*, AddressRange>> ranges;
   uint64_t largest = 0;  // no range is larger
   std::atomic<size_t> count{0};

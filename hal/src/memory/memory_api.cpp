@@ -85,7 +85,7 @@ xhal_status allocate(ContextState& context, xhal_memory_info info, uint64_t* add
     return status;
   }
   {
-    const std::lock_guard lock(context.memory->mutex);
+    const std::lock_guard lock(context.memory->lock());
     context.memory->own.insert(base);
   }
   address_map().set_allocation(base, info.size_bytes, shared);
@@ -99,7 +99,7 @@ xhal_status release(ContextState& context, const AddressRange& range, const char
   auto& memory = *context.memory;
   const bool own = range.requested_bytes > 0;
   if (own) {
-    const std::lock_guard lock(memory.mutex);
+    const std::lock_guard lock(memory.lock());
     if (memory.own.erase(range.base) == 0) {
       return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: {:#x} is being freed already", op,
                   range.base);
@@ -112,7 +112,7 @@ xhal_status release(ContextState& context, const AddressRange& range, const char
     give_quota(context, range.requested_bytes);
     return status;
   }
-  const std::lock_guard lock(memory.mutex);
+  const std::lock_guard lock(memory.lock());
   memory.own.insert(range.base);
   return status;
 }

@@ -31,7 +31,7 @@ struct Sharing {
 
 // `mutex` is process-wide and comes before the address map's in the lock order.
 struct Pinned {
-  std::mutex mutex;                    // of what follows
+  Mutex mutex{Rank::pinned};           // of what follows
   std::condition_variable registered;  // a registration is no longer being made or undone
   std::map<uint64_t, PinnedSlab*> slabs;
   Sharing small{kSmallUnit, kSmallSlabBytes, {}, nullptr};
@@ -231,7 +231,7 @@ uint64_t pinned_address(ContextState& context, const AddressRange& block, uint64
       known == nullptr ? Registration::kBusy : known->address.load(std::memory_order_acquire);
   if (seen == Registration::kBusy) {
     auto& p = pinned();
-    std::unique_lock lock(p.mutex);
+    std::unique_lock<std::mutex> lock(p.mutex);
     known = registration_of(slab, number);
     if (known != nullptr) {  // another thread is at it
       p.registered.wait(lock, [&] {
@@ -283,7 +283,7 @@ void forget_registrations(ContextState& context) {
   const uint64_t number = number_of(context);
   std::vector<Undo> undo;
   {
-    std::unique_lock lock(p.mutex);
+    std::unique_lock<std::mutex> lock(p.mutex);
     const auto busy = [&] {
       for (const auto& [base, slab] : p.slabs) {
         const auto* r = registration_of(*slab, number);

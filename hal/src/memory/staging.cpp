@@ -1,5 +1,7 @@
 #include "memory/staging.hpp"
 
+#include "core/locks.hpp"
+
 #include <algorithm>
 
 #include "memory/pinned.hpp"
@@ -18,15 +20,20 @@ bool is_quiet(const Piece& piece, StreamState& present) {
   };
   // A helper that has failed is destroyed before long, and never recovered.
   if (piece.helper != nullptr && !is_gone(piece.helper, piece.helper_number) &&
-      !state_of(piece.helper)->timeline->reached(piece.helper_work.load()))
+      !state_of(piece.helper)->timeline.load()->reached(piece.helper_work.load()))
     return false;
   if (is_gone(piece.user, piece.user_number)) return true;
   // The stream that submits now is one that nobody recovers at the same time, so it may be looked
   // at; others will be when they submit.
-  return piece.user == present.handle && !present.timeline->failed();
+  return piece.user == present.handle && !present.timeline.load()->failed();
 }
 
 }  // namespace
+
+std::mutex& Staging::lock() const noexcept {
+  static auto* locks = new StripedMutex(Rank::staging);
+  return locks->of(this);
+}
 
 void Piece::drop() noexcept {
   if (references.fetch_sub(1, std::memory_order_acq_rel) == 1) home->give_back(this);
@@ -56,7 +63,7 @@ void Staging::give_back(Piece* piece) noexcept {
   std::unique_ptr<StagingSlab> gone;
   bool last = false;
   {
-    const std::lock_guard lock(mutex_);
+    const std::lock_guard lock(this->lock());
     --out_;
     if (closed_) {
       last = out_ == 0;
@@ -108,7 +115,7 @@ xhal_status Staging::grow(uint32_t size_class, ContextState& context) {
     piece.seen = seen + i * c.piece_bytes;
     piece.size = c.piece_bytes;
   }
-  const std::lock_guard lock(mutex_);
+  const std::lock_guard lock(this->lock());
   slabs_.reserve(slabs_.size() + 1);
   const auto slabs = std::count_if(slabs_.begin(), slabs_.end(),
                                    [&](const auto& s) { return s->size_class == size_class; }) +
@@ -126,7 +133,7 @@ xhal_status Staging::take(uint64_t size, StreamState& user, StreamState* helper,
   auto& c = classes_[size_class];
   for (;;) {
     {
-      const std::lock_guard lock(mutex_);
+      const std::lock_guard lock(this->lock());
       if (!aside_.empty()) collect(user);
       if (!c.free.empty()) {
         auto* p = c.free.back();
@@ -150,7 +157,7 @@ xhal_status Staging::take(uint64_t size, StreamState& user, StreamState* helper,
 
 void Staging::close(Staging* staging) noexcept {
   {
-    const std::lock_guard lock(staging->mutex_);
+    const std::lock_guard lock(staging->lock());
     staging->closed_ = true;
     if (staging->out_ != 0) return;
   }

@@ -11,7 +11,7 @@
 #include <mutex>
 #include <vector>
 
-#include "memory/sync_adapter.hpp"
+#include "sync/capture.hpp"
 
 namespace xhal {
 
@@ -71,7 +71,8 @@ class Staging {
   void put(Piece* piece);
   std::unique_ptr<StagingSlab> surplus(uint32_t size_class);
 
-  std::mutex mutex_;  // of what follows; comes before that of pinned memory
+  // Of what follows (striped).
+  std::mutex& lock() const noexcept;
   Class classes_[3] = {{4 << 10, 64, {}, 0}, {64 << 10, 16, {}, 0}, {kLargestPiece, 4, {}, 0}};
   std::vector<std::unique_ptr<StagingSlab>> slabs_;
   std::vector<Piece*> aside_;

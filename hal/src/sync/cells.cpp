@@ -2,34 +2,30 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
-#include <mutex>
+#include <cstring>
 #include <vector>
+
+#include "core/locks.hpp"
 
 namespace xhal {
 namespace {
 
 constexpr uint64_t kSlabBytes = 1 << 20;
-constexpr uint64_t kCell = 64;
+constexpr uint64_t kCell = sizeof(xhal_timeline_cell);
+static_assert(kCell == 64);
 
 struct Slab {
   char* base;
-  int fd;
+  int fd;  // -1: a private copy after a fork
   uint64_t size, used;
-};
-struct Foreign {
-  char* base;
-  uint64_t size;
-  dev_t device;
-  ino_t inode;
 };
 
 struct Cells {
-  std::mutex mutex;
+  Mutex mutex{Rank::cells};
   std::vector<Slab> slabs;
-  std::vector<Foreign> foreign;
+  std::vector<xhal_timeline_cell*> free;
 };
 
 Cells& cells() {
@@ -37,37 +33,65 @@ Cells& cells() {
   return *c;
 }
 
-}  // namespace
-
-void* take_cells(uint64_t count) noexcept {
-  auto& c = cells();
-  const std::lock_guard lock(c.mutex);
-  const uint64_t bytes = count * kCell;
-  if (c.slabs.empty() || c.slabs.back().size - c.slabs.back().used < bytes) {
-    const uint64_t size = bytes > kSlabBytes ? bytes : kSlabBytes;
-    const int fd = memfd_create("xhal-cells", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    if (fd < 0) return nullptr;
-    void* base = MAP_FAILED;
-    if (ftruncate(fd, static_cast<off_t>(size)) == 0 &&
-        fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) == 0) {
-      base = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    }
-    if (base == MAP_FAILED) {
-      close(fd);
-      return nullptr;
-    }
+bool add_slab(Cells& c, uint64_t bytes) {
+  const uint64_t size = bytes > kSlabBytes ? bytes : kSlabBytes;
+  const int fd = memfd_create("xhal-cells", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+  if (fd < 0) return false;
+  void* base = MAP_FAILED;
+  if (ftruncate(fd, static_cast<off_t>(size)) == 0 &&
+      fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) == 0) {
+    base = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  }
+  if (base != MAP_FAILED) {
     try {
       c.slabs.push_back({static_cast<char*>(base), fd, size, 0});
+      return true;
     } catch (...) {
       munmap(base, size);
-      close(fd);
-      return nullptr;
     }
+  }
+  close(fd);
+  return false;
+}
+
+void* take(Cells& c, uint64_t bytes) {
+  if (c.slabs.empty() || c.slabs.back().size - c.slabs.back().used < bytes) {
+    if (!add_slab(c, bytes)) return nullptr;
   }
   auto& slab = c.slabs.back();
   void* p = slab.base + slab.used;
   slab.used += bytes;
   return p;
+}
+
+}  // namespace
+
+xhal_timeline_cell* take_cell() noexcept {
+  auto& c = cells();
+  const std::lock_guard lock(c.mutex);
+  if (!c.free.empty()) {
+    auto* cell = c.free.back();
+    c.free.pop_back();
+    return cell;
+  }
+  auto* cell = static_cast<xhal_timeline_cell*>(take(c, kCell));
+  if (cell != nullptr) cell->owner_pid = static_cast<uint32_t>(getpid());
+  return cell;
+}
+
+void give_cell(xhal_timeline_cell* cell) noexcept {
+  auto& c = cells();
+  const std::lock_guard lock(c.mutex);
+  try {
+    c.free.push_back(cell);
+  } catch (...) {  // then this cell is simply not used again
+  }
+}
+
+void* take_cells(uint64_t count) noexcept {
+  auto& c = cells();
+  const std::lock_guard lock(c.mutex);
+  return take(c, count * kCell);
 }
 
 bool find_cells(const void* cell, int32_t* fd, uint64_t* offset, uint64_t* size_bytes) noexcept {
@@ -76,6 +100,7 @@ bool find_cells(const void* cell, int32_t* fd, uint64_t* offset, uint64_t* size_
   const auto* p = static_cast<const char*>(cell);
   for (const auto& slab : c.slabs) {
     if (p < slab.base || p >= slab.base + slab.size) continue;
+    if (slab.fd < 0) return false;
     *fd = slab.fd;
     *offset = static_cast<uint64_t>(p - slab.base);
     *size_bytes = slab.size;
@@ -84,36 +109,29 @@ bool find_cells(const void* cell, int32_t* fd, uint64_t* offset, uint64_t* size_
   return false;
 }
 
-void cells_after_fork() noexcept {
-  new (&cells().mutex) std::mutex;
-  for (auto& slab : cells().slabs) slab.used = slab.size;
+xhal_timeline_cell* no_cell() noexcept {
+  alignas(64) static xhal_timeline_cell cell{};
+  return &cell;
 }
 
-void* map_foreign_cell(int32_t fd, uint64_t offset) noexcept {
-  struct stat info {};
-  if (fstat(fd, &info) != 0 || offset % kCell != 0 ||
-      offset + kCell > static_cast<uint64_t>(info.st_size)) {
-    return nullptr;
-  }
-  // Without the seal the exporter could shrink the file and every read here would be a SIGBUS.
-  const int seals = fcntl(fd, F_GET_SEALS);
-  if (seals < 0 || (seals & F_SEAL_SHRINK) == 0) return nullptr;
+void cells_after_fork() noexcept {
   auto& c = cells();
-  const std::lock_guard lock(c.mutex);
-  for (const auto& f : c.foreign) {
-    if (f.device == info.st_dev && f.inode == info.st_ino) return f.base + offset;
+  for (auto& slab : c.slabs) {
+    if (slab.fd < 0) continue;
+    void* copy = mmap(nullptr, slab.size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (copy == MAP_FAILED) {
+      // Without memory for a copy the child may not even read it: a fault is better than a write
+      // into its parent.
+      mmap(slab.base, slab.size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+    } else {
+      std::memcpy(copy, slab.base, slab.used);
+      mremap(copy, slab.size, slab.size, MREMAP_MAYMOVE | MREMAP_FIXED, slab.base);
+    }
+    close(slab.fd);
+    slab.fd = -1;
+    slab.used = slab.size;
   }
-  void* base =
-      mmap(nullptr, static_cast<size_t>(info.st_size), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-  if (base == MAP_FAILED) return nullptr;
-  try {
-    c.foreign.push_back(
-        {static_cast<char*>(base), static_cast<uint64_t>(info.st_size), info.st_dev, info.st_ino});
-  } catch (...) {
-    munmap(base, static_cast<size_t>(info.st_size));
-    return nullptr;
-  }
-  return static_cast<char*>(base) + offset;
+  c.free.clear();
 }
 
 }  // namespace xhal

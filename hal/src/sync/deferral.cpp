@@ -1,122 +1,155 @@
 #include "sync/deferral.hpp"
 
-#include <cstring>
 #include <vector>
 
-#include "layers/layers.hpp"
+#include "core/correlation.hpp"
+#include "core/plugin_record.hpp"
 #include "core/state.hpp"
+#include "sync/release_policy.hpp"
 
 namespace xhal {
 namespace {
 
 using Mode = StreamState::Mode;
 
-void set_dispatch(StreamState& side, const xhal_dispatch* table) {
-  std::atomic_ref(head_of(side.handle)->dispatch).store(table, std::memory_order_release);
+void set_dispatch(StreamState& stream, const xhal_dispatch* table) {
+  if (stream.handle == nullptr || stream.gone.load(std::memory_order_relaxed)) return;
+  std::atomic_ref(head_of(stream.handle)->dispatch).store(table, std::memory_order_release);
+}
+
+const xhal_dispatch* table_for(StreamState& stream, Mode mode) {
+  return mode == Mode::direct ? &stream.device->table : &stream.device->intercept;
 }
 
 // Keeps a submission, or refuses it on a failed stream; in direct mode (released meanwhile) submits
 // it.
-xhal_status hold(xhal_stream* stream, Held item) noexcept {
+xhal_status hold(xhal_stream* handle, Held item) noexcept {
   try {
-    auto& side = *state_of(stream);
-    std::unique_lock lock(side.mutex);
-    if (side.mode == Mode::holding) {
-      side.held.push_back(std::move(item));
+    auto& stream = *state_of(handle);
+    item.correlation = current_correlation();
+    std::unique_lock lock(stream.lock());
+    if (stream.mode == Mode::holding) {
+      stream.held.push_back(std::move(item));
       lock.unlock();
-      chaos_wake(side);
+      if (auto* p = policy(); p != nullptr) p->something_held(stream);
       return XHAL_OK;
     }
-    if (side.mode == Mode::direct) {
+    if (stream.mode == Mode::direct) {
       lock.unlock();
       return item.submit();
     }
-    const ErrorRecord failure = side.failure;
+    const Failure failure = stream.failure;
     lock.unlock();
-    if (item.drop) item.drop(failure);
-    return set_error(failure);
+    if (item.drop_when_refused) item.drop(failure);
+    return set_error(*failure);
   } catch (...) {
     return fail(XHAL_ERR_OUT_OF_MEMORY, "submit", "no host memory to hold the submission back");
   }
 }
 
+Held submission(std::function<xhal_status()> submit, void* object = nullptr) {
+  Held item;
+  item.submit = std::move(submit);
+  item.object = object;
+  if (object != nullptr) pin(object);
+  return item;
+}
+
+const xhal_dispatch& plugin_of(xhal_stream* stream) { return state_of(stream)->device->table; }
+
+xhal_status no_memory(const char* operation) noexcept {
+  return fail(XHAL_ERR_OUT_OF_MEMORY, operation, "{}: no host memory to hold the submission back",
+              operation);
+}
+
+// Runs `make`, which returns a Held, and keeps it.
+template <class Make>
+xhal_status held(xhal_stream* stream, const char* operation, Make&& make) noexcept {
+  try {
+    return hold(stream, make());
+  } catch (...) {
+    return no_memory(operation);
+  }
+}
+
 xhal_status held_copy(xhal_stream* stream, uint64_t dst, uint64_t src, uint64_t size) noexcept {
-  return hold(
-      stream,
-      {[=] { return state_of(stream)->device->table.stream_copy(stream, dst, src, size); }, {}});
+  return held(stream, "xhal_stream_copy", [&] {
+    return submission([=] { return plugin_of(stream).stream_copy(stream, dst, src, size); });
+  });
 }
 
 xhal_status held_fill(xhal_stream* stream, uint64_t dst, uint64_t size, uint64_t pattern,
                       uint32_t bytes) noexcept {
-  return hold(stream, {[=] {
-                         return state_of(stream)->device->table.stream_fill(stream, dst, size,
-                                                                           pattern, bytes);
-                       },
-                       {}});
+  return held(stream, "xhal_stream_fill", [&] {
+    return submission(
+        [=] { return plugin_of(stream).stream_fill(stream, dst, size, pattern, bytes); });
+  });
 }
 
 xhal_status held_host_call(xhal_stream* stream, xhal_host_fn callback, void* user,
                            uint32_t flags) noexcept {
-  auto& side = *state_of(stream);
-  {
-    const std::lock_guard lock(side.mutex);
-    if (side.mode == Mode::failed) return set_error(side.failure);  // not accepted, so not called
-  }
-  return hold(stream, {[=] {
-                         return state_of(stream)->device->table.stream_host_call(stream, callback,
-                                                                                user, flags);
-                       },
-                       [=](const ErrorRecord& error) { callback(user, error.status); }});
+  return held(stream, "xhal_stream_host_call", [&] {
+    Held item = submission(
+        [=] { return plugin_of(stream).stream_host_call(stream, callback, user, flags); });
+    item.drop = [=](const Failure& failure) { callback(user, failure->status); };
+    return item;
+  });
 }
 
 xhal_status held_wait(xhal_stream* stream, xhal_timeline* timeline, uint64_t value) noexcept {
-  return hold(
-      stream,
-      {[=] { return state_of(stream)->device->table.stream_wait(stream, timeline, value); }, {}});
+  return held(stream, "xhal_stream_wait", [&] {
+    Held item =
+        submission([=] { return plugin_of(stream).stream_wait(stream, timeline, value); });
+    Timeline::of(timeline)->mark_asked(value);
+    return item;
+  });
 }
 
 xhal_status held_signal(xhal_stream* stream, xhal_timeline* timeline, uint64_t value,
                         xhal_timestamp* time) noexcept {
-  return hold(stream, {[=] {
-                         const auto s = state_of(stream)->device->table.stream_signal(
-                             stream, timeline, value, time);
-                         if (s == XHAL_OK) Timeline::of(timeline)->mark_submitted(value);
-                         return s;
-                       },
-                       [=](const ErrorRecord& error) {
-                         auto& t = *Timeline::of(timeline);
-                         if (t.stream == nullptr) t.fail(error.dependent("xhal_stream_signal"));
-                       }});
+  return held(stream, "xhal_stream_signal", [&] {
+    Held item = submission([=] {
+      const auto s = plugin_of(stream).stream_signal(stream, timeline, value, time);
+      if (s == XHAL_OK) Timeline::of(timeline)->mark_submitted(value);
+      return s;
+    });
+    // It is a promise of the stream's: a timeline that ends before it is kept is not used again.
+    auto& t = *Timeline::of(timeline);
+    if (t.device == nullptr) t.mark_asked(value);
+    item.drop_when_refused = true;
+    item.drop = [&t](const Failure& failure) {
+      if (t.device == nullptr) t.fail(make_failure(failure->dependent("xhal_stream_signal")));
+    };
+    return item;
+  });
 }
 
 xhal_status held_op_launch(xhal_stream* stream, xhal_op* op, const uint64_t* addresses,
                            uint32_t address_count, const xhal_scalar* scalars,
                            uint32_t scalar_count, uint64_t workspace) noexcept {
-  if ((addresses == nullptr && address_count > 0) || (scalars == nullptr && scalar_count > 0)) {
-    return fail(XHAL_ERR_INVALID_ARGUMENT, "xhal_op_launch",
-                "xhal_op_launch: an array is NULL but its count is not 0");
+  constexpr const char* name = "xhal_op_launch";
+  // What the plugin would refuse at once is refused at once.
+  const uint32_t operands = private_of(op)->operand_count;
+  if (address_count != operands) {
+    return fail(XHAL_ERR_INVALID_ARGUMENT, name,
+                "{}: {} addresses given, it was prepared with {} operands", name, address_count,
+                operands);
   }
-  try {
+  return held(stream, name, [&] {
     std::vector<uint64_t> a(addresses, addresses + address_count);
     std::vector<xhal_scalar> s(scalars, scalars + scalar_count);
-    return hold(stream, {[=, a = std::move(a), s = std::move(s)] {
-                           return state_of(stream)->device->table.op_launch(
-                               stream, op, a.data(), static_cast<uint32_t>(a.size()), s.data(),
-                               static_cast<uint32_t>(s.size()), workspace);
-                         },
-                         {}});
-  } catch (...) {
-    return fail(XHAL_ERR_OUT_OF_MEMORY, "xhal_op_launch", "no host memory to hold the launch back");
-  }
+    return submission(
+        [=, a = std::move(a), s = std::move(s)] {
+          return plugin_of(stream).op_launch(stream, op, a.data(), static_cast<uint32_t>(a.size()),
+                                             s.data(), static_cast<uint32_t>(s.size()), workspace);
+        },
+        op);
+  });
 }
 
 xhal_status held_kernel_launch(xhal_stream* stream, xhal_kernel* kernel, const xhal_grid* grid,
                                const xhal_kernel_arg* args, uint32_t arg_count) noexcept {
-  if (grid == nullptr || (args == nullptr && arg_count > 0)) {
-    return fail(XHAL_ERR_INVALID_ARGUMENT, "xhal_kernel_launch",
-                "xhal_kernel_launch: the grid or the arguments are NULL");
-  }
-  try {
+  return held(stream, "xhal_kernel_launch", [&] {
     std::vector<xhal_kernel_arg> list(args, args + arg_count);
     std::vector<std::vector<char>> values;  // large values are borrowed for the call only
     for (auto& arg : list) {
@@ -125,76 +158,112 @@ xhal_status held_kernel_launch(xhal_stream* stream, xhal_kernel* kernel, const x
       values.emplace_back(bytes, bytes + arg.size_bytes);
       arg.value.pointer = values.back().data();
     }
-    return hold(stream, {[=, g = *grid, list = std::move(list), values = std::move(values)] {
-                           return state_of(stream)->device->table.kernel_launch(
-                               stream, kernel, &g, list.data(), static_cast<uint32_t>(list.size()));
-                         },
-                         {}});
-  } catch (...) {
-    return fail(XHAL_ERR_OUT_OF_MEMORY, "xhal_kernel_launch",
-                "no host memory to hold the launch back");
-  }
+    return submission(
+        [=, g = *grid, list = std::move(list), values = std::move(values)] {
+          return plugin_of(stream).kernel_launch(stream, kernel, &g, list.data(),
+                                                 static_cast<uint32_t>(list.size()));
+        },
+        kernel);
+  });
 }
 
 xhal_status held_graph_launch(xhal_stream* stream, xhal_graph* graph) noexcept {
-  return hold(stream,
-              {[=] { return state_of(stream)->device->table.graph_launch(stream, graph); }, {}});
+  return held(stream, "xhal_graph_launch", [&] {
+    return submission([=] { return plugin_of(stream).graph_launch(stream, graph); }, graph);
+  });
 }
 
 // Whether a gate is open. A failed timeline opens it: the plugin (or run_gate) then fails the
 // stream.
-bool open(const Held& gate) {
-  if (gate.gate->failed()) return true;
-  if (gate.gate_reached) return gate.gate->reached(gate.gate_value);
-  return gate.gate->submitted.load(std::memory_order_seq_cst) >= gate.gate_value;
+bool is_open(Timeline& gate, uint64_t value, bool reached) {
+  if (gate.failed()) return true;
+  return reached ? gate.poll(value) != XHAL_NOT_READY : gate.is_submitted(value);
 }
 
-xhal_status run_gate(StreamState& side, const Held& gate) {
-  if (!gate.gate_reached) {
-    return side.device->table.stream_wait(side.handle, gate.gate->handle(), gate.gate_value);
+xhal_status run_gate(StreamState& stream, const Held& item) {
+  auto& t = *item.gate.get();
+  if (!item.gate_reached) {
+    t.mark_asked(item.gate_value);
+    return stream.device->table.stream_wait(stream.handle, t.handle(), item.gate_value);
   }
-  if (gate.gate->poll(gate.gate_value) == XHAL_OK) return XHAL_OK;
-  return set_error(gate.gate->failure().dependent("xhal_stream_wait"));
+  if (t.poll(item.gate_value) == XHAL_OK) return XHAL_OK;
+  return set_error(t.failure()->dependent("xhal_stream_wait"));
+}
+
+void run_item(StreamState& stream, Held item) {
+  const CorrelationScope scope(item.correlation);
+  const xhal_status status = item.gate ? run_gate(stream, item) : item.submit();
+  if (status >= 0) return;
+  ErrorRecord record = last_error();
+  if (record.status != status) record = ErrorRecord::plain(status);
+  const Failure failure = make_failure(std::move(record));
+  if (item.drop) item.drop(failure);
+  stream.timeline.load()->fail(failure);  // also drops what is held
 }
 
 // Submits held items; with `one`, at most one.
-bool drain_some(StreamState& side, bool one) noexcept {
-  std::unique_lock lock(side.mutex);
-  if (side.draining) {
-    side.drain_again = true;
+bool drain_some(StreamState& stream, bool one) noexcept {
+  const StreamRef here(&stream);
+  std::unique_lock lock(stream.lock());
+  if (stream.draining) {
+    stream.drain_again = true;
     return false;
   }
-  side.draining = true;
+  stream.draining = true;
   bool submitted = false;
   do {
-    side.drain_again = false;
-    while (side.mode == Mode::holding && !side.held.empty()) {
-      if (side.held.front().gate != nullptr && !open(side.held.front())) break;
-      Held item = std::move(side.held.front());
-      side.held.pop_front();
-      lock.unlock();
-      const xhal_status status = item.gate != nullptr ? run_gate(side, item) : item.submit();
-      if (status < 0) {
-        ErrorRecord record = last_error();
-        if (item.drop) item.drop(record);
-        side.timeline->fail(record.status == status
-                                ? record
-                                : ErrorRecord::plain(status));  // also drops what is held
+    stream.drain_again = false;
+    while (stream.mode == Mode::holding && !stream.held.empty()) {
+      if (const auto& front = stream.held.front(); front.gate) {
+        // Not under the lock: a look at a gate may fail its timeline, and so this stream, which
+        // then drops it.
+        const TimelinePin gate(*front.gate.get());
+        const uint64_t value = front.gate_value;
+        const bool reached = front.gate_reached;
+        lock.unlock();
+        const bool open = is_open(*gate.get(), value, reached);
+        lock.lock();
+        if (!open) break;
+        if (stream.mode != Mode::holding || stream.held.empty() ||
+            stream.held.front().gate.get() != gate.get())
+          continue;
       }
+      Held item = std::move(stream.held.front());
+      stream.held.pop_front();
+      lock.unlock();
+      run_item(stream, std::move(item));
       lock.lock();
       submitted = true;
       if (one) break;
     }
-  } while (side.drain_again && !one);
-  side.draining = false;
-  if (side.mode == Mode::holding && side.held.empty() && !chaos_enabled()) {
-    side.mode = Mode::direct;
-    set_dispatch(side, &side.device->table);
+  } while (stream.drain_again && !one);
+  stream.draining = false;
+  if (stream.mode == Mode::holding && stream.held.empty() && policy() == nullptr) {
+    stream.mode = Mode::direct;
+    set_dispatch(stream, &stream.device->table);
   }
   return submitted;
 }
 
 }  // namespace
+
+Held::Held(Held&& other) noexcept { *this = std::move(other); }
+
+Held& Held::operator=(Held&& other) noexcept {
+  submit = std::move(other.submit);
+  drop = std::move(other.drop);
+  std::swap(object, other.object);
+  drop_when_refused = other.drop_when_refused;
+  correlation = other.correlation;
+  gate = std::move(other.gate);
+  gate_value = other.gate_value;
+  gate_reached = other.gate_reached;
+  return *this;
+}
+
+Held::~Held() {
+  if (object != nullptr) unpin(object);
+}
 
 void make_intercept(DeviceRecord& record) {
   record.intercept = record.table;
@@ -208,25 +277,25 @@ void make_intercept(DeviceRecord& record) {
   record.intercept.graph_launch = held_graph_launch;
 }
 
-xhal_status hold_until(StreamState& side, Timeline& timeline, uint64_t value, bool reached) {
+xhal_status hold_until(StreamState& stream, Timeline& timeline, uint64_t value, bool reached) {
   {
-    const std::lock_guard lock(side.mutex);
-    if (side.mode == Mode::failed) return set_error(side.failure);
-    Held gate;
-    gate.gate = &timeline;
-    gate.gate_value = value;
-    gate.gate_reached = reached;
-    side.held.push_back(std::move(gate));
-    if (side.mode == Mode::direct) {
-      side.mode = Mode::holding;
-      set_dispatch(side, &side.device->intercept);
+    Held item;
+    item.gate = TimelinePin(timeline);
+    item.gate_value = value;
+    item.gate_reached = reached;
+    const std::lock_guard lock(stream.lock());
+    if (stream.mode == Mode::failed) return set_error(*stream.failure);
+    stream.held.push_back(std::move(item));
+    if (stream.mode == Mode::direct) {
+      stream.mode = Mode::holding;
+      set_dispatch(stream, &stream.device->intercept);
     }
   }
-  const auto wake = [&side] {
-    if (chaos_enabled())
-      chaos_wake(side);
+  const auto wake = [here = StreamRef(&stream)] {
+    if (auto* p = policy(); p != nullptr)
+      p->something_held(*here);
     else
-      drain(side);
+      drain(*here);
   };
   if (reached)
     timeline.notify(value, [wake](xhal_status) { wake(); });
@@ -235,35 +304,48 @@ xhal_status hold_until(StreamState& side, Timeline& timeline, uint64_t value, bo
   return XHAL_OK;
 }
 
-void drain(StreamState& side) noexcept { drain_some(side, false); }
-bool drain_one(StreamState& side) noexcept { return drain_some(side, true); }
+void drain(StreamState& stream) noexcept { drain_some(stream, false); }
+bool drain_one(StreamState& stream) noexcept { return drain_some(stream, true); }
 
-void stream_failed(StreamState& side, const ErrorRecord& record) noexcept {
-  std::deque<Held> dropped;
+void stream_failed(StreamState& stream, const Failure& failure) noexcept {
+  std::list<Held> dropped;
   {
-    const std::lock_guard lock(side.mutex);
-    if (side.mode == Mode::failed) return;
-    side.mode = Mode::failed;
-    side.failure = record;
-    dropped.swap(side.held);
-    set_dispatch(side, &side.device->intercept);
+    const std::lock_guard lock(stream.lock());
+    if (stream.mode == Mode::failed) return;
+    stream.mode = Mode::failed;
+    stream.failure = failure;
+    dropped.swap(stream.held);
+    set_dispatch(stream, &stream.device->intercept);
   }
   for (auto& item : dropped) {
-    if (item.drop) item.drop(record);
+    if (item.drop) item.drop(failure);
   }
 }
 
-void stream_recovered(StreamState& side) noexcept {
-  const std::lock_guard lock(side.mutex);
-  side.mode = chaos_enabled() ? Mode::holding : Mode::direct;
-  side.failure = ErrorRecord{};
-  set_dispatch(side, chaos_enabled() ? &side.device->intercept : &side.device->table);
+void stream_recovered(StreamState& stream) noexcept {
+  const std::lock_guard lock(stream.lock());
+  stream.mode = policy() != nullptr ? Mode::holding : Mode::direct;
+  stream.failure.reset();
+  set_dispatch(stream, table_for(stream, stream.mode));
 }
 
-void stream_captured(StreamState& side) noexcept {
-  const std::lock_guard lock(side.mutex);
-  side.mode = Mode::direct;
-  set_dispatch(side, &side.device->table);
+void stream_captured(StreamState& stream) noexcept {
+  const std::lock_guard lock(stream.lock());
+  stream.mode = Mode::direct;
+  set_dispatch(stream, &stream.device->table);
+}
+
+void stream_begins(StreamState& stream, xhal_stream* handle) noexcept {
+  const std::lock_guard lock(stream.lock());
+  stream.handle = handle;
+  set_dispatch(stream, table_for(stream, stream.mode));  // it may have failed while it was made
+}
+
+void stream_ends(StreamState& stream) noexcept {
+  std::list<Held> dropped;  // of a failed stream
+  const std::lock_guard lock(stream.lock());
+  stream.gone.store(true, std::memory_order_release);
+  dropped.swap(stream.held);
 }
 
 }  // namespace xhal

@@ -7,26 +7,53 @@
 // stream is intercepted likewise, and refuses. The chaos layer is this queue with a random release.
 #pragma once
 
+#include <functional>
+#include <list>
+
 #include "sync/stream_state.hpp"
 
 namespace xhal {
+
+// A submission that libxhal keeps for later, with the objects it names and its correlation id.
+struct Held {
+  Held() = default;
+  Held(Held&&) noexcept;
+  Held& operator=(Held&&) noexcept;
+  ~Held();
+
+  std::function<xhal_status()> submit;  // gives it to the plugin
+  // It will never run: tells whoever waits for it. May be empty.
+  std::function<void(const Failure&)> drop;
+  bool drop_when_refused = false;  // also when a failed stream does not take it at all
+  void* object = nullptr;  // pinned until it was submitted or dropped
+  uint64_t correlation = 0;
+  // A gate holds everything behind it until the timeline's signal is submitted, or, with
+  // `gate_reached`, has happened.
+  TimelinePin gate;
+  uint64_t gate_value = 0;
+  bool gate_reached = false;
+};
 
 // Fills record.intercept from record.table.
 void make_intercept(DeviceRecord& record);
 
 // Puts a gate in front of what the stream gets next.
-xhal_status hold_until(StreamState& side, Timeline& timeline, uint64_t value, bool reached);
+xhal_status hold_until(StreamState& stream, Timeline& timeline, uint64_t value, bool reached);
 // Submits what is held, as far as the gates are open.
-void drain(StreamState& side) noexcept;
-// Submits one held item if no gate stands before it; false when there was none. For the chaos
-// layer.
-bool drain_one(StreamState& side) noexcept;
+void drain(StreamState& stream) noexcept;
+// Submits one held item if no gate stands before it; false when there was none. For a release
+// policy.
+bool drain_one(StreamState& stream) noexcept;
 
 // The stream has failed: held work is dropped, submissions refuse until it is recovered.
-void stream_failed(StreamState& side, const ErrorRecord& record) noexcept;
-void stream_recovered(StreamState& side) noexcept;
+void stream_failed(StreamState& stream, const Failure& failure) noexcept;
+void stream_recovered(StreamState& stream) noexcept;
 // While a stream is captured its submissions are recorded, so nothing may be held back; afterwards
 // as after a recovery.
-void stream_captured(StreamState& side) noexcept;
+void stream_captured(StreamState& stream) noexcept;
+// The plugin has made the stream: from now on its head can be switched.
+void stream_begins(StreamState& stream, xhal_stream* handle) noexcept;
+// The plugin's stream is about to end: its head is nobody's business any more.
+void stream_ends(StreamState& stream) noexcept;
 
 }  // namespace xhal

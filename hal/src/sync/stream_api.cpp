@@ -1,99 +1,16 @@
-// stream.cpp: the exported functions of stream.h, event.h and graph.h that are more than a slot.
+// stream_api.cpp: the exported functions of stream.h and event.h that are more than a slot.
+// Copies and fills are in memory/, captures, too.
 #include <algorithm>
-#include <thread>
 
 #include "core/argument_check.hpp"
 #include "core/plugin_record.hpp"
 #include "core/state.hpp"
 #include "core/tables.hpp"
-#include "layers/layers.hpp"
-#include "memory/sync_adapter.hpp"
-#include "memory/pool.hpp"
+#include "sync/capture.hpp"
 #include "sync/deferral.hpp"
+#include "sync/release_policy.hpp"
 #include "xhal/event.h"
-#include "xhal/graph.h"
 #include "xhal/struct_check.hpp"
-
-namespace xhal {
-namespace {
-
-// Set in every graph: the pool it keeps alive.
-struct GraphState {
-  xhal_pool* pool;
-  uint64_t capture_key;
-};
-
-xhal_status signal(StreamState& side, Timeline& timeline, uint64_t value, xhal_timestamp* time) {
-  const auto* dispatch = dispatch_of(side.handle);
-  const xhal_status status = dispatch->stream_signal(side.handle, timeline.handle(), value, time);
-  // The intercept table marks by itself, when it gives the signal to the plugin.
-  if (status == XHAL_OK && dispatch == &side.device->table) timeline.mark_submitted(value);
-  return status;
-}
-
-xhal_status wait(StreamState& side, Timeline& timeline, uint64_t value) {
-  const auto& record = *side.device;
-  const bool native = timeline.device == &record || record.has(XHAL_CAP_FOREIGN_TIMELINE);
-  const bool any_time = record.has(XHAL_CAP_WAIT_BEFORE_SIGNAL);
-  if (timeline.poll(value) == XHAL_OK) return XHAL_OK;
-  if (native && (any_time || timeline.submitted.load(std::memory_order_seq_cst) >= value ||
-                 timeline.failed())) {
-    return dispatch_of(side.handle)->stream_wait(side.handle, timeline.handle(), value);
-  }
-  return hold_until(side, timeline, value, !native);
-}
-
-// The timeline of a stream that did not come to be: nothing may find the stream through it later.
-void discard(Timeline& timeline) {
-  timeline.stream = nullptr;
-  (void)destroy_timeline(timeline);
-}
-
-// What was submitted before a capture must be with the plugin, or it would be recorded.
-xhal_status submit_held(StreamState& side, const char* op) {
-  if (chaos_enabled()) {
-    if (const auto s = xhal_stream_synchronize(side.handle, XHAL_FOREVER); s != XHAL_OK) return s;
-  }
-  std::unique_lock lock(side.mutex);
-  while (chaos_enabled() && side.draining) {  // the last item has run, its thread is on its way out
-    lock.unlock();
-    std::this_thread::yield();
-    lock.lock();
-  }
-  if (side.mode == StreamState::Mode::failed) return set_error(side.failure);
-  if (side.held.empty() && !side.draining) return XHAL_OK;
-  return fail(XHAL_ERR_CAPTURE, op,
-              "{}: the stream still waits for a signal that has not been submitted", op);
-}
-
-void leave_capture(Capture& capture) {
-  for (auto* s : capture.streams) {
-    s->capture.store(nullptr, std::memory_order_release);
-    if (chaos_enabled() && !s->timeline->failed()) stream_recovered(*s);
-  }
-}
-
-}  // namespace
-
-xhal_status record_event(StreamState& side, uint32_t flags, xhal_event* event) {
-  const std::lock_guard lock(side.record_mutex);
-  uint32_t slot = 0;
-  xhal_timestamp* time =
-      (flags & XHAL_EVENT_TIMED) != 0 ? side.device->timestamps.take(&slot) : nullptr;
-  const uint64_t value = side.next_value + 1;
-  const xhal_status status = signal(side, *side.timeline, value, time);
-  if (status != XHAL_OK) return status;
-  side.next_value = value;
-  *event = {side.timeline->handle(), value, slot, flags};
-  return XHAL_OK;
-}
-
-xhal_status wait_event(StreamState& side, const xhal_event& event) {
-  if (event.timeline == nullptr) return XHAL_OK;
-  return wait(side, *Timeline::of(event.timeline), event.value);
-}
-
-}  // namespace xhal
 
 using xhal::fail;
 using xhal::is_live;
@@ -116,42 +33,47 @@ xhal_status xhal_stream_create(xhal_context* context, const xhal_stream_info* in
   if (const auto s = xhal::required(op, {{"stream", stream}}); s != XHAL_OK) return s;
   return xhal::exported(op, [&]() -> xhal_status {
     xhal_stream_info local{};
-    if (const auto s = xhal::structs::read(info, local); s != XHAL_OK) {
+    if (const auto s = xhal::structs::read(info, local, xhal::structs::Chains::pass);
+        s != XHAL_OK) {
       return fail(s, op, "{}: bad info structure of {} bytes: {}", op, info->struct_size,
                   xhal_status_text(s));
     }
     if (xhal::is_missing(local.name)) return xhal::refuse_null(op, "info->name");
-    auto* context_side = xhal::state_of(context);
-    auto side = std::make_unique<xhal::StreamState>();
-    side->context = context_side;
-    side->device = context_side->device;
+    if (local.flags != 0) return xhal::refuse_flags(op, local.flags);
+    if (xhal::is_forked()) return xhal::fail_state(op);
+    auto* const context_state = xhal::state_of(context);
+    const xhal::StreamRef state(new xhal::StreamState);
+    state->context = context_state;
+    state->device = context_state->device;
     if (local.name.size > 0) {
-      side->name.assign(local.name.data, std::min<uint64_t>(local.name.size, xhal::kMaxStreamName));
+      state->name.assign(local.name.data, std::min<uint64_t>(local.name.size, xhal::kMaxStreamName));
     }
     // A plugin older than the field would refuse it as unknown.
     local.name = {};
-    if (side->device->plugin->speaks(2)) local.name = {side->name.data(), side->name.size()};
-    if (const auto s = xhal::make_timeline(0, side.get(), side->device, &side->timeline);
-        s != XHAL_OK)
+    if (state->device->plugin->speaks(2)) local.name = {state->name.data(), state->name.size()};
+    if (xhal::policy() != nullptr) state->mode = xhal::StreamState::Mode::holding;
+    Timeline* timeline = nullptr;
+    if (const auto s = xhal::make_timeline(0, state.get(), state->device, &timeline); s != XHAL_OK)
       return s;
-    xhal_status status = xhal::dispatch_of(context)->stream_create(
-        context, &local, side->timeline->handle(), stream);
-    if (status == XHAL_OK && !is_live(*stream, XHAL_KIND_STREAM)) {
+    state->timeline.store(timeline, std::memory_order_release);
+    xhal_stream* made = nullptr;
+    xhal_status status = xhal::dispatch_of(context)->stream_create(context, &local,
+                                                                   timeline->handle(), &made);
+    if (status == XHAL_OK && !is_live(made, XHAL_KIND_STREAM)) {
       status = fail(XHAL_ERR_PLUGIN, op,
                     "{}: the plugin returned success without a stream made by object_alloc", op);
     }
     if (status != XHAL_OK) {
-      xhal::discard(*side->timeline);
+      xhal::end_timeline(*timeline);
       return xhal::annotate(status, context, op);
     }
-    side->handle = *stream;
-    xhal::private_of(*stream)->state = side.get();
-    {
-      const std::lock_guard lock(context_side->mutex);
-      context_side->streams.insert(*stream);
-    }
-    if (xhal::chaos_enabled()) xhal::chaos_adopt(*side);
-    side.release();  // belongs to the stream from now on; kept for late events
+    xhal::private_of(made)->state = state.get();
+    intrusive_ptr_add_ref(state.get());  // the handle's
+    xhal::stream_begins(*state, made);
+    if (auto* p = xhal::policy(); p != nullptr) p->stream_begins(*state);
+    const std::lock_guard lock(xhal::ContextState::mutex());
+    context_state->streams.insert(made);
+    *stream = made;
     return XHAL_OK;
   });
 }
@@ -160,28 +82,38 @@ xhal_status xhal_stream_destroy(xhal_stream* stream) {
   constexpr const char* op = "xhal_stream_destroy";
   CHECK_STREAM(stream, op)
   return xhal::exported(op, [&]() -> xhal_status {
-    auto& side = *xhal::state_of(stream);
     if (xhal::is_forked() || xhal::process_state() == xhal::State::stopped) return XHAL_OK;
-    if (side.capture.load() != nullptr) {
+    const xhal::StreamRef state(xhal::state_of(stream));
+    if (auto* capture = state->capture.load(); capture != nullptr) {
       xhal_graph* graph = nullptr;
-      if (xhal_stream_end_capture(side.capture.load()->origin->handle, &graph) == XHAL_OK)
+      if (xhal_stream_end_capture(capture->origin->handle, &graph) == XHAL_OK)
         xhal_graph_destroy(graph);
     }
     // Held work first: destroy means that submitted work has run.
     bool held;
     {
-      const std::lock_guard lock(side.mutex);
-      held = side.mode == xhal::StreamState::Mode::holding;
+      const std::lock_guard lock(state->lock());
+      held = state->mode == xhal::StreamState::Mode::holding;
     }
     if (held) xhal_stream_synchronize(stream, XHAL_FOREVER);
-    if (xhal::chaos_enabled()) xhal::chaos_release(side);
-    {
-      const std::lock_guard lock(side.context->mutex);
-      side.context->streams.erase(stream);
-      for (auto* pool : side.context->pools) xhal::pool_stream_gone(pool, stream);
+    if (!xhal::stop_hidden_events(*state)) {
+      return fail(XHAL_ERR_BUSY, op, "{}: called from inside a submission to this stream", op);
     }
-    const xhal_status status = side.device->table.stream_destroy(stream);
-    return finish(status, stream, op);
+    if (auto* p = xhal::policy(); p != nullptr) p->stream_ends(*state);
+    {
+      const std::lock_guard lock(xhal::ContextState::mutex());
+      state->context->streams.erase(stream);
+    }
+    // Before the plugin's destroy: the handle's memory may be another stream's right after it.
+    auto* const timeline = state->timeline.load();
+    xhal::release_from_stream(*timeline);
+    xhal::stream_ends(*state);
+    const xhal_status status = __atomic_load_n(&state->device->table.stream_destroy,
+                                               __ATOMIC_RELAXED)(stream);
+    if (status < 0) xhal::annotate(status, xhal::state_of(state->context->handle)->handle, op);
+    xhal::end_timeline(*timeline);
+    intrusive_ptr_release(state.get());  // the handle's
+    return status;
   });
 }
 
@@ -189,7 +121,7 @@ xhal_status xhal_stream_timeline(xhal_stream* stream, xhal_timeline** timeline) 
   constexpr const char* op = "xhal_stream_timeline";
   CHECK_STREAM(stream, op)
   if (const auto s = xhal::required(op, {{"timeline", timeline}}); s != XHAL_OK) return s;
-  *timeline = xhal::state_of(stream)->timeline->handle();
+  *timeline = xhal::state_of(stream)->timeline.load()->handle();
   return XHAL_OK;
 }
 
@@ -211,13 +143,13 @@ xhal_status xhal_stream_wait(xhal_stream* stream, xhal_timeline* timeline, uint6
   CHECK_STREAM(stream, op)
   if (!is_live(timeline, XHAL_KIND_TIMELINE))
     return xhal::bad_handle(timeline, XHAL_KIND_TIMELINE, op);
-  if (xhal::state_of(stream)->capture.load(std::memory_order_relaxed) != nullptr) {
+  auto& state = *xhal::state_of(stream);
+  if (xhal::is_captured(state)) {
     return fail(XHAL_ERR_CAPTURE, op,
                 "{}: a captured stream can only wait for events of its capture", op);
   }
-  return xhal::exported(op, [&] {
-    return finish(xhal::wait(*xhal::state_of(stream), *Timeline::of(timeline), value), stream, op);
-  });
+  auto& t = *Timeline::of(timeline);
+  return xhal::exported(op, [&] { return finish(xhal::wait_on(state, t, t.inner(value)), stream, op); });
 }
 
 xhal_status xhal_stream_signal(xhal_stream* stream, xhal_timeline* timeline, uint64_t value) {
@@ -226,39 +158,44 @@ xhal_status xhal_stream_signal(xhal_stream* stream, xhal_timeline* timeline, uin
   if (!is_live(timeline, XHAL_KIND_TIMELINE))
     return xhal::bad_handle(timeline, XHAL_KIND_TIMELINE, op);
   auto& t = *Timeline::of(timeline);
-  if (t.imported || t.stream != nullptr) {
+  if (t.imported || t.device != nullptr) {
     return fail(XHAL_ERR_PERMISSION, op,
                 "{}: {} signals this timeline; make one with xhal_timeline_create", op,
                 t.imported ? "another process" : "a stream's own record");
   }
-  if (xhal::state_of(stream)->capture.load(std::memory_order_relaxed) != nullptr) {
+  auto& state = *xhal::state_of(stream);
+  if (xhal::is_captured(state)) {
     return fail(XHAL_ERR_CAPTURE, op,
                 "{}: timelines cannot be signalled from a capture; record an event", op);
   }
-  return xhal::exported(op, [&] {
-    return finish(xhal::signal(*xhal::state_of(stream), t, value, nullptr), stream, op);
-  });
+  return xhal::exported(
+      op, [&] { return finish(xhal::signal_on(state, t, t.inner(value), nullptr), stream, op); });
 }
 
 xhal_status xhal_stream_recover(xhal_stream* stream) {
   constexpr const char* op = "xhal_stream_recover";
   CHECK_STREAM(stream, op)
   return xhal::exported(op, [&]() -> xhal_status {
-    auto& side = *xhal::state_of(stream);
-    if (side.device->lost) return xhal::set_error(side.device->lost_error);
+    auto& state = *xhal::state_of(stream);
+    if (state.device->lost) return xhal::set_error(*state.device->lost_error);
     if (!xhal::is_running()) return xhal::fail_state(op);
-    if (!side.timeline->failed()) return XHAL_OK;
+    auto* const failed = state.timeline.load();
+    if (!failed->failed()) return XHAL_OK;
     Timeline* fresh = nullptr;
-    if (const auto s = xhal::make_timeline(0, &side, side.device, &fresh); s != XHAL_OK) return s;
-    const xhal_status status = side.device->table.stream_recover(stream, fresh->handle());
+    if (const auto s = xhal::make_timeline(0, &state, state.device, &fresh); s != XHAL_OK) return s;
+    const xhal_status status = __atomic_load_n(&state.device->table.stream_recover,
+                                               __ATOMIC_RELAXED)(stream, fresh->handle());
     if (status != XHAL_OK) {
-      xhal::discard(*fresh);
+      xhal::release_from_stream(*fresh);
+      xhal::end_timeline(*fresh);
       return finish(status, stream, op);
     }
-    const std::lock_guard lock(side.record_mutex);
-    side.timeline = fresh;
-    side.next_value = 0;
-    xhal::stream_recovered(side);
+    state.timeline.store(fresh, std::memory_order_release);
+    xhal::release_from_stream(*failed);
+    xhal::stream_recovered(state);
+    // A loss that came meanwhile has failed the fresh one and found the stream failed already.
+    if (fresh->failed()) xhal::stream_failed(state, fresh->failure());
+    xhal::end_timeline(*failed);
     return XHAL_OK;
   });
 }
@@ -266,123 +203,37 @@ xhal_status xhal_stream_recover(xhal_stream* stream) {
 xhal_status xhal_event_record(xhal_stream* stream, uint32_t flags, xhal_event* event) {
   constexpr const char* op = "xhal_event_record";
   CHECK_STREAM(stream, op)
-  auto& side = *xhal::state_of(stream);
-  if (const auto s = xhal::required(op, {{"event", event}}); s != XHAL_OK) return s;
-  if ((flags & ~XHAL_EVENT_TIMED) != 0)
-    return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: unknown flags {:#x}", op, flags);
-  if ((flags & XHAL_EVENT_TIMED) != 0 && !side.device->has(XHAL_CAP_TIMESTAMP)) {
-    return fail(XHAL_ERR_UNSUPPORTED, op, "{}: {} has no timestamps", op, side.device->id());
+  auto& state = *xhal::state_of(stream);
+  if (__builtin_expect(event == nullptr, 0)) return xhal::refuse_null(op, "event");
+  if (__builtin_expect((flags & ~XHAL_EVENT_TIMED) != 0, 0))
+    return xhal::refuse_flags(op, flags & ~XHAL_EVENT_TIMED);
+  if ((flags & XHAL_EVENT_TIMED) != 0 && !state.device->has(XHAL_CAP_TIMESTAMP)) {
+    return fail(XHAL_ERR_UNSUPPORTED, op, "{}: {} has no timestamps", op, state.device->id());
   }
-  if (side.capture.load(std::memory_order_relaxed) != nullptr) {
+  if (__builtin_expect(xhal::is_captured(state), 0)) {
     uint64_t token = 0;
-    const xhal_status status = xhal::dispatch_of(stream)->stream_capture_record(stream, &token);
+    const xhal_status status = __atomic_load_n(&xhal::dispatch_of(stream)->stream_capture_record,
+                                               __ATOMIC_RELAXED)(stream, &token);
     if (status != XHAL_OK) return finish(status, stream, op);
-    *event = {side.timeline->handle(), token, 0, XHAL_EVENT_CAPTURED};
+    *event = {state.timeline.load()->handle(), token, 0, XHAL_EVENT_CAPTURED};
     return XHAL_OK;
   }
-  return finish(xhal::record_event(side, flags, event), stream, op);
+  return finish(xhal::record_event(state, flags, event), stream, op);
 }
 
 xhal_status xhal_stream_wait_event(xhal_stream* stream, const xhal_event* event) {
   constexpr const char* op = "xhal_stream_wait_event";
   CHECK_STREAM(stream, op)
   if (const auto s = xhal::required(op, {{"event", event}}); s != XHAL_OK) return s;
-  auto& side = *xhal::state_of(stream);
-  if ((event->flags & XHAL_EVENT_CAPTURED) == 0) {
-    if (side.capture.load(std::memory_order_relaxed) != nullptr) {
-      if (xhal_event_query(event) == XHAL_OK) return XHAL_OK;
-      return fail(XHAL_ERR_CAPTURE, op,
-                  "{}: a captured stream cannot wait for an event from outside its capture", op);
-    }
-    return xhal::exported(op, [&] { return finish(xhal::wait_event(side, *event), stream, op); });
+  auto& state = *xhal::state_of(stream);
+  if ((event->flags & XHAL_EVENT_CAPTURED) != 0)
+    return xhal::exported(op, [&] { return xhal::join_capture(state, *event); });
+  if (xhal::is_captured(state)) {
+    if (xhal::poll_event(*event) == XHAL_OK) return XHAL_OK;
+    return fail(XHAL_ERR_CAPTURE, op,
+                "{}: a captured stream cannot wait for an event from outside its capture", op);
   }
-  return xhal::exported(op, [&]() -> xhal_status {
-    auto* origin = Timeline::of(event->timeline)->stream;
-    auto* capture = origin == nullptr ? nullptr : origin->capture.load();
-    if (capture == nullptr || origin->device != side.device) {
-      return fail(XHAL_ERR_CAPTURE, op,
-                  "{}: the capture this event belongs to has ended, or is of another device", op);
-    }
-    if (side.capture.load() != nullptr && side.capture.load() != capture) {
-      return fail(XHAL_ERR_CAPTURE, op, "{}: the stream takes part in another capture", op);
-    }
-    if (side.capture.load() == nullptr) {
-      if (const auto s = xhal::submit_held(side, op); s != XHAL_OK) return s;
-    }
-    const xhal_status status = side.device->table.stream_capture_wait(stream, event->value);
-    if (status != XHAL_OK) return finish(status, stream, op);
-    xhal::stream_captured(side);
-    capture->streams.insert(&side);
-    side.capture.store(capture, std::memory_order_release);
-    return XHAL_OK;
-  });
-}
-
-xhal_status xhal_stream_begin_capture(xhal_stream* stream, xhal_pool* pool) {
-  constexpr const char* op = "xhal_stream_begin_capture";
-  CHECK_STREAM(stream, op)
-  if (pool != nullptr && !is_live(pool, XHAL_KIND_POOL))
-    return xhal::bad_handle(pool, XHAL_KIND_POOL, op);
-  return xhal::exported(op, [&]() -> xhal_status {
-    auto& side = *xhal::state_of(stream);
-    if (side.capture.load() != nullptr)
-      return fail(XHAL_ERR_CAPTURE, op, "{}: the stream is being captured already", op);
-    if (const auto s = xhal::submit_held(side, op); s != XHAL_OK) return s;
-    const xhal_status status = side.device->table.stream_begin_capture(stream);
-    if (status != XHAL_OK) return finish(status, stream, op);
-    xhal::stream_captured(side);
-    auto* capture = new xhal::Capture{&side, {&side}, pool};
-    if (pool != nullptr) xhal::pool_begin_capture(pool, reinterpret_cast<uint64_t>(capture));
-    side.capture.store(capture, std::memory_order_release);
-    return XHAL_OK;
-  });
-}
-
-xhal_status xhal_stream_end_capture(xhal_stream* stream, xhal_graph** graph) {
-  constexpr const char* op = "xhal_stream_end_capture";
-  CHECK_STREAM(stream, op)
-  if (const auto s = xhal::required(op, {{"graph", graph}}); s != XHAL_OK) return s;
-  return xhal::exported(op, [&]() -> xhal_status {
-    auto& side = *xhal::state_of(stream);
-    auto* capture = side.capture.load();
-    if (capture == nullptr || capture->origin != &side) {
-      return fail(XHAL_ERR_CAPTURE, op, "{}: no capture was begun on this stream", op);
-    }
-    const xhal_status status = side.device->table.stream_end_capture(stream, graph);
-    xhal::leave_capture(*capture);
-    const auto key = reinterpret_cast<uint64_t>(capture);
-    if (capture->pool != nullptr) xhal::pool_end_capture(capture->pool, key, status == XHAL_OK);
-    if (status == XHAL_OK)
-      xhal::private_of(*graph)->state = new xhal::GraphState{capture->pool, key};
-    // The number of a capture is its address: it must stay unique while its graph lives, so it goes
-    // with the graph.
-    if (status != XHAL_OK) delete capture;
-    return finish(status, stream, op);
-  });
-}
-
-xhal_status xhal_stream_capturing(xhal_stream* stream, uint32_t* capturing) {
-  constexpr const char* op = "xhal_stream_capturing";
-  CHECK_STREAM(stream, op)
-  if (const auto s = xhal::required(op, {{"capturing", capturing}}); s != XHAL_OK) return s;
-  *capturing = xhal::state_of(stream)->capture.load(std::memory_order_relaxed) != nullptr ? 1 : 0;
-  return XHAL_OK;
-}
-
-xhal_status xhal_graph_destroy(xhal_graph* graph) {
-  constexpr const char* op = "xhal_graph_destroy";
-  if (!is_live(graph, XHAL_KIND_GRAPH)) return xhal::bad_handle(graph, XHAL_KIND_GRAPH, op);
-  return xhal::exported(op, [&]() -> xhal_status {
-    auto* side = static_cast<xhal::GraphState*>(xhal::private_of(graph)->state);
-    const xhal_status status = xhal::dispatch_of(graph)->graph_destroy(graph);
-    if (status == XHAL_OK && side != nullptr) {
-      if (side->pool != nullptr && is_live(side->pool, XHAL_KIND_POOL))
-        xhal::pool_graph_gone(side->pool, side->capture_key);
-      delete reinterpret_cast<xhal::Capture*>(side->capture_key);
-      delete side;
-    }
-    return status >= 0 ? status : xhal::annotate(status, graph, op);
-  });
+  return xhal::exported(op, [&] { return finish(xhal::wait_event(state, *event), stream, op); });
 }
 
 }  // extern "C"

@@ -1,9 +1,8 @@
 #include "sync/timestamps.hpp"
 
-#include <mutex>
-#include <new>
 #include <vector>
 
+#include "core/locks.hpp"
 #include "sync/cells.hpp"
 
 namespace xhal {
@@ -11,10 +10,10 @@ namespace {
 
 struct FreeRing {
   xhal_timestamp* slots;
-  uint32_t last;
+  uint32_t last, size;
 };
 struct FreeRings {
-  std::mutex mutex;
+  Mutex mutex{Rank::timestamps};
   std::vector<FreeRing> rings;
 };
 FreeRings& free_rings() {
@@ -24,17 +23,22 @@ FreeRings& free_rings() {
 
 }  // namespace
 
-void TimestampRing::open() noexcept {
-  auto& f = free_rings();
-  const std::lock_guard lock(f.mutex);
-  if (!f.rings.empty()) {
-    last_ = f.rings.back().last;
-    slots_ = f.rings.back().slots;
-    f.rings.pop_back();
-    return;
+void TimestampRing::open(uint32_t size) noexcept {
+  size_ = size;
+  {
+    auto& f = free_rings();
+    const std::lock_guard lock(f.mutex);
+    for (auto& ring : f.rings) {
+      if (ring.size != size) continue;
+      last_ = ring.last;
+      slots_ = ring.slots;
+      std::swap(ring, f.rings.back());
+      f.rings.pop_back();
+      return;
+    }
   }
-  slots_ = static_cast<xhal_timestamp*>(
-      take_cells(kTimestampRing * sizeof(xhal_timestamp) / sizeof(xhal_timeline_cell)));
+  constexpr uint32_t kPerCell = sizeof(xhal_timeline_cell) / sizeof(xhal_timestamp);
+  slots_ = static_cast<xhal_timestamp*>(take_cells((uint64_t{size} + kPerCell - 1) / kPerCell));
 }
 
 void TimestampRing::close() noexcept {
@@ -43,7 +47,7 @@ void TimestampRing::close() noexcept {
   auto& f = free_rings();
   const std::lock_guard lock(f.mutex);
   try {
-    f.rings.push_back({slots, last_});
+    f.rings.push_back({slots, last_, size_});
   } catch (...) {  // then this ring is simply not used again
   }
 }
@@ -55,22 +59,24 @@ xhal_timestamp* TimestampRing::take(uint32_t* number) noexcept {
   do {
     n = last_.fetch_add(1, std::memory_order_relaxed) + 1;
   } while (n == 0);
-  auto& slot = slots[n % kTimestampRing];
+  auto& slot = slots[n % size_];
   std::atomic_ref(slot.pending).store(n, std::memory_order_relaxed);
   *number = n;
   return &slot;
 }
 
-bool TimestampRing::read(uint32_t number, uint64_t* ns) const noexcept {
+xhal_status TimestampRing::read(uint32_t number, uint64_t* ns) const noexcept {
   auto* slots = slots_.load(std::memory_order_acquire);
-  if (slots == nullptr) return false;
-  auto& slot = slots[number % kTimestampRing];
-  if (std::atomic_ref(slot.slot).load(std::memory_order_acquire) != number) return false;
+  if (slots == nullptr) return XHAL_ERR_EXPIRED;
+  auto& slot = slots[number % size_];
+  const bool written = std::atomic_ref(slot.slot).load(std::memory_order_acquire) == number;
   *ns = std::atomic_ref(slot.device_ns).load(std::memory_order_acquire);
   // Not while the next owner's time is on its way: `pending` changes before its device writes.
-  return std::atomic_ref(slot.pending).load(std::memory_order_acquire) == number;
+  if (std::atomic_ref(slot.pending).load(std::memory_order_acquire) != number)
+    return XHAL_ERR_EXPIRED;
+  return written ? XHAL_OK : XHAL_NOT_READY;
 }
 
-void timestamps_after_fork() noexcept { new (&free_rings()) FreeRings; }
+void timestamps_after_fork() noexcept { free_rings().rings.clear(); }
 
 }  // namespace xhal

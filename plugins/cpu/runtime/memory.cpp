@@ -11,6 +11,8 @@
 #include <iterator>
 #include <mutex>
 
+#include "xhal_base/environment.hpp"
+
 namespace xhal::cpu {
 namespace {
 
@@ -53,8 +55,10 @@ Error out_of_memory(uint64_t size, const char* why) {
 }  // namespace
 
 bool guard_asked_for() {
-  const char* text = std::getenv("XHAL_CPU_GUARD");
-  return text != nullptr && std::strcmp(text, "1") == 0;
+  const auto asked = base::environment_switch("XHAL_CPU_GUARD");
+  if (!asked.problem.empty())
+    plugin::host().log(XHAL_LOG_WARN, plugin::str(asked.problem + "; taking 0"));
+  return asked.value.value_or(false);
 }
 
 // Address space costs nothing: room for much more than there is memory, so that it never gets

@@ -3,25 +3,22 @@
 #include <sched.h>
 
 #include <algorithm>
-#include <charconv>
-#include <cstdlib>
 #include <stdexcept>
-#include <string_view>
+
+#include "xhal/plugin.hpp"
+#include "xhal_base/environment.hpp"
 
 namespace xhal::cpu {
 namespace {
 
 constexpr uint32_t kMostDevices = 1024;
 
-// XHAL_CPU_DEVICES: 0 when it is not set or not a number.
+// XHAL_CPU_DEVICES: 0 when it is not set or no such number.
 uint32_t devices_asked_for() {
-  const char* text = std::getenv("XHAL_CPU_DEVICES");
-  if (text == nullptr) return 0;
-  uint32_t count = 0;
-  const std::string_view view(text);
-  const auto [end, error] = std::from_chars(view.data(), view.data() + view.size(), count);
-  if (error != std::errc{} || end != view.data() + view.size()) return 0;
-  return std::min(count, kMostDevices);
+  const auto asked = base::environment_number<uint32_t>("XHAL_CPU_DEVICES", 1, UINT32_MAX);
+  if (!asked.problem.empty())
+    plugin::host().log(XHAL_LOG_WARN, plugin::str(asked.problem + "; taking it as unset"));
+  return std::min(asked.value.value_or(0), kMostDevices);
 }
 
 }  // namespace

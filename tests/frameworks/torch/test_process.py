@@ -130,7 +130,8 @@ def test_fallbacks_can_be_errors(python):
 
 
 def test_an_unknown_mode_is_said(python):
-    assert "XHAL_FALLBACK=loud" in comes_up(python("-c", LACKS, XHAL_FALLBACK="loud"))
+    said = comes_up(python("-c", LACKS, XHAL_FALLBACK="loud"))
+    assert 'XHAL_FALLBACK: there is no value "loud"; there are warn, error and silent' in said
 
 
 # ---- forks

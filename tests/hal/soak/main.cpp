@@ -26,6 +26,7 @@ using Clock = std::chrono::steady_clock;
 constexpr uint64_t kMayGrow = test::kMemoryIsTheLibrarysOwn ? 2 << 20 : 96 << 20;
 constexpr uint64_t kBytesOfALoss = 16 << 10, kBytesOfALostStream = 4 << 10,
                    kBytesOfAFailure = 2 << 10;
+constexpr uint64_t kShortestJudged = 60;
 // A call that takes longer hangs; a sanitizer takes its time.
 constexpr auto kDeadline = std::chrono::seconds(test::kMemoryIsTheLibrarysOwn ? 90 : 240);
 
@@ -130,6 +131,10 @@ class Watch {
     for (auto& thread : threads) thread.join();
   }
   bool flat() const {
+    if (options_.seconds < kShortestJudged) {
+      std::printf("resident memory is not judged in less than %lu s\n", kShortestJudged);
+      return true;
+    }
     const auto allowed = kMayGrow + losses() * kBytesOfALoss +
                          lost_streams() * kBytesOfALostStream + failures() * kBytesOfAFailure;
     std::printf(
@@ -192,9 +197,18 @@ int soak(const Options& options) {
   main_thread.place = places.back().get();
   main_thread.place->step = "the end";
   me = &main_thread;
+  // What the library and the plugins keep for good (a descriptor of shared memory, say) is there
+  // after the first use.
   check(xhal_init(nullptr));
-  (void)devices();  // loads the plugins
+  for (const auto& id : device_ids()) {
+    Lease lease(id);
+    for (const auto& step : steps()) {
+      if (std::string(step.name) == "copies" || std::string(step.name) == "pinned") step.run(lease);
+    }
+  }
+  (void)xhal_shutdown();
   const auto threads_before = test::thread_count(), descriptors_before = test::descriptor_count();
+  check(xhal_init(nullptr));
 
   std::vector<std::unique_ptr<Worker>> workers;
   std::vector<std::thread> threads;
@@ -218,8 +232,7 @@ int soak(const Options& options) {
       options.seed, totals.steps.load(), totals.calls.load(), totals.opens.load(),
       totals.losses.load(), totals.failures.load(), totals.captures.load(), totals.forks.load(),
       totals.callbacks_called.load());
-  const bool flat = watch.flat();
-  if (!flat) complain("resident memory grows");
+  if (!watch.flat()) complain("resident memory grows");
   if (totals.callbacks_called != totals.callbacks_wanted) {
     complain(std::to_string(totals.callbacks_wanted) + " callbacks were due, " +
              std::to_string(totals.callbacks_called) + " came");
@@ -227,7 +240,9 @@ int soak(const Options& options) {
   if (test::thread_count() > threads_before)
     complain("threads are left over: " + std::to_string(test::thread_count()) + ", before " +
              std::to_string(threads_before));
-  if (test::descriptor_count() > descriptors_before)
+  // Timelines of many streams at once may take further pieces of shared memory, kept for the next.
+  constexpr uint64_t kPieces = 3;
+  if (test::descriptor_count() > descriptors_before + kPieces)
     complain("descriptors are left over: " + std::to_string(test::descriptor_count()) +
              ", before " + std::to_string(descriptors_before));
   return anything_wrong() ? 1 : 0;

@@ -1,0 +1,34 @@
+// open_devices.hpp: which devices are open, being opened or closed. No lock is held while a plugin
+// opens or closes one: who needs that device meanwhile waits for it.
+#pragma once
+
+#include "core/device_record.hpp"
+
+namespace xhal {
+
+// Opens a device of the list, or counts one more user of it. `index` is where the program sees it.
+xhal_status open_device(PluginRecord& plugin, uint32_t ordinal, const xhal_device_open_info& info,
+                        DeviceRecord** opened);
+// Gives one open back; the last one stops everything of the device.
+xhal_status give_back_device(DeviceRecord& record);
+// The last shutdown: nothing is opened from now on; waits for what is being opened or closed, and
+// closes everything.
+void close_all_devices();
+// In the child of a fork, all locks held: whether something was open, which the child cannot use.
+bool stop_devices_after_fork() noexcept;
+
+// Marks a device lost: its calls and unreached timelines fail with `error` from now on.
+void lose_device(DeviceRecord& record, ErrorRecord error) noexcept;
+
+// Delivers a message to the device's event descriptors, and a descriptor; -1 without one.
+void post_device_event(DeviceRecord& record, uint32_t kind, uint32_t severity,
+                       std::string_view text) noexcept;
+int open_device_events(DeviceRecord& record);
+
+// libxhal's part of a context that the plugin has made; and the end of what is in one.
+void adopt_context(DeviceRecord& record, xhal_context* context, const xhal_context_info& info,
+                   bool is_default);
+xhal_status empty_context(ContextState& context);
+void forget_context(ContextState& context) noexcept;
+
+}  // namespace xhal

@@ -1,0 +1,81 @@
+// event_api.cpp: the exported questions about events (event.h). Recording is in stream_api.cpp.
+#include "core/argument_check.hpp"
+#include "sync/stream_state.hpp"
+#include "sync/timestamps.hpp"
+#include "xhal/event.h"
+
+namespace xhal {
+namespace {
+
+// NULL, or of a capture: neither has a time of its own.
+[[gnu::noinline, gnu::cold]] xhal_status bad_event(const xhal_event* event, const char* operation) {
+  if (event == nullptr) return refuse_null(operation, "event");
+  return fail(
+      XHAL_ERR_CAPTURE, operation,
+      "{}: the event was recorded during a capture and has no time of its own; use it only with "
+      "xhal_stream_wait_event inside that capture",
+      operation);
+}
+
+bool is_bad(const xhal_event* event) {
+  return event == nullptr || (event->flags & XHAL_EVENT_CAPTURED) != 0;
+}
+
+}  // namespace
+}  // namespace xhal
+
+using xhal::Timeline;
+
+extern "C" {
+
+xhal_status xhal_event_query(const xhal_event* event) {
+  if (__builtin_expect(xhal::is_bad(event), 0)) return xhal::bad_event(event, "xhal_event_query");
+  if (event->timeline == nullptr) return XHAL_OK;
+  auto& t = *Timeline::of(event->timeline);
+  return t.reached(event->value) ? XHAL_OK : t.query(event->value);
+}
+
+xhal_status xhal_event_wait(const xhal_event* event, uint64_t timeout_ns) {
+  if (__builtin_expect(xhal::is_bad(event), 0)) return xhal::bad_event(event, "xhal_event_wait");
+  if (event->timeline == nullptr) return XHAL_OK;
+  auto& t = *Timeline::of(event->timeline);
+  return t.reached(event->value) ? XHAL_OK : t.wait(event->value, timeout_ns, "xhal_event_wait");
+}
+
+xhal_status xhal_event_elapsed(const xhal_event* start, const xhal_event* end,
+                               int64_t* elapsed_ns) {
+  constexpr const char* op = "xhal_event_elapsed";
+  if (const auto s =
+          xhal::required(op, {{"start", start}, {"end", end}, {"elapsed_ns", elapsed_ns}});
+      s != XHAL_OK)
+    return s;
+  for (const auto* e : {start, end}) {
+    if (xhal::is_bad(e)) return xhal::bad_event(e, op);
+    if (e->timeline == nullptr || (e->flags & XHAL_EVENT_TIMED) == 0) {
+      return xhal::fail(XHAL_ERR_INVALID_ARGUMENT, op,
+                        "{}: an event is not timed; record it with XHAL_EVENT_TIMED", op);
+    }
+  }
+  auto* const device = Timeline::of(start->timeline)->device;
+  if (device == nullptr || device != Timeline::of(end->timeline)->device) {
+    return xhal::fail(XHAL_ERR_INVALID_ARGUMENT, op,
+                      "{}: the events are of different devices, whose clocks differ", op);
+  }
+  uint64_t times[2];
+  int i = 0;
+  for (const auto* e : {start, end}) {
+    if (const auto s = Timeline::of(e->timeline)->query(e->value); s != XHAL_OK) return s;
+    const xhal_status read = device->timestamps->read(e->timestamp_slot, &times[i++]);
+    if (read == XHAL_NOT_READY) return read;
+    if (read != XHAL_OK) {
+      return xhal::fail(XHAL_ERR_EXPIRED, op,
+                        "{}: the timestamp has been overwritten (the ring holds {} of a device, "
+                        "xhal_device_open_info.timestamp_ring), or the device was closed",
+                        op, device->timestamps->size());
+    }
+  }
+  *elapsed_ns = static_cast<int64_t>(times[1] - times[0]);
+  return XHAL_OK;
+}
+
+}  // extern "C"
