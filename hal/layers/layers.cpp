@@ -4,9 +4,9 @@
 #include <vector>
 
 #include "core/environment.hpp"
-#include "layers/layer_tables.hpp"
 #include "core/log.hpp"
 #include "core/object.hpp"
+#include "layers/layer_tables.hpp"
 #include "memory/address_check.hpp"
 
 namespace xhal {

@@ -121,9 +121,10 @@ xhal_status check_operand(xhal_stream* stream, uint64_t low, uint64_t high, cons
       range->kind != XHAL_MEMORY_HOST) {
     uint32_t access = 0;
     auto& owner = *private_of(range->device)->device;
-    const bool peer = record.plugin == owner.plugin &&
-                      record.raw.device_peer_query(record.device, owner.device, &access) == XHAL_OK &&
-                      (access & XHAL_PEER_ACCESS) != 0;
+    const bool peer =
+        record.plugin == owner.plugin &&
+        record.raw.device_peer_query(record.device, owner.device, &access) == XHAL_OK &&
+        (access & XHAL_PEER_ACCESS) != 0;
     if (!peer) {
       return fail(XHAL_ERR_INVALID_ARGUMENT, name,
                   "{}: {} at {:#x} is memory of {}, the stream is of {}", name, what, low,
@@ -274,7 +275,8 @@ struct Validate {
       const std::shared_lock lock(prepared().mutex);
       const auto it = prepared().ops.find(op);
       if (it == prepared().ops.end()) return XHAL_OK;
-      return check_launch(stream, it->second, addresses, count, workspace, properties.workspace_bytes);
+      return check_launch(stream, it->second, addresses, count, workspace,
+                          properties.workspace_bytes);
     });
   }
 };

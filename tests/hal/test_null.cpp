@@ -195,6 +195,10 @@ std::vector<Function> every_function() {
   OF(memory_free, "context", "address");
   OF(host_alloc, "size_bytes", "address");
   OF(host_free, "_");
+  OF(host_register, "context", "host", "size_bytes", "device_address");
+  OF(host_unregister, "context", "host");
+  OF(memory_export, "context", "address", "handle_type", "external");
+  OF(memory_import, "context", "external", "address");
   OF(pointer_query, "address", "info");
   OF(timeline_create, "initial", "timeline");
   OF(timeline_destroy, "timeline");

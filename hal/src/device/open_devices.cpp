@@ -16,6 +16,7 @@
 #include "loader/loader.hpp"
 #include "loader/plugins.hpp"
 #include "memory/address_map.hpp"
+#include "memory/context_memory.hpp"
 #include "sync/deferral.hpp"
 #include "sync/timeline.hpp"
 #include "sync/timestamps.hpp"
@@ -166,6 +167,7 @@ void close_in_plugin(DeviceRecord& record) {
     if (const auto s = empty_context(*state); s < 0) {
       post_device_event(record, XHAL_DEVICE_EVENT_HEALTH, XHAL_LOG_ERROR,
                         "memory of a closed context could not be overwritten");
+      (void)end_context_memory(*state, true);  // what refers to the context ends with it
     }
     states.push_back(state);
   }

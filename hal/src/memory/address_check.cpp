@@ -50,13 +50,13 @@ xhal_status check_block(const AddressRange& range, uint64_t address, uint64_t si
   uint64_t base = 0, block = 0;
   if (!find_block(range.pool, address, &base, &block)) {
     return fail(XHAL_ERR_INVALID_ARGUMENT, op,
-                "{}: the {} {:#x} + {} lies in no block that its pool has handed out: it was freed, "
+                "{}: {} {:#x} + {} lies in no block that its pool has handed out: it was freed, "
                 "or never allocated",
                 op, what, address, size);
   }
   if (address - base <= block && size <= block - (address - base)) return XHAL_OK;
   return fail(XHAL_ERR_INVALID_ARGUMENT, op,
-              "{}: the {} {:#x} + {} leaves its pool's block ({:#x} + {})", op, what, address, size,
+              "{}: {} {:#x} + {} leaves its pool's block ({:#x} + {})", op, what, address, size,
               base, block);
 }
 
@@ -64,7 +64,7 @@ xhal_status check_host_memory(uint64_t address, uint64_t size, const char* op, c
   if (is_readable(address) && is_readable(address + (size - 1)) && is_mapped(address, size))
     return XHAL_OK;
   return fail(XHAL_ERR_INVALID_ARGUMENT, op,
-              "{}: the {} {:#x} + {} is neither memory of a device nor host memory of this process "
+              "{}: {} {:#x} + {} is neither memory of a device nor host memory of this process "
               "(freed?)",
               op, what, address, size);
 }

@@ -39,26 +39,26 @@ const void* record_of_device(const xhal_device* device) {
 // All loads acquire and all stores release: then a reader that has seen anything of a change also
 // sees the odd version before it or a later one after it, without fences.
 void AddressMap::Node::put(const AddressRange& r) {
-  const uint64_t values[kWords] = {
-      r.base,          r.size_bytes,      uint64_t{r.kind} << 32 | r.flags,
-      word(r.device),  word(r.context),   word(r.pool),
-      r.allocation_id, r.requested_bytes, r.detail};
+  const uint64_t values[kWords] = {r.size_bytes,      uint64_t{r.kind} << 32 | r.flags,
+                                   word(r.device),    word(r.context),
+                                   word(r.pool),      r.allocation_id,
+                                   r.requested_bytes, r.detail};
   for (size_t i = 0; i < kWords; ++i) words[i].store(values[i], std::memory_order_release);
 }
 
-AddressRange AddressMap::Node::get() const {
+AddressRange AddressMap::Node::get(uint64_t base) const {
   uint64_t v[kWords];
   for (size_t i = 0; i < kWords; ++i) v[i] = words[i].load(std::memory_order_acquire);
-  return {v[0],
-          v[1],
-          static_cast<uint32_t>(v[2] >> 32),
-          static_cast<uint32_t>(v[2]),
-          pointer<xhal_device>(v[3]),
-          pointer<xhal_context>(v[4]),
-          pointer<xhal_pool>(v[5]),
+  return {base,
+          v[0],
+          static_cast<uint32_t>(v[1] >> 32),
+          static_cast<uint32_t>(v[1]),
+          pointer<xhal_device>(v[2]),
+          pointer<xhal_context>(v[3]),
+          pointer<xhal_pool>(v[4]),
+          v[5],
           v[6],
-          v[7],
-          v[8]};
+          v[7]};
 }
 
 AddressMap::Directory::Directory(uint32_t n)
@@ -113,11 +113,12 @@ AddressMap::Found AddressMap::look(uint64_t address) const {
   if (directory == nullptr) return found;
   const uint32_t chunks =
       std::min(chunk_count_.load(std::memory_order_acquire), directory->capacity);
-  const auto upper = [](const auto& keys, uint32_t n, uint64_t key) {
+  // How many of `n` keys are at most `address`.
+  const auto upper = [address](uint32_t n, auto&& key) {
     uint32_t low = 0;
     while (n > 0) {
       const uint32_t half = n / 2;
-      if (keys[low + half].load(std::memory_order_acquire) <= key) {
+      if (key(low + half).load(std::memory_order_acquire) <= address) {
         low += half + 1;
         n -= half + 1;
       } else {
@@ -126,18 +127,21 @@ AddressMap::Found AddressMap::look(uint64_t address) const {
     }
     return low;
   };
-  const uint32_t c = upper(directory->first, chunks, address);
+  const uint32_t c = upper(
+      chunks, [&](uint32_t i) -> auto& { return directory->first[i]; });
   uint64_t gap_begin = 0, gap_end = UINT64_MAX;
   if (c < chunks) gap_end = directory->first[c].load(std::memory_order_acquire);
-  if (c > 0) {
-    const auto* chunk = directory->chunk[c - 1].load(std::memory_order_acquire);
-    const uint32_t count =
-        chunk == nullptr ? 0 : std::min(chunk->count.load(std::memory_order_acquire), kChunkRanges);
-    const uint32_t i = count == 0 ? 0 : upper(chunk->base, count, address);
-    if (i < count) gap_end = chunk->base[i].load(std::memory_order_acquire);
-    const auto* node = i == 0 ? nullptr : chunk->node[i - 1].load(std::memory_order_acquire);
+  const auto* chunk = c == 0 ? nullptr : directory->chunk[c - 1].load(std::memory_order_acquire);
+  if (chunk != nullptr) {
+    const auto& entries = chunk->entries;
+    for (uint32_t i = 0; i < kChunkRanges; i += 64 / sizeof(Entry)) __builtin_prefetch(&entries[i]);
+    const uint32_t count = std::min(chunk->count.load(std::memory_order_acquire), kChunkRanges);
+    const uint32_t i = upper(
+        count, [&](uint32_t k) -> auto& { return entries[k].base; });
+    if (i < count) gap_end = entries[i].base.load(std::memory_order_acquire);
+    const auto* node = i == 0 ? nullptr : entries[i - 1].node.load(std::memory_order_acquire);
     if (node != nullptr) {
-      found.range = node->get();
+      found.range = node->get(entries[i - 1].base.load(std::memory_order_acquire));
       if (address - found.range.base < found.range.size_bytes) {
         found.known = true;
         return found;
@@ -182,31 +186,35 @@ std::optional<AddressMap::Place> AddressMap::at_or_before(uint64_t address) cons
   const auto* chunk = directory->chunk[low - 1].load(std::memory_order_relaxed);
   uint32_t i = 0;
   while (i < chunk->count.load(std::memory_order_relaxed) &&
-         chunk->base[i].load(std::memory_order_relaxed) <= address)
+         chunk->entries[i].base.load(std::memory_order_relaxed) <= address)
     ++i;
   return Place{low - 1, i - 1};  // a chunk is never empty
 }
 
 std::optional<AddressMap::Place> AddressMap::exactly(uint64_t base) const {
   const auto place = at_or_before(base);
-  if (!place || node_at(*place)->words[0].load(std::memory_order_relaxed) != base)
-    return std::nullopt;
+  if (!place || entry_at(*place).base.load(std::memory_order_relaxed) != base) return std::nullopt;
   return place;
 }
 
-AddressMap::Node* AddressMap::node_at(Place place) const {
+AddressMap::Entry& AddressMap::entry_at(Place place) const {
   return directory_.load(std::memory_order_relaxed)
       ->chunk[place.chunk]
       .load(std::memory_order_relaxed)
-      ->node[place.index]
-      .load(std::memory_order_relaxed);
+      ->entries[place.index];
+}
+
+AddressRange AddressMap::range_at(Place place) const {
+  const auto& entry = entry_at(place);
+  return entry.node.load(std::memory_order_relaxed)
+      ->get(entry.base.load(std::memory_order_relaxed));
 }
 
 std::optional<AddressRange> AddressMap::overlap_locked(uint64_t base, uint64_t size) const {
   // The last one that begins before the end is the only candidate.
   const auto place = at_or_before(base + (size - 1));
   if (!place) return std::nullopt;
-  const AddressRange range = node_at(*place)->get();
+  const AddressRange range = range_at(*place);
   if (range.end() - 1 < base) return std::nullopt;
   return range;
 }
@@ -230,15 +238,13 @@ void AddressMap::insert_chunk(uint32_t position, Chunk* chunk, uint64_t first) {
   chunk_count_.store(count + 1, std::memory_order_release);
 }
 
-void AddressMap::insert(Node* node) {
-  const uint64_t base = node->words[0].load(std::memory_order_relaxed);
+void AddressMap::insert(uint64_t base, Node* node) {
   auto* directory = directory_.load(std::memory_order_relaxed);
   const auto before = at_or_before(base);
   if (chunk_count_.load(std::memory_order_relaxed) == 0) {
     auto* chunk = free_chunks_.back();
     free_chunks_.pop_back();
-    chunk->base[0].store(base, std::memory_order_release);
-    chunk->node[0].store(node, std::memory_order_release);
+    chunk->entries[0].put(base, node);
     chunk->count.store(1, std::memory_order_release);
     insert_chunk(0, chunk, base);
     return;
@@ -252,15 +258,11 @@ void AddressMap::insert(Node* node) {
     const uint32_t kept = appended ? count : count / 2;
     auto* second = free_chunks_.back();
     free_chunks_.pop_back();
-    for (uint32_t k = kept; k < count; ++k) {
-      second->base[k - kept].store(chunk->base[k].load(std::memory_order_relaxed),
-                                   std::memory_order_release);
-      second->node[k - kept].store(chunk->node[k].load(std::memory_order_relaxed),
-                                   std::memory_order_release);
-    }
+    for (uint32_t k = kept; k < count; ++k) second->entries[k - kept].copy(chunk->entries[k]);
     second->count.store(count - kept, std::memory_order_release);
     chunk->count.store(kept, std::memory_order_release);
-    insert_chunk(c + 1, second, appended ? base : second->base[0].load(std::memory_order_relaxed));
+    insert_chunk(c + 1, second,
+                 appended ? base : second->entries[0].base.load(std::memory_order_relaxed));
     if (i > kept || appended) {
       ++c;
       i -= kept;
@@ -268,14 +270,8 @@ void AddressMap::insert(Node* node) {
     }
     count = chunk->count.load(std::memory_order_relaxed);
   }
-  for (uint32_t k = count; k > i; --k) {
-    chunk->base[k].store(chunk->base[k - 1].load(std::memory_order_relaxed),
-                         std::memory_order_release);
-    chunk->node[k].store(chunk->node[k - 1].load(std::memory_order_relaxed),
-                         std::memory_order_release);
-  }
-  chunk->base[i].store(base, std::memory_order_release);
-  chunk->node[i].store(node, std::memory_order_release);
+  for (uint32_t k = count; k > i; --k) chunk->entries[k].copy(chunk->entries[k - 1]);
+  chunk->entries[i].put(base, node);
   chunk->count.store(count + 1, std::memory_order_release);
   if (i == 0) directory->first[c].store(base, std::memory_order_release);
 }
@@ -319,24 +315,19 @@ bool AddressMap::add(AddressRange range, AddressRange* conflict) {
   const Change change(*this);
   if (larger != nullptr) directory_.store(larger, std::memory_order_release);
   node->put(range);
-  insert(node);
+  insert(range.base, node);
   return true;
 }
 
 AddressRange AddressMap::take_out(Place place) {
   auto* directory = directory_.load(std::memory_order_relaxed);
   auto* chunk = directory->chunk[place.chunk].load(std::memory_order_relaxed);
-  auto* node = node_at(place);
-  const AddressRange range = node->get();
+  auto* node = entry_at(place).node.load(std::memory_order_relaxed);
+  const AddressRange range = range_at(place);
   {
     const Change change(*this);
     const uint32_t count = chunk->count.load(std::memory_order_relaxed) - 1;
-    for (uint32_t k = place.index; k < count; ++k) {
-      chunk->base[k].store(chunk->base[k + 1].load(std::memory_order_relaxed),
-                           std::memory_order_release);
-      chunk->node[k].store(chunk->node[k + 1].load(std::memory_order_relaxed),
-                           std::memory_order_release);
-    }
+    for (uint32_t k = place.index; k < count; ++k) chunk->entries[k].copy(chunk->entries[k + 1]);
     chunk->count.store(count, std::memory_order_release);
     if (count == 0) {
       const uint32_t chunks = chunk_count_.load(std::memory_order_relaxed) - 1;
@@ -349,7 +340,7 @@ AddressRange AddressMap::take_out(Place place) {
       chunk_count_.store(chunks, std::memory_order_release);
       free_chunks_.push_back(chunk);  // has room: it came from there
     } else if (place.index == 0) {
-      directory->first[place.chunk].store(chunk->base[0].load(std::memory_order_relaxed),
+      directory->first[place.chunk].store(chunk->entries[0].base.load(std::memory_order_relaxed),
                                           std::memory_order_release);
     }
   }
@@ -382,11 +373,10 @@ bool AddressMap::edit(uint64_t base, Edit&& edit) {
   const std::lock_guard lock(mutex_);
   const auto place = exactly(base);
   if (!place) return false;
-  auto* node = node_at(*place);
-  AddressRange range = node->get();
+  AddressRange range = range_at(*place);
   edit(range);
   const Change change(*this);
-  node->put(range);
+  entry_at(*place).node.load(std::memory_order_relaxed)->put(range);
   return true;
 }
 
@@ -415,7 +405,7 @@ std::vector<AddressRange> AddressMap::all() const {
   for (uint32_t c = 0; c < chunk_count_.load(std::memory_order_relaxed); ++c) {
     const auto* chunk = directory->chunk[c].load(std::memory_order_relaxed);
     for (uint32_t i = 0; i < chunk->count.load(std::memory_order_relaxed); ++i)
-      ranges.push_back(chunk->node[i].load(std::memory_order_relaxed)->get());
+      ranges.push_back(range_at({c, i}));
   }
   return ranges;
 }

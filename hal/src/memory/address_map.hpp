@@ -63,17 +63,29 @@ class AddressMap {
   void remove_context(const xhal_context* context);
 
  private:
-  static constexpr uint32_t kChunkRanges = 64;
-  static constexpr size_t kWords = 9;
-  struct Node {
+  // With many ranges a look-up costs what it misses in the caches: one chunk, whose lines are
+  // fetched together, and one node of one line.
+  static constexpr uint32_t kChunkRanges = 32;
+  static constexpr size_t kWords = 8;
+  struct alignas(64) Node {  // all of a range but its base
     std::array<std::atomic<uint64_t>, kWords> words;
     void put(const AddressRange& range);
-    AddressRange get() const;
+    AddressRange get(uint64_t base) const;
   };
-  struct Chunk {
+  struct Entry {
+    std::atomic<uint64_t> base;
+    std::atomic<Node*> node;
+    void put(uint64_t new_base, Node* new_node) {
+      base.store(new_base, std::memory_order_release);
+      node.store(new_node, std::memory_order_release);
+    }
+    void copy(const Entry& from) {
+      put(from.base.load(std::memory_order_relaxed), from.node.load(std::memory_order_relaxed));
+    }
+  };
+  struct alignas(64) Chunk {
+    std::array<Entry, kChunkRanges> entries;
     std::atomic<uint32_t> count{0};
-    std::array<std::atomic<uint64_t>, kChunkRanges> base;
-    std::array<std::atomic<Node*>, kChunkRanges> node;
   };
   struct Directory {
     explicit Directory(uint32_t n);
@@ -97,11 +109,12 @@ class AddressMap {
   // With the mutex held: the last range that begins at or before `address`.
   std::optional<Place> at_or_before(uint64_t address) const;
   std::optional<Place> exactly(uint64_t base) const;
-  Node* node_at(Place place) const;
+  Entry& entry_at(Place place) const;
+  AddressRange range_at(Place place) const;
   std::optional<AddressRange> overlap_locked(uint64_t base, uint64_t size_bytes) const;
   AddressRange take_out(Place place);
   std::optional<AddressRange> remove_locked(uint64_t base);
-  void insert(Node* node);
+  void insert(uint64_t base, Node* node);
   void insert_chunk(uint32_t position, Chunk* chunk, uint64_t first);
   template <class Edit>
   bool edit(uint64_t base, Edit&& edit);

@@ -104,9 +104,10 @@ bool peer_copies(ContextState& context, DeviceRecord& peer) {
   auto& memory = *context.memory;
   auto& device = *context.device;
   if (!device.has(XHAL_CAP_PEER_COPY) || device.plugin != peer.plugin) return false;
+  const uint64_t number = private_of(peer.device)->number;
   auto* known = memory.peers.load(std::memory_order_acquire);
   for (auto* p = known; p != nullptr; p = p->next) {
-    if (p->device == &peer) return p->copies;
+    if (p->device == number) return p->copies;
   }
   uint32_t access = 0;
   const auto* table = dispatch_of(device.device);
@@ -114,7 +115,7 @@ bool peer_copies(ContextState& context, DeviceRecord& peer) {
                       (access & XHAL_PEER_COPY) != 0 &&
                       table->device_peer_enable(device.device, peer.device) == XHAL_OK;
   // Two threads may both find out: then it is known twice.
-  auto* fresh = new Peer{&peer, copies, known};
+  auto* fresh = new Peer{number, copies, known};
   while (!memory.peers.compare_exchange_weak(fresh->next, fresh, std::memory_order_acq_rel)) {
   }
   return copies;

@@ -20,9 +20,10 @@ struct HelperStream {
   bool busy;        // a copy is being submitted with it
 };
 
-// What is known of another device of the same plugin.
+// What is known of another device of the same plugin, by the number of its handle, which another
+// open does not have.
 struct Peer {
-  const DeviceRecord* device;
+  uint64_t device;
   bool copies;
   Peer* next;
 };

@@ -41,15 +41,15 @@ End locate(StreamState& side, uint64_t address) {
 xhal_status check_end(const StreamState& side, const End& end, uint64_t size, const char* which) {
   const uint64_t address = end.given;
   if (address + (size - 1) < address) {
-    return fail(XHAL_ERR_INVALID_ARGUMENT, kOp, "{}: the {} range {:#x} + {} wraps around", kOp,
-                which, address, size);
+    return fail(XHAL_ERR_INVALID_ARGUMENT, kOp, "{}: {} range {:#x} + {} wraps around", kOp, which,
+                address, size);
   }
   if (!end.range)
     return addresses_are_checked() ? check_host_memory(address, size, kOp, which) : XHAL_OK;
   const auto& range = *end.range;
   if (const uint64_t left = range.left_at(address); size > left) {
     return fail(XHAL_ERR_INVALID_ARGUMENT, kOp,
-                "{}: the {} range {:#x} + {} leaves its allocation ({:#x} + {}) by {} bytes", kOp,
+                "{}: {} range {:#x} + {} leaves its allocation ({:#x} + {}) by {} bytes", kOp,
                 which, address, size, range.base, range.size_bytes, size - left);
   }
   if (addresses_are_checked()) {
@@ -75,7 +75,7 @@ xhal_status check_owner(const ContextState& context, const AddressRange& range, 
   const auto& owner = owner_of(range);
   if (context.is_default && range.context == owner.context) return XHAL_OK;
   return fail(XHAL_ERR_PERMISSION, op,
-              "{}: the {} {:#x} + {} is memory of context {} of {}, the stream is of context {} of "
+              "{}: {} {:#x} + {} is memory of context {} of {}, the stream is of context {} of "
               "{}.\n  Allocate memory that contexts share with the flag XHAL_MEMORY_ANY_CONTEXT.",
               op, which, range.base, range.size_bytes, private_of(range.context)->number,
               owner.id(), private_of(context.handle)->number, context.device->id());
@@ -99,8 +99,8 @@ xhal_status copy(StreamState& side, uint64_t dst, uint64_t src, uint64_t size) {
                 dst == 0 ? "destination" : "source");
   }
   End to = locate(side, dst), from = locate(side, src);
-  if (const auto s = check_end(side, to, size, "destination"); s != XHAL_OK) return s;
-  if (const auto s = check_end(side, from, size, "source"); s != XHAL_OK) return s;
+  if (const auto s = check_end(side, to, size, "the destination"); s != XHAL_OK) return s;
+  if (const auto s = check_end(side, from, size, "the source"); s != XHAL_OK) return s;
   if (dst == src) return XHAL_OK;
   if (dst < src + size && src < dst + size) {
     return fail(XHAL_ERR_OVERLAP, kOp, "{}: source {:#x} and destination {:#x} overlap in {} bytes",
@@ -139,9 +139,9 @@ xhal_status fill(StreamState& side, uint64_t dst, uint64_t size, uint64_t patter
                 "{}: the range {:#x} + {} leaves its allocation ({:#x} + {}) by {} bytes", op, dst,
                 size, range->base, range->size_bytes, size - range->left_at(dst));
   }
-  if (const auto s = check_owner(*side.context, *range, op, "range"); s != XHAL_OK) return s;
+  if (const auto s = check_owner(*side.context, *range, op, "the range"); s != XHAL_OK) return s;
   if (addresses_are_checked()) {
-    if (const auto s = check_block(*range, dst, size, op, "range"); s != XHAL_OK) return s;
+    if (const auto s = check_block(*range, dst, size, op, "the range"); s != XHAL_OK) return s;
   }
   return dispatch_of(side.handle)->stream_fill(side.handle, dst, size, pattern, pattern_bytes);
 }

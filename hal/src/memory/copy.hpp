@@ -26,7 +26,8 @@ xhal_status copy(StreamState& side, uint64_t dst, uint64_t src, uint64_t size_by
 xhal_status fill(StreamState& side, uint64_t dst, uint64_t size_bytes, uint64_t pattern,
                  uint32_t pattern_bytes);
 
-// XHAL_OK when streams of `context` may use the range; `which` says what it is in the error text.
+// XHAL_OK when streams of `context` may use the range; `which` says what it is in the error
+// text: "the source".
 xhal_status check_owner(const ContextState& context, const AddressRange& range, const char* op,
                         const char* which);
 

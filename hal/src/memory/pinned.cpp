@@ -9,6 +9,7 @@
 
 #include "core/device_record.hpp"
 #include "core/error.hpp"
+#include "core/state.hpp"
 #include "memory/pinned_slabs.hpp"
 
 namespace xhal {
@@ -122,6 +123,7 @@ bool begin_undo(PinnedSlab& slab, std::vector<Undo>& list) {
 void finish_undo(const std::vector<Undo>& list) {
   if (list.empty()) return;
   for (const auto& u : list) {
+    if (is_forked()) break;  // the plugin is the parent's
     auto& context = *u.registration->owner;
     context.device->raw.host_unregister(context.handle, reinterpret_cast<void*>(u.base));
   }

@@ -10,8 +10,11 @@ using xhal::fail;
   if (__builtin_expect(!xhal::is_live(stream, XHAL_KIND_STREAM), 0)) \
     return xhal::bad_handle(stream, XHAL_KIND_STREAM, op);
 
-static xhal_status finish(xhal_status status, const void* object, const char* op) {
-  return __builtin_expect(status >= 0, 1) ? status : xhal::annotate(status, object, op);
+static xhal_status finish(xhal_status status, xhal_stream* stream, const char* op) {
+  if (__builtin_expect(status >= 0, 1)) return status;
+  (void)xhal::annotate(status, stream, op);
+  xhal::spoil_capture(*xhal::state_of(stream), xhal::last_error());
+  return status;
 }
 
 extern "C" {

@@ -88,22 +88,39 @@ xhal_status end_capture(StreamState& stream, xhal_graph** graph, uint64_t* id, x
     status = fail(XHAL_ERR_PLUGIN, kEnd,
                   "{}: the plugin returned success without a graph made by object_alloc", kEnd);
   }
+  if (status == XHAL_OK && !capture->refused.empty()) {
+    (void)stream.device->table.graph_destroy(*graph);
+    *graph = nullptr;
+    status = fail(XHAL_ERR_CAPTURE, kEnd, "{}: a submission to the capture was refused: {}", kEnd,
+                  capture->refused);
+  }
   leave(*capture);
   return status >= 0 ? status : annotate(status, stream.handle, kEnd);
 }
 
+void spoil_capture(const StreamState& stream, const ErrorRecord& reason) noexcept {
+  auto* const capture = stream.capture.load(std::memory_order_acquire);
+  if (capture == nullptr || !capture->refused.empty()) return;
+  try {
+    capture->refused.assign(reason.text.empty() ? xhal_status_text(reason.status)
+                                                : reason.text.c_str());
+  } catch (...) {
+    capture->refused.assign(1, '-');  // short enough to need no memory
+  }
+}
+
 xhal_status join_capture(StreamState& stream, const xhal_event& event) {
   const StreamRef from = stream_of(*Timeline::of(event.timeline));
-  auto* const capture =
-      from == nullptr ? nullptr : from->capture.load(std::memory_order_acquire);
+  auto* const capture = from == nullptr ? nullptr : from->capture.load(std::memory_order_acquire);
   if (capture == nullptr)
     return fail(XHAL_ERR_CAPTURE, kJoin, "{}: the capture this event belongs to has ended", kJoin);
   auto* const mine = stream.capture.load(std::memory_order_acquire);
   if (mine != nullptr && mine != capture)
     return fail(XHAL_ERR_CAPTURE, kJoin, "{}: the event is of another capture", kJoin);
   if (stream.device != from->device) {
-    return fail(XHAL_ERR_CAPTURE, kJoin, "{}: a capture stays on one device: {} cannot join one of {}",
-                kJoin, stream.device->id(), from->device->id());
+    return fail(XHAL_ERR_CAPTURE, kJoin,
+                "{}: a capture stays on one device: {} cannot join one of {}", kJoin,
+                stream.device->id(), from->device->id());
   }
   if (mine == nullptr) {
     if (const auto s = prepare(stream, kJoin); s != XHAL_OK) return s;

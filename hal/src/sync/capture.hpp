@@ -1,6 +1,7 @@
 // capture.hpp: captures under way: which streams are in them, and which pool they allocate from.
 #pragma once
 
+#include <string>
 #include <vector>
 
 #include "sync/stream_state.hpp"
@@ -12,6 +13,7 @@ struct Capture {
   StreamState* origin;
   xhal_pool* pool;
   std::vector<StreamRef> streams;
+  std::string refused;  // why libxhal refused a submission; then there will be no graph
 };
 
 // The capture's id when the stream is captured with this pool, else 0.
@@ -23,6 +25,9 @@ inline bool is_captured(const StreamState& stream) noexcept {
 xhal_status begin_capture(StreamState& stream, xhal_pool* pool, uint64_t* id);
 // `id` and `pool` are set when a capture has ended, also when it failed (then there is no graph).
 xhal_status end_capture(StreamState& stream, xhal_graph** graph, uint64_t* id, xhal_pool** pool);
+// libxhal has refused a submission to the stream itself, so the plugin does not know of it: a graph
+// without that work must not come to be.
+void spoil_capture(const StreamState& stream, const ErrorRecord& reason) noexcept;
 // `stream` waits for an event that was recorded in a capture, and so joins it.
 xhal_status join_capture(StreamState& stream, const xhal_event& event);
 

@@ -182,7 +182,8 @@ void Memory::scrub(uint64_t address, uint64_t size_bytes) {
   {
     const std::lock_guard lock(mutex_);
     const auto it = slabs_.find(address);
-    if (it == slabs_.end() || it->second.sort != Sort::plain || size_bytes > it->second.size_bytes) {
+    if (it == slabs_.end() || it->second.sort != Sort::plain ||
+        size_bytes > it->second.size_bytes) {
       throw Error(XHAL_ERR_INVALID_ARGUMENT,
                   fmt::format("{:#x} + {} is no allocation", address, size_bytes));
     }

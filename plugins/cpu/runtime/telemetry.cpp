@@ -35,7 +35,7 @@ xhal_status Device::telemetry(xhal_sample* samples, uint32_t count) {
   const Totals t = totals();
   for (uint32_t i = 0; i < count; ++i) {
     xhal_sample& s = samples[i];
-    s.unit = s.flags = s.reserved0 = 0;
+    s.unit = s.flags = s.instance = 0;
     s.value = 0;
     const auto set = [&](uint32_t unit, std::optional<double> value) {
       s.unit = unit;
