@@ -1,5 +1,5 @@
 // calls.cpp: the way from a framework's call to the plugin's function, and what layers add to it.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <memory>
 

@@ -1,5 +1,5 @@
 // streams.cpp: submitting and waiting on the cpu plugin, beside PoCL and beside a bare futex.
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <linux/futex.h>
 #include <sched.h>
 #include <sys/syscall.h>

@@ -1,7 +1,6 @@
 #include "common/envelope.hpp"
 
-#include <fmt/chrono.h>
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <unistd.h>
 
 #include <cstdlib>
@@ -19,7 +18,12 @@ std::string host_name() {
 std::string time_text() {
   const char* fixed = std::getenv("SOURCE_DATE_EPOCH");
   const std::time_t now = fixed != nullptr ? std::atoll(fixed) : std::time(nullptr);
-  return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(now));
+  std::tm utc{};
+  char text[32];
+  const size_t size = gmtime_r(&now, &utc) != nullptr
+                          ? std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &utc)
+                          : 0;
+  return std::string(text, size);
 }
 
 Json envelope(std::string_view command, Json data, const std::vector<std::string>& warnings,
