@@ -1,6 +1,6 @@
 // calls.cpp: the way from a framework's call to the plugin's function, and what layers add to it,
 // beside a direct call and beside Level Zero's loader and layers.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <memory>
 

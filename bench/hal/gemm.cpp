@@ -1,6 +1,6 @@
 // gemm.cpp: matrix products of the cpu plugin, beside what the processor can do and beside oneDNN
 // called directly with the same number of threads.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <cstring>
 

@@ -1,6 +1,6 @@
 // load.cpp: a process that meets xHAL for the first time: load the library, read the manifests,
 // load three plugins whose probe is remembered, list the devices.
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <unistd.h>
 
 #include <cstdlib>

@@ -1,5 +1,5 @@
 // xhal-bench-hal: libxhal and the cpu plugin, each figure beside a peer's of the same run.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <CLI/CLI.hpp>
 #include <cmath>

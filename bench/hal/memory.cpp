@@ -1,5 +1,5 @@
 // memory.cpp: moving and filling memory, and the pool.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <cstring>
 

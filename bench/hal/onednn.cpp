@@ -1,6 +1,6 @@
 #include "onednn.hpp"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <omp.h>
 
 #include <condition_variable>

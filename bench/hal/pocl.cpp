@@ -1,6 +1,6 @@
 #include "pocl.hpp"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <stdexcept>
 #include <string>

@@ -1,5 +1,5 @@
 // rows.cpp: the fused kernels of the cpu plugin that only memory limits, beside memcpy.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <cstring>
 

@@ -1,6 +1,6 @@
 // streams.cpp: submitting and waiting on the cpu plugin, beside a mutex, PoCL, a bare futex and a
 // bare hand-over between cores.
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <linux/futex.h>
 #include <sched.h>
 #include <sys/syscall.h>

@@ -3,8 +3,7 @@
 // The device may compute in f32 and rounds once when it stores. So: let e be what f32 arithmetic
 // may be off, then everything between the rounded (exact - e) and the rounded (exact + e) is right.
 // Integers and `exact` have e = 0.
-#include <fmt/format.h>
-#include <fmt/ranges.h>
+#include <fmt/core.h>
 
 #include <cmath>
 
@@ -60,10 +59,13 @@ std::string first_difference(const ref::Tensor& wanted, const ref::Tensor& got,
   }
   if (wrong == 0) return {};
   const auto j = static_cast<size_t>(first);
+  std::string position;
+  for (const auto index : position_of(wanted, first))
+    position += fmt::format("{}{}", position.empty() ? "" : ", ", index);
   return fmt::format(
       "{} of {} elements are wrong; the first at [{}]: {:.9g}, but {:.9g} +- {:.2g} is right ({})",
-      wrong, count, fmt::join(position_of(wanted, first), ", "), got.values[j], wanted.values[j],
-      allowed_error(wanted, j, tolerance), ref::name_of(wanted.dtype));
+      wrong, count, position, got.values[j], wanted.values[j], allowed_error(wanted, j, tolerance),
+      ref::name_of(wanted.dtype));
 }
 
 }  // namespace xhal::cts

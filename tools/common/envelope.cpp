@@ -1,7 +1,6 @@
 #include "common/envelope.hpp"
 
-#include <fmt/chrono.h>
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <unistd.h>
 
 #include <cstdint>
@@ -21,7 +20,12 @@ std::string time_text() {
   // What is no number is somebody else's business.
   const auto fixed = base::environment_number<int64_t>("SOURCE_DATE_EPOCH", 0, INT64_MAX);
   const std::time_t now = fixed.value ? std::time_t{*fixed.value} : std::time(nullptr);
-  return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(now));
+  std::tm utc{};
+  char text[32];
+  const size_t size = gmtime_r(&now, &utc) != nullptr
+                          ? std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &utc)
+                          : 0;
+  return std::string(text, size);
 }
 
 Json envelope(std::string_view command, Json data, const std::vector<std::string>& warnings,

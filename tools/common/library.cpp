@@ -1,6 +1,6 @@
 #include "common/library.hpp"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 namespace xhal::tools {
 

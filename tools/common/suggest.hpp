@@ -1,4 +1,4 @@
-// suggest.hpp: "did you mean".
+// suggest.hpp: words for a sentence: "did you mean", and lists.
 #pragma once
 
 #include <string>
@@ -9,5 +9,8 @@ namespace xhal::tools {
 
 // The one of `known` that `word` most likely meant; empty when none is near.
 std::string nearest(std::string_view word, const std::vector<std::string>& known);
+
+// "a, b, c"
+std::string joined(const std::vector<std::string>& words);
 
 }  // namespace xhal::tools

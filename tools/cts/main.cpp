@@ -1,5 +1,5 @@
 // xhal-cts: judges a plugin by its behaviour through the public ABI.
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <fnmatch.h>
 #include <gtest/gtest.h>
 

@@ -1,6 +1,6 @@
 #include "waivers.hpp"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <fnmatch.h>
 
 #include <fstream>

@@ -1,6 +1,6 @@
 #include "xhal/devices.hpp"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <array>

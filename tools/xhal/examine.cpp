@@ -1,7 +1,6 @@
 // examine.cpp: the checks of one plugin.
 #include <cxxabi.h>
-#include <fmt/format.h>
-#include <fmt/ranges.h>
+#include <fmt/core.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -17,6 +16,7 @@
 
 #include "common/elf_file.hpp"
 #include "common/process.hpp"
+#include "common/suggest.hpp"
 #include "xhal/command.hpp"
 #include "xhal/doctor.hpp"
 
@@ -176,11 +176,10 @@ Check check_symbols(Facts& f) {
   for (const auto& name : exports) {
     if (name != kEntry && others.size() < 3) others.push_back(readable(name));
   }
-  return {
-      Mark::warning, "symbols",
-      fmt::format("exports {} more symbols ({}{}), which can clash with other plugins",
-                  exports.size() - 1, fmt::join(others, ", "), exports.size() > 4 ? ", ..." : ""),
-      "for its vendor: link with a version script that keeps only xhal_plugin_negotiate"};
+  return {Mark::warning, "symbols",
+          fmt::format("exports {} more symbols ({}{}), which can clash with other plugins",
+                      exports.size() - 1, joined(others), exports.size() > 4 ? ", ..." : ""),
+          "for its vendor: link with a version script that keeps only xhal_plugin_negotiate"};
 }
 
 // What a person does about a library that the dynamic loader refuses.

@@ -1,5 +1,5 @@
 // list.cpp: `xhal list`: the devices and how they are.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include "xhal/devices.hpp"
 

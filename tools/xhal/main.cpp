@@ -1,5 +1,5 @@
 // xhal: the admin's command. This file knows the words of the command line and nothing else.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <CLI/CLI.hpp>
 #include <iostream>
@@ -61,7 +61,7 @@ std::string complaint_about_words(int argc, char** argv) {
     const auto meant = nearest(word, known);
     const auto prefix = group.empty() ? std::string() : group + " ";
     return fmt::format("'{}{}' is no command of xhal; {}", prefix, word,
-                       meant.empty() ? fmt::format("there are: {}", fmt::join(known, ", "))
+                       meant.empty() ? fmt::format("there are: {}", joined(known))
                                      : fmt::format("did you mean: xhal {}{}", prefix, meant));
   };
   if (words.empty()) return {};

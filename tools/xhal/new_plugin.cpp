@@ -1,5 +1,5 @@
 // new_plugin.cpp: `xhal plugins new`: the template plugin, renamed, as a project of its own.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <cctype>
 #include <cerrno>

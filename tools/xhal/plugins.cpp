@@ -1,5 +1,5 @@
 // plugins.cpp: `xhal plugins list`: every manifest found and what became of it, as libxhal sees it.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include "xhal/command.hpp"
 #include "xhal/watchdog.hpp"

@@ -1,5 +1,5 @@
 // topo.cpp: `xhal topo`: where the devices are, as a matrix of distances or as a tree.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <set>
 

@@ -1,6 +1,6 @@
 #include "xhal/watchdog.hpp"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <signal.h>
 #include <unistd.h>
 

@@ -1,7 +1,8 @@
-// The Python side of the device: torch_xhal._C. The only file that includes torch/extension.h.
+// The Python side of the device: torch_xhal._C. torch/extension.h would add the whole C++ front
+// end, and 18 s of compiling, to the bindings that are used here.
 #include <torch/csrc/Generator.h>
 #include <torch/csrc/utils/device_lazy_init.h>
-#include <torch/extension.h>
+#include <torch/csrc/utils/pybind.h>
 
 #include <pybind11/chrono.h>
 

@@ -88,14 +88,6 @@ void settle(Timeline& t) {
     return;
   }
   if (is_settled(t) && !objects_quarantined()) {
-    {
-      const std::lock_guard lock(timeline_lock(t));
-      t.failure_record.reset();
-      auto* const c = t.cell.load(std::memory_order_relaxed);
-      std::atomic_ref(c->failed).store(0, std::memory_order_relaxed);
-      std::atomic_ref(c->notify).store(0, std::memory_order_relaxed);
-      t.condition.store(Timeline::kSound, std::memory_order_seq_cst);
-    }
     const std::lock_guard lock(list_lock());
     std::atomic_ref(t.head.kind).store(XHAL_KIND_DEAD, std::memory_order_relaxed);
     push(lists_of(t.device).spare, t);
@@ -139,6 +131,16 @@ void in_forked_child() {
 
 }  // namespace
 
+// Until now it has told that it was destroyed.
+static void begin_again(Timeline& t) {
+  const std::lock_guard lock(timeline_lock(t));
+  t.failure_record.reset();
+  auto* const c = t.cell.load(std::memory_order_relaxed);
+  std::atomic_ref(c->failed).store(0, std::memory_order_relaxed);
+  std::atomic_ref(c->notify).store(0, std::memory_order_relaxed);
+  t.condition.store(Timeline::kSound, std::memory_order_seq_cst);
+}
+
 xhal_status make_timeline(uint64_t initial, StreamState* stream, DeviceRecord* device,
                           Timeline** timeline) {
   static const bool registered = (run_in_forked_child(in_forked_child), true);
@@ -166,6 +168,7 @@ xhal_status make_timeline(uint64_t initial, StreamState* stream, DeviceRecord* d
     t->cell.store(cell, std::memory_order_relaxed);
     t->device = device;
   }
+  begin_again(*t);
   t->first = t->value();
   t->shown_first = stream != nullptr ? t->first : initial;
   t->submitted = t->asked = t->recorded = t->first;
