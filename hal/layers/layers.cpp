@@ -7,6 +7,7 @@
 #include "layers/layer_tables.hpp"
 #include "core/log.hpp"
 #include "core/object.hpp"
+#include "memory/address_check.hpp"
 
 namespace xhal {
 namespace {
@@ -32,6 +33,7 @@ void read_layers() {
           "XHAL_LAYERS: there is no layer \"{}\"; there are validate, trace and chaos", name);
   }
   quarantine_objects(has("validate"));
+  check_addresses(has("validate"));
   chaos_start(has("chaos"));
   if (has("trace")) trace_start();
 }

@@ -3,13 +3,15 @@
 // never used again while it is on, so every stale handle is found.
 #include <map>
 #include <mutex>
+#include <shared_mutex>
 #include <string_view>
 #include <vector>
 
-#include "memory/address_map.hpp"
-#include "layers/layer_tables.hpp"
-#include "core/locks.hpp"
 #include "core/tables.hpp"
+#include "layers/layer_tables.hpp"
+#include "memory/address_check.hpp"
+#include "memory/copy.hpp"
+#include "memory/host_registration.hpp"
 
 namespace xhal {
 namespace {
@@ -62,7 +64,7 @@ struct Prepared {
 };
 
 struct PreparedOps {
-  Mutex mutex{Rank::layer};
+  std::shared_mutex mutex;
   std::map<const void*, Prepared> ops;
 };
 PreparedOps& prepared() {
@@ -99,8 +101,42 @@ bool same_view(const xhal_tensor_desc& a, uint64_t at_a, const xhal_tensor_desc&
   return true;
 }
 
-xhal_status check_launch(const Prepared& op, const uint64_t* addresses, uint32_t count,
-                         uint64_t workspace, uint64_t workspace_bytes) {
+// A piece of memory that work on a stream is given by its address. `what`: "operand 2".
+//
+// What is held back is given to the device later, when its pool may have the block back already, as
+// it may have with queued work: then only allocations are looked at.
+xhal_status check_operand(xhal_stream* stream, uint64_t low, uint64_t high, const char* name,
+                          const char* what) {
+  auto& side = *state_of(stream);
+  auto& record = *side.device;
+  auto range = address_map().find(low);
+  if (!range) range = registered_memory(*side.context->memory, low);
+  if (!range || high > range->end()) {
+    return fail(XHAL_ERR_INVALID_ARGUMENT, name, "{}: {} spans {:#x} to {:#x}, {}", name, what, low,
+                high,
+                range ? fmt::format("beyond its allocation, which ends at {:#x}", range->end())
+                      : "which is not memory of any device");
+  }
+  if (range->device != nullptr && range->device != record.device &&
+      range->kind != XHAL_MEMORY_HOST) {
+    uint32_t access = 0;
+    auto& owner = *private_of(range->device)->device;
+    const bool peer = record.plugin == owner.plugin &&
+                      record.raw.device_peer_query(record.device, owner.device, &access) == XHAL_OK &&
+                      (access & XHAL_PEER_ACCESS) != 0;
+    if (!peer) {
+      return fail(XHAL_ERR_INVALID_ARGUMENT, name,
+                  "{}: {} at {:#x} is memory of {}, the stream is of {}", name, what, low,
+                  owner.id(), record.id());
+    }
+  }
+  if (const auto s = check_owner(*side.context, *range, name, what); s != XHAL_OK) return s;
+  const bool held = dispatch_of(stream) != &record.table;
+  return held ? XHAL_OK : check_block(*range, low, high - low, name, what);
+}
+
+xhal_status check_launch(xhal_stream* stream, const Prepared& op, const uint64_t* addresses,
+                         uint32_t count, uint64_t workspace, uint64_t workspace_bytes) {
   const char* name = op.catalogue < 0 ? "operator" : kOpNames[op.catalogue];
   if (count != op.operands.size() || (addresses == nullptr && count > 0)) {
     return fail(XHAL_ERR_INVALID_ARGUMENT, name,
@@ -112,23 +148,14 @@ xhal_status check_launch(const Prepared& op, const uint64_t* addresses, uint32_t
     const auto& t = op.operands[i];
     if (is_empty(t)) continue;
     extent(t, addresses[i], &extents[i].first, &extents[i].second);
-    const auto range = address_map().find(extents[i].first);
-    if (!range || extents[i].second > range->base + range->size_bytes) {
-      auto s = fail(XHAL_ERR_INVALID_ARGUMENT, name, "{}: operand {} spans {:#x} to {:#x}, {}",
-                    name, i, extents[i].first, extents[i].second,
-                    range ? fmt::format("beyond its allocation, which ends at {:#x}",
-                                        range->base + range->size_bytes)
-                          : "which is not memory of any device");
-      return s;
-    }
+    const auto s = check_operand(stream, extents[i].first, extents[i].second, name,
+                                 fmt::format("operand {}", i).c_str());
+    if (s != XHAL_OK) return s;
   }
   if (workspace_bytes > 0) {
-    const auto range = address_map().find(workspace);
-    if (!range || workspace + workspace_bytes > range->base + range->size_bytes) {
-      return fail(XHAL_ERR_INVALID_ARGUMENT, name,
-                  "{}: needs a workspace of {} bytes, {:#x} has less", name, workspace_bytes,
-                  workspace);
-    }
+    const auto s =
+        check_operand(stream, workspace, workspace + workspace_bytes, name, "the workspace");
+    if (s != XHAL_OK) return s;
   }
   const bool any_alias = op.catalogue >= 0 && kAliasRules[op.catalogue].size() > 0;
   for (uint32_t o = op.inputs; o < count; ++o) {
@@ -177,12 +204,16 @@ struct Validate {
       status = launch(record, handle, rest...);
       if (status != XHAL_OK) return status;
     }
+    if constexpr (name == "xhal_kernel_launch") {
+      status = check_arguments(handle, rest...);
+      if (status != XHAL_OK) return status;
+    }
     status = next(handle, rest...);
     if constexpr (name == "xhal_op_prepare") {
       if (status == XHAL_OK) remember(rest...);
     }
     if constexpr (name == "xhal_op_destroy") {
-      const std::lock_guard lock(prepared().mutex);
+      const std::unique_lock lock(prepared().mutex);
       prepared().ops.erase(handle);
     }
     return status;
@@ -196,13 +227,34 @@ struct Validate {
         for (uint32_t g = 0; g < kInputGroups[p.catalogue] && g < info->group_count; ++g)
           p.inputs += info->group_sizes[g];
       }
-      const std::lock_guard lock(prepared().mutex);
+      const std::unique_lock lock(prepared().mutex);
       prepared().ops[*op] = std::move(p);
     } catch (...) {  // not remembered: its launches are not checked
     }
   }
 
-  static xhal_status launch(DeviceRecord& record, xhal_stream*, xhal_op* op,
+  // How much of it a kernel touches is not known, so only where an address points is looked at.
+  static xhal_status check_arguments(xhal_stream* stream, xhal_kernel*, const xhal_grid*,
+                                     const xhal_kernel_arg* args, uint32_t count) noexcept {
+    constexpr const char* op = "xhal_kernel_launch";
+    return exported(op, [&]() -> xhal_status {
+      const auto& record = *state_of(stream)->device;
+      for (uint32_t i = 0; args != nullptr && i < count; ++i) {
+        const uint64_t address = args[i].value.bits;
+        if (args[i].kind != XHAL_ARG_ADDRESS || address == 0) continue;
+        const auto what = fmt::format("argument {}", i);
+        const bool known = address_map().find(address).has_value() ||
+                           registered_memory(*state_of(stream)->context->memory, address);
+        const auto s = !known && record.has(XHAL_CAP_HOST_VISIBLE)
+                           ? check_host_memory(address, 1, op, what.c_str())
+                           : check_operand(stream, address, address + 1, op, what.c_str());
+        if (s != XHAL_OK) return s;
+      }
+      return XHAL_OK;
+    });
+  }
+
+  static xhal_status launch(DeviceRecord& record, xhal_stream* stream, xhal_op* op,
                             const uint64_t* addresses, uint32_t count, const xhal_scalar* scalars,
                             uint32_t scalar_count, uint64_t workspace) noexcept {
     if (scalars == nullptr && scalar_count > 0) {
@@ -219,10 +271,10 @@ struct Validate {
       xhal_op_properties properties{};
       properties.struct_size = sizeof properties;
       record.raw.op_query(op, &properties, nullptr, 0);
-      const std::lock_guard lock(prepared().mutex);
+      const std::shared_lock lock(prepared().mutex);
       const auto it = prepared().ops.find(op);
       if (it == prepared().ops.end()) return XHAL_OK;
-      return check_launch(it->second, addresses, count, workspace, properties.workspace_bytes);
+      return check_launch(stream, it->second, addresses, count, workspace, properties.workspace_bytes);
     });
   }
 };

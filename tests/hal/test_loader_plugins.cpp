@@ -146,6 +146,27 @@ TEST_F(ListingTest, APluginThatCountsGenerationsIsBelievedWhenItsCountIsLarger) 
   EXPECT_EQ(list(XHAL_ENUMERATE_REFRESH)[0].generation, 9u);
 }
 
+TEST_F(ListingTest, APluginThatIsSlowToListItsDevicesHoldsUpNobodyElse) {
+  script("device 1 0");
+  const Session session;
+  ASSERT_EQ(list().size(), 1u);
+  const auto pipe = folder_ / "pipe";
+  ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
+  script("wait " + pipe.string() + " device 1 0 device 2 0");
+  std::thread refresher([] {
+    uint32_t count = 0;
+    check(xhal_enumerate(XHAL_ENUMERATE_REFRESH, nullptr, 0, &count));
+  });
+  {
+    const std::ofstream inside(
+        pipe);  // opens when the plugin waits there, which its end lets go on
+    EXPECT_EQ(list().size(), 1u);
+    EXPECT_THAT(open_error(0), HasSubstr("asked for ordinal 0"));
+  }
+  refresher.join();
+  EXPECT_EQ(list().size(), 2u);
+}
+
 TEST_F(ListingTest, ARefreshThatFailsKeepsTheList) {
   script("device 1 0");
   const Session session;

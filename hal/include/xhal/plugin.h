@@ -22,6 +22,9 @@ XHAL_EXTERN_C_BEGIN
  *   context_create      `info` is never NULL here. The default context is made by device_open.
  *   memory_alloc        calls host->range_add; libxhal has checked sizes and quota.
  *   memory_free         calls host->range_remove; the address is a live allocation's start.
+ *   host_register       libxhal keeps the list of what is registered (no range_add) and gives copies
+ *                       the address that is returned here. Memory of xhal_host_alloc comes as the
+ *                       whole slab; host->shared_memory may be called, also from inside.
  *   stream_create       `timeline` is libxhal's, owned by the stream; it must outlive nothing.
  *   stream_destroy      returns when the stream's work has run.
  *   stream_copy         both ranges are of this device, registered host memory, or, with

@@ -17,10 +17,6 @@ Mutex& ContextState::mutex() {
   return *m;
 }
 
-ContextState* state_of(xhal_context* context) {
-  return static_cast<ContextState*>(private_of(context)->state);
-}
-
 void adopt_context(DeviceRecord& record, xhal_context* context, const xhal_context_info& info,
                    bool is_default) {
   auto state = std::make_unique<ContextState>();

@@ -32,7 +32,7 @@ xhal_status range_add(xhal_device* device, xhal_context* context, uint64_t base,
       return fail(XHAL_ERR_INVALID_ARGUMENT, "range_add",
                   "the range {:#x} + {} is empty or wraps around", base, size);
     }
-    if (address_map().add({base, size, kind, flags, device, context, nullptr}, &other))
+    if (address_map().add({base, size, kind, flags, device, context}, &other))
       return XHAL_OK;
     const auto* owner = other.device == nullptr ? nullptr : private_of(other.device)->device;
     return fail(XHAL_ERR_ADDRESS_CONFLICT, "range_add",

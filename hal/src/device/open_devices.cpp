@@ -126,13 +126,13 @@ xhal_status open_in_plugin(DeviceRecord& record, uint32_t ordinal,
         plugin.name);
   }
   end_texts(record.info);
+  record.device = device;
+  record.context = context;
   if (status != XHAL_OK) {
-    if (device != nullptr) address_map().remove_device(device);
+    if (device != nullptr) address_map().remove_device(record);
     record.timestamps->close();
     return refused(record, as_error(status));
   }
-  record.device = device;
-  record.context = context;
   // What the plugin may not decide.
   std::memcpy(record.info.id, listed.id, sizeof listed.id);
   std::memcpy(record.info.plugin, listed.plugin, sizeof listed.plugin);
@@ -169,6 +169,8 @@ void close_in_plugin(DeviceRecord& record) {
     }
     states.push_back(state);
   }
+  // Before the plugin's part ends: the device's object may then become another device.
+  address_map().remove_device(record);
   const xhal_status status = record.raw.device_close(record.device);
   // A plugin that cannot tell that its device has stopped says so by an error: then nothing that
   // the device may still write to is used again.
@@ -176,7 +178,6 @@ void close_in_plugin(DeviceRecord& record) {
   for (auto* state : states) forget_context(*state);
   quiet ? record.timestamps->close() : record.timestamps->abandon();
   timelines_of_closed_device(record, quiet);
-  address_map().remove_device(record.device);
   switch_to_stopped(record.table);
   switch_to_stopped(record.intercept);
   const std::lock_guard lock(DeviceRecord::mutex());

@@ -213,7 +213,8 @@ xhal_status load_plugins(const char* operation) {
   std::unique_lock<std::mutex> lock(list.mutex);
   const auto plugins = list.current;
   for (auto* p : plugins) {
-    list.changed.wait(lock, [&] { return !p->busy; });
+    // One that is asked again for its devices is loaded already.
+    list.changed.wait(lock, [&] { return !p->busy || p->state != XHAL_PLUGIN_DEFERRED; });
     if (!is_running()) return fail_state(operation);
     if (p->state != XHAL_PLUGIN_DEFERRED) continue;
     const auto* host = list.host;

@@ -1,18 +1,31 @@
-// pinned.hpp: pinned host memory, allocated here and registered with each device that first
-// uses it.
+// pinned.hpp: pinned host memory: slabs of shared memory, cut into blocks, and registered with each
+// context that first uses one of them.
 #pragma once
 
-#include "core/device_record.hpp"
+#include "core/context_state.hpp"
+#include "memory/address_map.hpp"
 
 namespace xhal {
 
-// The address a device uses for a host range inside pinned memory; registers it on first use. 0
-// when the device refuses registration or the range is not pinned memory: then the copy is bounced
-// (or taken as pageable).
-uint64_t pinned_address(DeviceRecord& record, uint64_t host_address);
-// Where a pinned address lies in shared memory. False when it is none.
+// What xhal_host_alloc and xhal_host_free do. A block is a range of the address map.
+xhal_status alloc_pinned(uint64_t size_bytes, void** address, const char* operation);
+xhal_status free_pinned(void* address, const char* operation);
+
+// Whether a range of the address map is a block of pinned memory.
+inline bool is_pinned(const AddressRange& range) {
+  return range.kind == XHAL_MEMORY_HOST && range.device == nullptr && range.detail != 0;
+}
+
+// Where the context's device sees `address`, which lies in the pinned block `block`; registers the
+// block's slab on first use, without a lock held. 0 when the device refuses: then it is bounced (or
+// taken as pageable).
+uint64_t pinned_address(ContextState& context, const AddressRange& block, uint64_t address);
+
+// Where any address of a slab lies in shared memory. False when it is in none.
 bool find_pinned(const void* address, int32_t* fd, uint64_t* offset, uint64_t* size_bytes) noexcept;
-// The device is being closed: its registrations end with it.
-void forget_registrations(DeviceRecord& record);
+
+// The context ends: its registrations end with it. Waits for those that another thread is making
+// or undoing.
+void forget_registrations(ContextState& context);
 
 }  // namespace xhal

@@ -1,11 +1,13 @@
+// pool.cpp: blocks out of the cache and back. What happens when there is none: pool_pressure.cpp.
 #include "memory/pool.hpp"
+
+#include <boost/container/small_vector.hpp>
 
 #include <algorithm>
 
-#include "memory/address_map.hpp"
-#include "memory/copy.hpp"
+#include "core/tables.hpp"
 #include "memory/pool_state.hpp"
-#include "sync/stream_state.hpp"
+#include "sync/capture.hpp"
 
 namespace xhal {
 namespace {
@@ -15,281 +17,249 @@ constexpr uint64_t rounded(uint64_t size) {
 }
 constexpr bool is_small(uint64_t size) { return size <= kSmallBytes; }
 
+xhal_stream* handle_of(const Owner& owner) {
+  return owner.stream == nullptr || owner.stream->gone ? nullptr : owner.stream->handle;
+}
+
+bool is_reached(xhal_timeline* timeline, uint64_t value) {
+  // A failed event is over, too: its work will not run.
+  return poll_event({timeline, value, 0, 0}) != XHAL_NOT_READY;
+}
+
 }  // namespace
 
-void Pool::Part::poll_pending() {
-  for (auto it = pending.begin(); it != pending.end();) {
-    // A failed event is over, too: its work will not run.
-    const bool waiting = std::any_of(it->events.begin(), it->events.end(), [](const xhal_event& e) {
-      return e.timeline != nullptr && Timeline::of(e.timeline)->poll(e.value) == XHAL_NOT_READY;
-    });
-    if (waiting) {
-      ++it;
-      continue;
-    }
-    stats.pending_bytes -= it->block->size;
-    free_blocks.make_free(it->block);
-    it = pending.erase(it);
-  }
+Block* Pool::Part::from_cache(PoolRequest& r) {
+  blocks.prepare();
+  Owner& owner = blocks.owner(r.stream, r.capture);
+  Block* b = blocks.take(owner, r.size, r.small);
+  if (b == nullptr && &owner != &blocks.nobody()) b = blocks.take(blocks.nobody(), r.size, r.small);
+  return b;
 }
 
-xhal_status Pool::Part::new_slab(uint64_t size, bool small, uint64_t owner, Block** block) {
-  const uint64_t bytes = small                 ? kSmallSlab
-                         : size < kMiddleBytes ? kMiddleSlab
-                                               : round_up(size, kLargeRound);
-  if (info.limit_bytes != 0 && stats.reserved_bytes + bytes > info.limit_bytes)
-    return XHAL_ERR_OUT_OF_MEMORY;
-  uint64_t base = 0;
-  if (info.kind == XHAL_MEMORY_HOST) {
-    void* p = nullptr;
-    if (const auto s = xhal_host_alloc(bytes, &p); s != XHAL_OK) return s;
-    base = reinterpret_cast<uint64_t>(p);
-  } else {
-    xhal_memory_info memory{};
-    memory.struct_size = sizeof memory;
-    memory.kind = info.kind;
-    memory.flags = info.flags;
-    memory.size_bytes = bytes;
-    memory.alignment_bytes = kAlignment;
-    if (const auto s = xhal_memory_alloc(context->handle, &memory, &base); s != XHAL_OK) return s;
-  }
-  address_map().set_pool(base, handle);
-  slabs.push_back(std::make_unique<Slab>(Slab{base, bytes, small}));
-  *block = new Block{base, bytes, 0, slabs.back().get(), nullptr, nullptr, owner, false, {}};
-  stats.slab_count = slabs.size();
-  ++stats.slab_allocation_count;
-  stats.reserved_bytes += bytes;
-  stats.reserved_peak_bytes = std::max(stats.reserved_peak_bytes, stats.reserved_bytes);
-  return XHAL_OK;
-}
-
-Block* Pool::Part::steal(xhal_stream* stream, uint64_t size, bool small) {
-  free_blocks.cool_all();
-  for (auto& [key, ignored] : free_blocks.bins()) {
-    if (key.second != small || key.first == 0 || is_capture(key.first)) continue;
-    auto* other = reinterpret_cast<xhal_stream*>(key.first);
-    Block* b = free_blocks.take(key.first, size, small);
-    if (b == nullptr) continue;
-    xhal_event event{};
-    auto ordered = record_event(*state_of(other), 0, &event);
-    if (ordered == XHAL_OK) {
-      ordered = stream != nullptr ? wait_event(*state_of(stream), event)
-                                  : xhal_event_wait(&event, XHAL_FOREVER);
-    }
-    if (ordered == XHAL_OK || state_of(other)->timeline.load()->failed()) return b;
-    free_blocks.insert_free(b);
-  }
-  return nullptr;
-}
-
-void Pool::Part::give_back(Slab* slab) {
-  if (info.kind == XHAL_MEMORY_HOST)
-    xhal_host_free(reinterpret_cast<void*>(slab->base));
-  else
-    xhal_memory_free(context->handle, slab->base);
-  stats.reserved_bytes -= slab->size;
-  slabs.remove_if([&](const auto& s) { return s.get() == slab; });
-  stats.slab_count = slabs.size();
-}
-
-void Pool::Part::trim(uint64_t keep) {
-  poll_pending();
-  free_blocks.cool_all();
-  for (auto& [key, list] : free_blocks.bins()) {
-    if (is_capture(key.first)) continue;
-    // A stream may still be using what is free in its order, so only what nobody owns, or whose
-    // stream is idle, goes.
-    if (key.first != 0) {
-      auto& side = *state_of(reinterpret_cast<xhal_stream*>(key.first));
-      xhal_event event{};
-      if (record_event(side, 0, &event) == XHAL_OK && xhal_event_query(&event) == XHAL_NOT_READY)
-        continue;
-    }
-    for (auto it = list.begin(); it != list.end() && stats.reserved_bytes > keep;) {
-      Block* b = *it;
-      if (b->size != b->slab->size) {
-        ++it;
-        continue;
-      }
-      it = list.erase(it);
-      give_back(b->slab);
-      delete b;
-    }
-  }
-}
-
-std::string Pool::Part::holders() const {
-  std::map<std::string, std::pair<uint64_t, uint64_t>> by_tag;
-  for (const auto& [address, b] : blocks) {
-    auto& entry = by_tag[b->tag.empty() ? "(untagged)" : b->tag];
-    entry.first += b->size;
-    ++entry.second;
-  }
-  std::vector<std::pair<std::string, std::pair<uint64_t, uint64_t>>> sorted(by_tag.begin(),
-                                                                            by_tag.end());
-  std::sort(sorted.begin(), sorted.end(),
-            [](auto& a, auto& b) { return a.second.first > b.second.first; });
-  std::string text;
-  for (size_t i = 0; i < std::min<size_t>(sorted.size(), 5); ++i) {
-    text += fmt::format("\n    {:>9.1f} MiB in {} blocks: {}",
-                        static_cast<double>(sorted[i].second.first) / 1048576.0,
-                        sorted[i].second.second, sorted[i].first);
-  }
-  return text.empty() ? "\n    nobody: the device itself is full" : text;
-}
-
-xhal_status Pool::Part::out_of_memory(uint64_t size, xhal_status cause) {
-  ++stats.out_of_memory_count;
-  const std::string why = cause == XHAL_OK ? "the pool's limit is reached" : last_error().text;
-  const auto mib = [](uint64_t bytes) { return static_cast<double>(bytes) / 1048576.0; };
-  return fail(XHAL_ERR_OUT_OF_MEMORY, "xhal_pool_alloc",
-              "{}: out of memory for {} bytes ({:.1f} MiB): {}\n"
-              "  The pool holds {:.1f} MiB in slabs, {:.1f} MiB of it in use, {:.1f} MiB waiting "
-              "for events; the largest "
-              "free block is {:.1f} MiB. Held by:{}\n"
-              "  Use a smaller batch, or free what is listed.",
-              context->device->id(), size, mib(size), why, mib(stats.reserved_bytes),
-              mib(stats.used_bytes), mib(stats.pending_bytes), mib(free_blocks.largest()),
-              holders());
+uint64_t Pool::Part::hand_out(Block* b, PoolRequest& r) {
+  blocks.split(b, r.size);
+  blocks.give(b, blocks.owner(r.stream, r.capture));
+  b->state = BlockState::used;
+  b->requested = r.requested;
+  b->tag.swap(r.tag);
+  ++used_count;
+  stats.used_bytes += b->size;
+  stats.used_peak_bytes = std::max(stats.used_peak_bytes, stats.used_bytes);
+  stats.requested_bytes += r.requested;
+  ++stats.allocation_count;
+  r.given = b->size;
+  return b->address;
 }
 
 xhal_status Pool::Part::alloc(xhal_stream* stream, uint64_t requested, xhal_string tag,
                               uint64_t* address) {
-  const uint64_t size = rounded(requested);
-  const bool small = is_small(size);
-  const bool capturing =
-      capture != 0 && stream != nullptr && state_of(stream)->capture.load() != nullptr;
-  const uint64_t owner = capturing ? capture : reinterpret_cast<uint64_t>(stream);
-  if (!pending.empty()) poll_pending();
-  Block* b = free_blocks.take(owner, size, small);
-  if (b == nullptr && owner != 0) b = free_blocks.take(0, size, small);
+  PoolRequest r{};
+  r.stream = stream == nullptr ? nullptr : state_of(stream);
+  if (stream != nullptr && is_captured(*r.stream)) {
+    r.captured = true;
+    r.capture = capture_of(*r.stream, handle);
+  }
+  r.requested = requested;
+  r.size = rounded(requested);
+  r.small = is_small(r.size);
+  if (tag.size > 0) r.tag.assign(tag.data, tag.size);
+  Look look;
+  Block* b = nullptr;
+  {
+    const std::lock_guard lock(mutex);
+    r.pool_id = id;
+    b = from_cache(r);
+    if (b != nullptr) *address = hand_out(b, r);
+    if (!pending.empty()) pending.look_at_next(&look);
+  }
+  if (look.count > 0) collect_some(look);
   if (b == nullptr) {
-    xhal_status status = new_slab(size, small, owner, &b);
+    const xhal_status status = alloc_slowly(r, address);
+    for (const auto& slab : r.slabs) observer.tell(slab);
     if (status != XHAL_OK) {
-      ++stats.retry_count;
-      b = steal(stream, size, small);
-      if (b == nullptr) {
-        trim(0);
-        status = new_slab(size, small, owner, &b);
-        if (status != XHAL_OK) {
-          const bool limited =
-              info.limit_bytes != 0 && stats.reserved_bytes + size > info.limit_bytes;
-          return out_of_memory(requested, limited ? XHAL_OK : status);
-        }
-      }
+      if (observer.on()) tell(XHAL_POOL_OUT_OF_MEMORY, 0, requested, stream, tag);
+      return status;
     }
   }
-  free_blocks.split(b, size);
-  b->used = true;
-  b->owner = owner;
-  b->requested = requested;
-  b->tag.assign(tag.data == nullptr ? "" : tag.data, tag.size);
-  if (b->used_node.empty())
-    blocks.emplace(b->address, b);
-  else
-    blocks.insert(std::move(b->used_node));
-  stats.used_bytes += b->size;
-  stats.used_peak_bytes = std::max(stats.used_peak_bytes, stats.used_bytes);
-  stats.requested_bytes += requested;
-  ++stats.allocation_count;
-  *address = b->address;
+  if (observer.on()) tell(XHAL_POOL_ALLOC, *address, r.given, stream, tag);
   return XHAL_OK;
 }
 
 xhal_status Pool::Part::free(uint64_t address, const xhal_event* events, uint32_t count) {
-  const auto it = blocks.find(address);
-  if (it == blocks.end()) {
-    return fail(XHAL_ERR_INVALID_ARGUMENT, "xhal_pool_free",
-                "xhal_pool_free: {:#x} is not a block of this pool that is in use (freed twice?)",
-                address);
-  }
-  Block* b = it->second;
-  b->used_node = blocks.extract(it);
-  stats.used_bytes -= b->size;
-  stats.requested_bytes -= b->requested;
-  ++stats.free_count;
-  std::vector<xhal_event> waiting;
+  boost::container::small_vector<xhal_event, 4> waiting;
+  uint64_t capture = 0;
   for (uint32_t i = 0; i < count; ++i) {
-    if (xhal_event_query(&events[i]) == XHAL_NOT_READY) waiting.push_back(events[i]);
+    const auto& e = events[i];
+    if (e.timeline == nullptr) continue;
+    if ((e.flags & XHAL_EVENT_CAPTURED) != 0) {
+      if (const auto of = stream_of(*Timeline::of(e.timeline)); of != nullptr)
+        capture = std::max(capture, capture_of(*of, handle));
+    } else if (!is_reached(e.timeline, e.value)) {
+      waiting.push_back(e);
+    }
   }
-  if (waiting.empty()) {
-    free_blocks.put_back(b);
-  } else {
-    stats.pending_bytes += b->size;
-    pending.push_back({b, std::move(waiting)});
+  const bool parked = capture != 0;
+  xhal_pool_record record{};
+  std::string tag;
+  {
+    const std::lock_guard lock(mutex);
+    Block* b = blocks.find(address);
+    if (b == nullptr || b->state != BlockState::used) {
+      return annotate(fail(XHAL_ERR_INVALID_ARGUMENT, "xhal_pool_free",
+                           "xhal_pool_free: {:#x} is not a block of this pool that is in use "
+                           "(freed twice?)",
+                           address),
+                      context->handle, "xhal_pool_free");
+    }
+    // What may fail comes before anything changes.
+    blocks.give(b, blocks.heir(*b->owner));
+    const StreamRef& stream = b->owner->stream;
+    if (capture == 0 && stream != nullptr && b->owner->capture == 0)
+      capture = capture_of(*stream, handle);
+    if (capture != 0 && b->owner->capture == 0) blocks.give(b, blocks.owner(stream.get(), capture));
+    if (observer.on()) {
+      record = {XHAL_POOL_FREE, 0, address, b->size, handle_of(*b->owner), {}};
+      tag = b->tag;
+    }
+    b->later_events.assign(waiting.begin(), waiting.end());
+    if (parked && b->owner->capture == capture) {
+      b->state = BlockState::parked;
+      ++parked_count;
+    } else if (!waiting.empty()) {
+      pending.add(b);
+    }
+    --used_count;
+    stats.used_bytes -= b->size;
+    stats.requested_bytes -= b->requested;
+    ++stats.free_count;
+    if (b->state == BlockState::used)
+      available(b);
+    else
+      stats.pending_bytes += b->size;
+  }
+  if (record.kind != 0) {
+    record.tag = {tag.data(), tag.size()};
+    observer.tell(record);
   }
   return XHAL_OK;
 }
 
-void Pool::Part::rename(uint64_t from, uint64_t to) {
-  free_blocks.rename(from, to);
-  for (auto& [address, b] : blocks) {
-    if (b->owner == from) b->owner = to;
+void Pool::Part::available(Block* b) {
+  if (Owner& heir = blocks.heir(*b->owner); &heir != b->owner) blocks.give(b, heir);
+  blocks.put_back(b);
+  count_change();
+}
+
+bool Pool::Part::release(Block* b) {
+  if (!b->later_events.empty()) {
+    pending.add(b);
+    return false;
   }
-  for (auto& p : pending) {
-    if (p.block->owner == from) p.block->owner = to;
+  stats.pending_bytes -= b->size;
+  available(b);
+  return true;
+}
+
+// A bounded amount of work for every allocation, so that what has become ready is used again. Ready
+// blocks come back faster than they are made.
+void Pool::Part::collect_some(Look& look) {
+  constexpr int kRounds = 4, kBlocks = 16;
+  for (int round = 0; round < kRounds && look.count > 0; ++round) {
+    const uint64_t value = look.values[0];
+    if (!is_reached(look.timeline, value)) return;
+    const std::lock_guard lock(mutex);
+    for (int i = 0; i < kBlocks; ++i) {
+      Block* b = pending.pop(look.timeline, value);
+      if (b == nullptr) break;
+      release(b);
+    }
+    pending.look(look.timeline, 1, &look);
   }
 }
 
-void Pool::Part::release_all() {
-  free_blocks.cool_all();  // while the slabs are there
-  while (!slabs.empty()) give_back(slabs.front().get());
-  free_blocks.clear();
-  for (auto& [address, b] : blocks) delete b;
-  for (auto& p : pending) delete p.block;
-  blocks.clear();
-  pending.clear();
+void Pool::Part::collect_all() {
+  // Again when a block went on to a queue that may have been looked at before.
+  for (bool again = true; again;) {
+    again = false;
+    std::vector<xhal_timeline*> timelines;
+    {
+      const std::lock_guard lock(mutex);
+      timelines = pending.timelines();
+    }
+    for (auto* timeline : timelines) again |= collect(timeline);
+  }
 }
 
-void pool_stream_gone(xhal_pool* pool, xhal_stream* stream) noexcept {
+bool Pool::Part::collect(xhal_timeline* timeline) {
+  Look look;
+  bool moved = false;
+  do {
+    {
+      const std::lock_guard lock(mutex);
+      pending.look(timeline, Look::kMost, &look);
+    }
+    uint64_t* const end = look.values + look.count;
+    uint64_t* const unreached = std::partition_point(
+        look.values, end, [&](uint64_t value) { return is_reached(timeline, value); });
+    if (unreached == look.values) break;
+    const std::lock_guard lock(mutex);
+    while (Block* b = pending.pop(timeline, unreached[-1])) moved |= !release(b);
+    if (unreached != end) break;
+  } while (look.count == Look::kMost);
+  return moved;
+}
+
+void Pool::Part::tell(uint32_t kind, uint64_t address, uint64_t size, xhal_stream* stream,
+                      xhal_string tag) {
+  const xhal_pool_record record{kind, 0, address, size, stream, tag};
+  observer.tell(record);
+}
+
+void Pool::Part::capture_over(uint64_t capture) {
+  const std::lock_guard lock(mutex);
+  if (captures.erase(capture) == 0) return;
+  for (const auto& owner : blocks.owners()) {
+    if (owner->capture == capture) owner->over = true;
+  }
+  if (parked_count > 0) {
+    std::vector<Block*> parked;
+    blocks.for_each([&](Block& b) {
+      if (b.state == BlockState::parked && b.owner->capture == capture) parked.push_back(&b);
+    });
+    parked_count -= parked.size();
+    for (auto* b : parked) {
+      b->state = BlockState::taken;
+      release(b);
+    }
+  }
+  blocks.sweep(blocks.owners().size());
+  count_change();
+}
+
+xhal_status pool_capture_begins(xhal_pool* pool, uint64_t capture) {
   auto& p = *Pool::of(pool)->part;
   const std::lock_guard lock(p.mutex);
-  p.rename(reinterpret_cast<uint64_t>(stream), 0);
+  p.captures.insert(capture);
+  return XHAL_OK;
 }
 
-void pool_begin_capture(xhal_pool* pool, uint64_t key) noexcept {
+void pool_capture_over(xhal_pool* pool, uint64_t capture) noexcept {
+  if (!is_live(pool, XHAL_KIND_POOL)) return;
+  (void)exported("xhal_graph_destroy", [&] {
+    Pool::of(pool)->part->capture_over(capture);
+    return XHAL_OK;
+  });
+}
+
+bool find_block(xhal_pool* pool, uint64_t address, uint64_t* base, uint64_t* size) noexcept {
+  if (!is_live(pool, XHAL_KIND_POOL)) return false;
   auto& p = *Pool::of(pool)->part;
   const std::lock_guard lock(p.mutex);
-  p.capture = key;
-  p.capture_keys.insert(key);
+  const auto* b = p.blocks.containing(address);
+  if (b == nullptr || b->state != BlockState::used) return false;
+  *base = b->address;
+  *size = b->requested;
+  return true;
 }
-
-void pool_end_capture(xhal_pool* pool, uint64_t key, bool has_graph) noexcept {
-  auto& p = *Pool::of(pool)->part;
-  {
-    const std::lock_guard lock(p.mutex);
-    p.capture = 0;
-    if (has_graph) ++p.graphs;
-  }
-  if (has_graph) return;
-  const std::lock_guard lock(p.mutex);
-  p.capture_keys.erase(key);
-  p.rename(key, 0);
-}
-
-void pool_graph_gone(xhal_pool* pool, uint64_t key) noexcept {
-  auto& p = *Pool::of(pool)->part;
-  const std::lock_guard lock(p.mutex);
-  --p.graphs;
-  p.capture_keys.erase(key);
-  p.rename(key, 0);
-}
-
-Pool::Part* end_pool(xhal_pool* pool) noexcept {
-  auto* part = Pool::of(pool)->part;
-  auto& p = *part;
-  {
-    const std::lock_guard lock(p.mutex);
-    p.release_all();
-  }
-  {
-    const std::lock_guard lock(ContextState::mutex());
-    p.context->pools.erase(pool);
-  }
-  object_free(pool);
-  return part;
-}
-
-void abandon_pool(xhal_pool* pool) noexcept { keep_for_ever(end_pool(pool)); }
 
 }  // namespace xhal

@@ -5,13 +5,13 @@
 
 namespace xhal {
 
-// A stream is being destroyed: its work has run, so its free blocks are anybody's.
-void pool_stream_gone(xhal_pool* pool, xhal_stream* stream) noexcept;
-// Blocks allocated between begin and end belong to the capture, and to its graph until that is
-// gone.
-void pool_begin_capture(xhal_pool* pool, uint64_t key) noexcept;
-void pool_end_capture(xhal_pool* pool, uint64_t key, bool has_graph) noexcept;
-void pool_graph_gone(xhal_pool* pool, uint64_t key) noexcept;
+// From here on the pool cannot be destroyed: its blocks for captured streams belong to the capture.
+xhal_status pool_capture_begins(xhal_pool* pool, uint64_t capture);
+// The capture has failed or its graph is gone: its blocks go back to the order of their streams.
+// Does nothing when the pool has ended before.
+void pool_capture_over(xhal_pool* pool, uint64_t capture) noexcept;
+// Whether `address` lies in a block that is out; then where it begins and what was asked for.
+bool find_block(xhal_pool* pool, uint64_t address, uint64_t* base, uint64_t* size) noexcept;
 // The context ends: gives every slab back, whatever is still out.
 void abandon_pool(xhal_pool* pool) noexcept;
 

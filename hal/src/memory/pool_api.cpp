@@ -32,10 +32,15 @@ xhal_status xhal_pool_create(xhal_context* context, const xhal_pool_info* info, 
                   xhal_status_text(s));
     }
     if (local.kind == 0) local.kind = XHAL_MEMORY_DEVICE;
-    if (local.kind > XHAL_MEMORY_SHARED ||
-        (local.flags & ~static_cast<uint32_t>(XHAL_MEMORY_EXPORTABLE)) != 0) {
-      return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: kind {} or flags {:#x} are unknown", op,
-                  local.kind, local.flags);
+    if ((local.flags & ~static_cast<uint32_t>(XHAL_MEMORY_EXPORTABLE)) != 0) {
+      return xhal::annotate(
+          fail(XHAL_ERR_UNKNOWN_FIELD, op, "{}: flags {:#x} are not all known", op, local.flags),
+          context, op);
+    }
+    if (local.kind > XHAL_MEMORY_SHARED) {
+      return xhal::annotate(
+          fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: kind {} is unknown", op, local.kind), context,
+          op);
     }
     auto* side = xhal::state_of(context);
     void* memory = nullptr;
@@ -45,7 +50,7 @@ xhal_status xhal_pool_create(xhal_context* context, const xhal_pool_info* info, 
       return s;
     }
     auto* p = static_cast<Pool*>(memory);
-    p->part = new Pool::Part;
+    p->part = xhal::begin_pool();
     p->part->context = side;
     p->part->handle = reinterpret_cast<xhal_pool*>(p);
     p->part->info = local;
@@ -61,18 +66,8 @@ xhal_status xhal_pool_destroy(xhal_pool* pool) {
   if (xhal::process_state() != xhal::State::running) return XHAL_OK;
   CHECK_POOL(pool, op)
   return xhal::exported(op, [&]() -> xhal_status {
-    auto& p = *Pool::of(pool)->part;
-    std::vector<xhal_event> events;
-    {
-      const std::lock_guard lock(p.mutex);
-      if (!p.blocks.empty() || p.graphs != 0) {
-        return fail(XHAL_ERR_BUSY, op, "{}: {} blocks ({} bytes) and {} graphs are still in use:{}",
-                    op, p.blocks.size(), p.stats.used_bytes, p.graphs, p.holders());
-      }
-      for (const auto& w : p.pending) events.insert(events.end(), w.events.begin(), w.events.end());
-    }
-    for (const auto& e : events) (void)xhal_event_wait(&e, XHAL_FOREVER);  // failed is over, too
-    delete xhal::end_pool(pool);
+    if (const auto s = Pool::of(pool)->part->destroy(); s != XHAL_OK) return s;
+    xhal::end_pool(pool);
     return XHAL_OK;
   });
 }
@@ -95,9 +90,8 @@ xhal_status xhal_pool_alloc(xhal_pool* pool, xhal_stream* stream, uint64_t size_
     return XHAL_OK;
   }
   return xhal::exported(op, [&] {
-    const std::lock_guard lock(p.mutex);
     if (size_bytes >= uint64_t{1} << 47)
-      return p.out_of_memory(size_bytes, fail(XHAL_ERR_OUT_OF_MEMORY, op, "absurd size"));
+      return p.out_of_memory(size_bytes, "it is more than an address space has");
     return p.alloc(stream, size_bytes, tag, address);
   });
 }
@@ -108,20 +102,15 @@ xhal_status xhal_pool_free(xhal_pool* pool, uint64_t address, const xhal_event* 
   CHECK_POOL(pool, op)
   if (xhal::is_missing(events, event_count)) return xhal::refuse_null(op, "events");
   if (address == 0) return XHAL_OK;
-  return xhal::exported(op, [&] {
-    auto& p = *Pool::of(pool)->part;
-    const std::lock_guard lock(p.mutex);
-    return p.free(address, events, event_count);
-  });
+  return xhal::exported(op,
+                        [&] { return Pool::of(pool)->part->free(address, events, event_count); });
 }
 
 xhal_status xhal_pool_trim(xhal_pool* pool, uint64_t keep_bytes) {
   constexpr const char* op = "xhal_pool_trim";
   CHECK_POOL(pool, op)
   return xhal::exported(op, [&] {
-    auto& p = *Pool::of(pool)->part;
-    const std::lock_guard lock(p.mutex);
-    p.trim(keep_bytes);
+    Pool::of(pool)->part->trim(keep_bytes);
     return XHAL_OK;
   });
 }
@@ -136,10 +125,9 @@ xhal_status xhal_pool_query(xhal_pool* pool, xhal_pool_stats* stats) {
   }
   return xhal::exported(op, [&] {
     auto& p = *Pool::of(pool)->part;
+    p.collect_all();
     const std::lock_guard lock(p.mutex);
-    p.poll_pending();
-    p.free_blocks.cool_all();
-    p.stats.largest_free_bytes = p.free_blocks.largest();
+    p.stats.largest_free_bytes = p.blocks.largest_joined();
     xhal::structs::write(p.stats, stats);
     return XHAL_OK;
   });
@@ -148,8 +136,14 @@ xhal_status xhal_pool_query(xhal_pool* pool, xhal_pool_stats* stats) {
 xhal_status xhal_pool_observe(xhal_pool* pool, xhal_pool_fn callback, void* user) {
   constexpr const char* op = "xhal_pool_observe";
   CHECK_POOL(pool, op)
-  (void)callback, (void)user;
-  return xhal::fail(XHAL_ERR_UNSUPPORTED, op, "{}: not in this build", op);
+  return xhal::exported(op, [&]() -> xhal_status {
+    auto& p = *Pool::of(pool)->part;
+    if (p.observer.replace(callback, user)) return XHAL_OK;
+    return xhal::annotate(
+        fail(XHAL_ERR_BUSY, op,
+             "{}: called from the pool's own observer; replace it from outside its calls", op),
+        p.context->handle, op);
+  });
 }
 
 xhal_status xhal_pool_reset_peaks(xhal_pool* pool) {

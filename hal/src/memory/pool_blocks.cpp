@@ -1,118 +1,316 @@
 #include "memory/pool_blocks.hpp"
 
 #include <algorithm>
+#include <bit>
+#include <utility>
 
 namespace xhal {
 
-bool BySize::operator()(const Block* a, const Block* b) const {
-  return a->size != b->size ? a->size < b->size : a->address < b->address;
+Block* BlockTable::find(uint64_t address) const {
+  if (slots_.empty()) return nullptr;
+  for (size_t i = place(address);; i = (i + 1) & (slots_.size() - 1)) {
+    if (slots_[i] == nullptr || slots_[i]->address == address) return slots_[i];
+  }
 }
 
-Block* FreeBlocks::take(uint64_t owner, uint64_t size, bool small) {
-  if (const auto w = warm_.find({owner, small}); w != warm_.end() && w->second != nullptr) {
-    if (w->second->size == size) return std::exchange(w->second, nullptr);
-    make_free(std::exchange(w->second, nullptr));
+void BlockTable::reserve(size_t count) {
+  if ((size_ + count) * 2 <= slots_.size()) return;
+  std::vector<Block*> old(std::max<size_t>(64, std::bit_ceil((size_ + count) * 2)), nullptr);
+  old.swap(slots_);
+  shift_ = 64 - std::countr_zero(slots_.size());
+  size_ = 0;
+  for (auto* b : old) {
+    if (b != nullptr) insert(b);
   }
-  const auto found = bins_.find({owner, small});
-  if (found == bins_.end()) return nullptr;
-  Block key{0, size, 0, nullptr, nullptr, nullptr, 0, false, {}};
-  const auto it = found->second.lower_bound(&key);
-  if (it == found->second.end()) return nullptr;
-  Block* b = *it;
-  b->bin_node = found->second.extract(it);
+}
+
+void BlockTable::insert(Block* b) {
+  size_t i = place(b->address);
+  while (slots_[i] != nullptr) i = (i + 1) & (slots_.size() - 1);
+  slots_[i] = b;
+  ++size_;
+}
+
+void BlockTable::erase(uint64_t address) {
+  const size_t mask = slots_.size() - 1;
+  size_t hole = place(address);
+  while (slots_[hole]->address != address) hole = (hole + 1) & mask;
+  // What stands behind the hole moves into it, unless its own place lies behind the hole, too.
+  for (size_t i = (hole + 1) & mask; slots_[i] != nullptr; i = (i + 1) & mask) {
+    if (((i - place(slots_[i]->address)) & mask) < ((i - hole) & mask)) continue;
+    slots_[hole] = slots_[i];
+    hole = i;
+  }
+  slots_[hole] = nullptr;
+  --size_;
+}
+
+void Blocks::prepare() {
+  table_.reserve(2);
+  while (spare_count_ < 2) {
+    auto* b = new Block;
+    b->after = spares_;
+    spares_ = b;
+    ++spare_count_;
+  }
+}
+
+Block* Blocks::spare() {
+  Block* b = spares_;
+  spares_ = b->after;
+  --spare_count_;
+  b->after = nullptr;
   return b;
 }
 
-void FreeBlocks::split(Block* b, uint64_t size) {
+void Blocks::recycle(Block* b) {
+  constexpr size_t kSpares = 64;
+  --b->owner->blocks;
+  if (spare_count_ >= kSpares) {
+    delete b;
+    return;
+  }
+  b->after = spares_;
+  spares_ = b;
+  ++spare_count_;
+}
+
+Block* Blocks::take(Owner& owner, uint64_t size, bool small) {
+  auto& bin = owner.bin(small);
+  for (uint32_t i = bin.warm_count; i-- > 0;) {
+    if (bin.warm_size[i] != size) continue;
+    Block* b = bin.warm[i];
+    --bin.warm_count;
+    for (uint32_t k = i; k < bin.warm_count; ++k) {
+      bin.warm[k] = bin.warm[k + 1];
+      bin.warm_size[k] = bin.warm_size[k + 1];
+    }
+    b->state = BlockState::taken;
+    return b;
+  }
+  auto it = bin.tree.lower_bound(size, BySize{});
+  if (it == bin.tree.end() && bin.warm_count > 0) {
+    cool(owner);
+    it = bin.tree.lower_bound(size, BySize{});
+  }
+  if (it == bin.tree.end()) return nullptr;
+  Block& b = *it;
+  bin.tree.erase(it);
+  b.state = BlockState::taken;
+  return &b;
+}
+
+void Blocks::split(Block* b, uint64_t size) {
   const uint64_t rest = b->size - size;
   if (rest < (b->slab->small ? kAlignment : kSmallBytes)) return;
-  auto* r = new Block{b->address + size, rest, 0, b->slab, b, b->after, b->owner, false, {}};
+  Block* r = spare();
+  r->address = b->address + size;
+  r->size = rest;
+  r->slab = b->slab;
+  r->before = b;
+  r->after = b->after;
+  r->owner = b->owner;
+  ++r->owner->blocks;
   if (b->after != nullptr) b->after->before = r;
   b->after = r;
   b->size = size;
-  bin(r->owner, r->slab->small).insert(r);
+  table_.insert(r);
+  make_free(r);
 }
 
-void FreeBlocks::put_back(Block* b) {
-  auto& place = warm_[{b->owner, b->slab->small}];
-  if (place != nullptr) make_free(place);
-  place = b;
+void Blocks::put_back(Block* b) {
+  auto& bin = b->owner->bin(b->slab->small);
+  if (bin.warm_count == Bin::kWarm) {
+    Block* oldest = bin.warm[0];
+    --bin.warm_count;
+    for (uint32_t k = 0; k < bin.warm_count; ++k) {
+      bin.warm[k] = bin.warm[k + 1];
+      bin.warm_size[k] = bin.warm_size[k + 1];
+    }
+    make_free(oldest);
+  }
+  b->state = BlockState::warm;
+  bin.warm[bin.warm_count] = b;
+  bin.warm_size[bin.warm_count++] = b->size;
 }
 
-void FreeBlocks::make_free(Block* b) {
-  b->used = false;
+void Blocks::make_free(Block* b) {
+  auto& tree = b->owner->bin(b->slab->small).tree;
   const auto joinable = [&](const Block* n) {
-    return n != nullptr && !n->used && n->owner == b->owner;
+    return n != nullptr && n->state == BlockState::free && n->owner == b->owner;
   };
   if (joinable(b->before)) {
     Block* n = b->before;
-    bin(n->owner, n->slab->small).erase(n);
+    tree.erase(tree.iterator_to(*n));
     n->size += b->size;
     n->after = b->after;
     if (b->after != nullptr) b->after->before = n;
-    delete b;
+    table_.erase(b->address);
+    recycle(b);
     b = n;
   }
   if (joinable(b->after)) {
     Block* n = b->after;
-    bin(n->owner, n->slab->small).erase(n);
+    tree.erase(tree.iterator_to(*n));
     b->size += n->size;
     b->after = n->after;
     if (n->after != nullptr) n->after->before = b;
-    delete n;
+    table_.erase(n->address);
+    recycle(n);
   }
-  insert_free(b);
+  b->state = BlockState::free;
+  tree.insert(*b);
 }
 
-void FreeBlocks::insert_free(Block* b) {
-  auto& list = bin(b->owner, b->slab->small);
-  if (b->bin_node.empty())
-    list.insert(b);
-  else
-    list.insert(std::move(b->bin_node));
-}
-
-void FreeBlocks::cool(BinKey key) {
-  const auto it = warm_.find(key);
-  if (it == warm_.end() || it->second == nullptr) return;
-  make_free(std::exchange(it->second, nullptr));
-}
-
-void FreeBlocks::cool_all() {
-  for (auto& [key, b] : warm_) {
-    if (b != nullptr) make_free(std::exchange(b, nullptr));
+void Blocks::take_all(Owner& owner, std::vector<Block*>* taken) {
+  cool(owner);
+  for (auto& bin : owner.bins) {
+    while (!bin.tree.empty()) {
+      Block& b = *bin.tree.begin();
+      taken->push_back(&b);
+      bin.tree.erase(bin.tree.begin());
+      b.state = BlockState::taken;
+    }
   }
 }
 
-void FreeBlocks::rename(uint64_t from, uint64_t to) {
-  cool({from, true});
-  cool({from, false});
-  cool({to, true});
-  cool({to, false});
-  for (const bool small : {true, false}) {
-    const auto it = bins_.find({from, small});
-    if (it == bins_.end()) continue;
-    Bin moved;
-    moved.swap(it->second);
-    bins_.erase(it);
-    for (auto* b : moved) b->owner = to;
-    bin(to, small).merge(moved);
+void Blocks::cool(Owner& owner) {
+  for (auto& bin : owner.bins) {
+    while (bin.warm_count > 0) make_free(bin.warm[--bin.warm_count]);
   }
 }
 
-uint64_t FreeBlocks::largest() const {
+void Blocks::give(Block* b, Owner& owner) {
+  --b->owner->blocks;
+  b->owner = &owner;
+  ++owner.blocks;
+}
+
+Block* Blocks::add_slab(uint64_t base, uint64_t size, bool small, Owner& owner) {
+  prepare();
+  auto& slab = slabs_.emplace(base, Slab{base, size, small, nullptr}).first->second;
+  Block* b = spare();
+  b->address = base;
+  b->size = size;
+  b->slab = &slab;
+  b->before = b->after = nullptr;
+  b->owner = &owner;
+  b->state = BlockState::taken;
+  ++owner.blocks;
+  slab.first = b;
+  table_.insert(b);
+  return b;
+}
+
+void Blocks::remove_slab(Block* whole) {
+  table_.erase(whole->address);
+  slabs_.erase(whole->address);
+  recycle(whole);
+}
+
+Block* Blocks::containing(uint64_t address) const {
+  if (auto* b = table_.find(address); b != nullptr) return b;
+  auto it = slabs_.upper_bound(address);
+  if (it == slabs_.begin()) return nullptr;
+  --it;
+  if (address - it->second.base >= it->second.size) return nullptr;
+  Block* b = it->second.first;
+  while (address - b->address >= b->size) b = b->after;
+  return b;
+}
+
+Owner& Blocks::owner(StreamState* stream, uint64_t capture) {
+  if (stream == nullptr && capture == 0) return nobody_;
+  if (last_ != nullptr && last_->stream.get() == stream && last_->capture == capture) return *last_;
+  if (const auto it = by_key_.find({stream, capture}); it != by_key_.end())
+    return *(last_ = it->second);
+  // One comes, so two are looked at: then those that are over cannot become many.
+  sweep(2);
+  return *(last_ = &make_owner(stream, capture));
+}
+
+Owner& Blocks::make_owner(StreamState* stream, uint64_t capture) {
+  auto made = std::make_unique<Owner>();
+  made->stream = stream;
+  made->capture = capture;
+  by_key_.emplace(Key{stream, capture}, made.get());
+  owners_.push_back(std::move(made));
+  return *owners_.back();
+}
+
+Owner& Blocks::heir(Owner& o) {
+  if (&o == &nobody_ || (o.capture != 0 && !o.over)) return o;
+  if (o.stream == nullptr || o.stream->gone.load(std::memory_order_acquire)) return nobody_;
+  if (o.capture == 0) return o;
+  const auto it = by_key_.find({o.stream.get(), 0});
+  return it != by_key_.end() ? *it->second : make_owner(o.stream.get(), 0);
+}
+
+void Blocks::sweep(size_t count) {
+  count = std::min(count, owners_.size());
+  for (; count > 0 && !owners_.empty(); --count) {
+    if (next_swept_ >= owners_.size()) next_swept_ = 0;
+    Owner* const o = owners_[next_swept_].get();
+    if (Owner& next = o->blocks > 0 ? heir(*o) : *o; &next != o) {
+      cool(*o);
+      for (auto& bin : o->bins) {
+        while (!bin.tree.empty()) {
+          Block& b = *bin.tree.begin();
+          bin.tree.erase(bin.tree.begin());
+          b.state = BlockState::taken;
+          give(&b, next);
+          make_free(&b);
+        }
+      }
+    }
+    if (o->blocks > 0) {
+      ++next_swept_;
+      continue;
+    }
+    if (last_ == o) last_ = nullptr;
+    by_key_.erase({o->stream.get(), o->capture});
+    std::swap(owners_[next_swept_], owners_.back());
+    owners_.pop_back();
+  }
+}
+
+uint64_t Blocks::largest() const {
   uint64_t largest = 0;
-  for (const auto& [key, list] : bins_) {
-    if (!list.empty()) largest = std::max(largest, (*list.rbegin())->size);
-  }
+  const auto look = [&](const Owner& o) {
+    for (const auto& bin : o.bins) {
+      if (!bin.tree.empty()) largest = std::max(largest, bin.tree.rbegin()->size);
+    }
+  };
+  look(nobody_);
+  for (const auto& o : owners_) look(*o);
   return largest;
 }
 
-void FreeBlocks::clear() {
-  for (auto& [key, list] : bins_) {
-    for (auto* b : list) delete b;
-  }
-  bins_.clear();
+uint64_t Blocks::largest_joined() {
+  cool(nobody_);
+  for (auto& o : owners_) cool(*o);
+  return largest();
+}
+
+void Blocks::clear() {
+  const auto empty = [](Owner& o) {
+    for (auto& bin : o.bins) {
+      bin.tree.clear();
+      bin.warm_count = 0;
+    }
+    o.blocks = 0;
+  };
+  empty(nobody_);
+  for (auto& o : owners_) empty(*o);
+  table_.for_each([](Block& b) { delete &b; });
+  table_ = {};
+  slabs_.clear();
+  owners_.clear();
+  by_key_.clear();
+  last_ = nullptr;
+  next_swept_ = 0;
+  while (spares_ != nullptr) delete std::exchange(spares_, spares_->after);
+  spare_count_ = 0;
 }
 
 }  // namespace xhal

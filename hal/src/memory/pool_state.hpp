@@ -1,18 +1,22 @@
-// pool_state.hpp: what a pool is: slabs, blocks in use, blocks that wait for events, and the streams
-// and captures in whose order free ones may be used again.
+// pool_state.hpp: what a pool is.
+//
+// Its mutex guards bookkeeping only. Slabs are made and given back, streams are ordered and events
+// asked for without it: what such a call works on is taken out of the lists first (a block is
+// `taken`, the bytes of a slab to come are reserved), and put back if it comes to nothing.
 #pragma once
 
-#include <list>
-#include <memory>
+#include <condition_variable>
 #include <mutex>
 #include <set>
 #include <string>
 #include <vector>
 
-#include "core/context_state.hpp"
 #include "core/object.hpp"
+#include "core/context_state.hpp"
 #include "memory/pool.hpp"
 #include "memory/pool_blocks.hpp"
+#include "memory/pool_observer.hpp"
+#include "memory/pool_pending.hpp"
 
 namespace xhal {
 
@@ -24,47 +28,82 @@ struct Pool {
   static Pool* of(xhal_pool* handle) { return reinterpret_cast<Pool*>(handle); }
 };
 
-struct Pending {
-  Block* block;
-  std::vector<xhal_event> events;
+// An allocation on its way.
+struct PoolRequest {
+  StreamState* stream;  // null: none
+  uint64_t capture;     // that the block is to belong to
+  bool captured;        // the stream cannot be made to wait for what runs now
+  bool small;
+  uint64_t requested, size;
+  std::string tag;
+  uint64_t pool_id = 0, given = 0;      // size of the block in the end
+  uint64_t own_changes = 0;             // how often this call has counted Part::changes up
+  std::string refusal;                  // why there is no further slab
+  std::vector<xhal_pool_record> slabs;  // to tell the observer
 };
 
 struct Pool::Part {
-  std::mutex mutex;  // of everything; the functions expect it to be held
-  ContextState* context;
-  xhal_pool* handle;
-  xhal_pool_info info;
-  xhal_pool_stats stats{};
-  FreeBlocks free_blocks;
-  Used blocks;  // in use, by address
-  std::list<Pending> pending;
-  std::list<std::unique_ptr<Slab>> slabs;
-  uint64_t capture = 0;
-  uint32_t graphs = 0;
-  std::set<uint64_t> capture_keys;
+  Part();
 
+  std::mutex& mutex;  // of what follows, but the observer
+  uint64_t id = 0;    // never used again; 0: the pool has ended
+  ContextState* context = nullptr;
+  xhal_pool* handle = nullptr;
+  xhal_pool_info info{};
+  xhal_pool_stats stats{};
+  Blocks blocks;
+  PendingBlocks pending;
+  uint64_t used_count = 0;
+  uint64_t parked_count = 0;
+  std::set<uint64_t> captures;  // under way with this pool, or with a graph that lives
+  uint64_t making_bytes = 0;    // slabs that are being made
+  uint64_t leaving_bytes = 0;   // and given back
+  uint32_t busy = 0;            // calls that have let go of the mutex with memory in their hands
+  uint64_t changes = 0;         // memory has become available, or a busy call has ended
+  uint32_t waiting = 0;         // for the next change
+  std::condition_variable changed;
+  PoolObserver observer;
+
+  // These take the mutex.
   xhal_status alloc(xhal_stream* stream, uint64_t requested, xhal_string tag, uint64_t* address);
   xhal_status free(uint64_t address, const xhal_event* events, uint32_t count);
-  // Frees the blocks whose events are reached.
-  void poll_pending();
-  // Gives free slabs back until at most `keep` bytes are held.
   void trim(uint64_t keep);
-  // Gives what belongs to one owner to another.
-  void rename(uint64_t from, uint64_t to);
-  void release_all();
-  // Who holds the memory, for a person who has to find out.
-  std::string holders() const;
-  xhal_status out_of_memory(uint64_t size, xhal_status cause);
+  // Frees every block whose events are reached.
+  void collect_all();
+  xhal_status destroy();
+  void end();
+  void capture_over(uint64_t capture);
+  xhal_status out_of_memory(uint64_t size, const std::string& why);
 
  private:
-  bool is_capture(uint64_t owner) const { return capture_keys.contains(owner); }
-  xhal_status new_slab(uint64_t size, bool small, uint64_t owner, Block** block);
-  // Takes a free block of another stream and makes `stream` wait for that one's present work.
-  Block* steal(xhal_stream* stream, uint64_t size, bool small);
-  void give_back(Slab* slab);
+  class Busy;
+  xhal_status alloc_slowly(PoolRequest& r, uint64_t* address);
+  void collect_some(Look& look);
+  // Whether a block went on to wait for another event.
+  bool collect(xhal_timeline* timeline);
+  void tell(uint32_t kind, uint64_t address, uint64_t size, xhal_stream* stream, xhal_string tag);
+  // The mutex is held.
+  Block* from_cache(PoolRequest& r);
+  uint64_t hand_out(Block* b, PoolRequest& r);
+  // A block's event is reached; false when it goes on waiting for another.
+  bool release(Block* b);
+  void available(Block* b);
+  void count_change();
+  // The mutex is let go meanwhile.
+  Block* make_slab(std::unique_lock<std::mutex>& lock, PoolRequest& r);
+  Block* steal(std::unique_lock<std::mutex>& lock, PoolRequest& r, bool wait);
+  void take_from_idle(std::unique_lock<std::mutex>& lock, PoolRequest& r);
+  void trim(std::unique_lock<std::mutex>& lock, uint64_t keep, PoolRequest& r);
+  // Without the mutex.
+  xhal_status allocate(uint64_t bytes, uint64_t* base);
+  bool give_back(uint64_t base);
+  // Who holds the memory, for a person who has to find out.
+  std::string holders() const;
 };
 
-// Gives a pool's memory and its handle back; the part is the caller's then.
-Pool::Part* end_pool(xhal_pool* pool) noexcept;
+// The state of a new pool, perhaps of one that was.
+Pool::Part* begin_pool();
+// Gives a pool's slabs and its handle back.
+void end_pool(xhal_pool* pool);
 
 }  // namespace xhal

@@ -1,15 +1,13 @@
-// transfer_api.cpp: the exported copies and fills of stream.h.
-#include "core/argument_check.hpp"
+// transfer_api.cpp: the exported functions xhal_stream_copy and xhal_stream_fill.
+#include "core/error.hpp"
+#include "core/object.hpp"
 #include "core/tables.hpp"
-#include "memory/address_map.hpp"
 #include "memory/copy.hpp"
-#include "sync/stream_state.hpp"
 
 using xhal::fail;
-using xhal::is_live;
 
-#define CHECK_STREAM(stream, op)                               \
-  if (__builtin_expect(!is_live(stream, XHAL_KIND_STREAM), 0)) \
+#define CHECK_STREAM(stream, op)                                     \
+  if (__builtin_expect(!xhal::is_live(stream, XHAL_KIND_STREAM), 0)) \
     return xhal::bad_handle(stream, XHAL_KIND_STREAM, op);
 
 static xhal_status finish(xhal_status status, const void* object, const char* op) {
@@ -31,26 +29,20 @@ xhal_status xhal_stream_fill(xhal_stream* stream, uint64_t dst, uint64_t size_by
   constexpr const char* op = "xhal_stream_fill";
   CHECK_STREAM(stream, op)
   if (pattern_bytes == 0 || pattern_bytes > 8 || (pattern_bytes & (pattern_bytes - 1)) != 0) {
-    return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: a pattern has 1, 2, 4 or 8 bytes, not {}", op,
-                pattern_bytes);
+    return finish(fail(XHAL_ERR_INVALID_ARGUMENT, op,
+                       "{}: a pattern has 1, 2, 4 or 8 bytes, not {}", op, pattern_bytes),
+                  stream, op);
   }
   if (dst % pattern_bytes != 0 || size_bytes % pattern_bytes != 0) {
-    return fail(XHAL_ERR_INVALID_ARGUMENT, op,
-                "{}: {:#x} + {} is not a multiple of the {} pattern bytes", op, dst, size_bytes,
-                pattern_bytes);
+    return finish(fail(XHAL_ERR_INVALID_ARGUMENT, op,
+                       "{}: {:#x} + {} is not a multiple of the {} pattern bytes", op, dst,
+                       size_bytes, pattern_bytes),
+                  stream, op);
   }
   if (size_bytes == 0) return XHAL_OK;
-  const bool lost =
-      xhal::state_of(stream)->device->lost;  // then that is the answer, whatever the range
-  return xhal::exported(op, [&]() -> xhal_status {
-    const auto range = xhal::address_map().find(dst);
-    if (!lost && (!range || size_bytes > range->size_bytes - (dst - range->base))) {
-      return fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: {:#x} + {} is not inside an allocation", op,
-                  dst, size_bytes);
-    }
-    return finish(
-        xhal::dispatch_of(stream)->stream_fill(stream, dst, size_bytes, pattern, pattern_bytes),
-        stream, op);
+  return xhal::exported(op, [&] {
+    return finish(xhal::fill(*xhal::state_of(stream), dst, size_bytes, pattern, pattern_bytes),
+                  stream, op);
   });
 }
 

@@ -109,7 +109,10 @@ void allow_hidden_events(StreamState& stream) noexcept {
 
 xhal_status poll_event(const xhal_event& event) noexcept {
   if (event.timeline == nullptr) return XHAL_OK;
-  return Timeline::of(event.timeline)->poll(event.value);
+  const auto& t = *Timeline::of(event.timeline);
+  if (t.reached(event.value)) return XHAL_OK;
+  if (!t.failed()) return XHAL_NOT_READY;
+  return t.reached(event.value) ? XHAL_OK : t.failure()->status;
 }
 
 }  // namespace xhal

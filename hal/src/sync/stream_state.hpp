@@ -75,7 +75,7 @@ xhal_status record_hidden_event(StreamState& stream, xhal_event* event);
 bool stop_hidden_events(StreamState& stream) noexcept;
 void allow_hidden_events(StreamState& stream) noexcept;
 
-// XHAL_OK, NOT_READY or the failure's status; sets no error record.
+// XHAL_OK, NOT_READY or the failure's status; sets no error record and calls nobody back.
 xhal_status poll_event(const xhal_event& event) noexcept;
 
 }  // namespace xhal

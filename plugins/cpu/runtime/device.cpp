@@ -190,6 +190,11 @@ xhal_status Context::memory_free(uint64_t address) {
   return XHAL_OK;
 }
 
+xhal_status Context::scrub(uint64_t address, uint64_t size_bytes) {
+  device_.memory().scrub(address, size_bytes);
+  return XHAL_OK;
+}
+
 xhal_status Context::memory_export(uint64_t address, uint32_t handle_type,
                                    xhal_external* external) {
   if (external == nullptr)
@@ -208,7 +213,7 @@ xhal_status Context::memory_import(const xhal_external* external, uint64_t* addr
 xhal_status Context::host_register(void* host, uint64_t size_bytes, uint64_t* device_address) {
   if (device_address == nullptr)
     throw plugin::Error(XHAL_ERR_INVALID_ARGUMENT, "the result pointer is NULL");
-  *device_address = device_.memory().host_register(device_.handle(), handle(), host, size_bytes);
+  *device_address = device_.memory().host_register(handle(), host, size_bytes);
   return XHAL_OK;
 }
 

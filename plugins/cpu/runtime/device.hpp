@@ -32,6 +32,7 @@ class Context : public plugin::Object {
   xhal_status destroy();
   xhal_status memory_alloc(const xhal_memory_info* info, uint64_t* address);
   xhal_status memory_free(uint64_t address);
+  xhal_status scrub(uint64_t address, uint64_t size_bytes);
   xhal_status memory_export(uint64_t address, uint32_t handle_type, xhal_external* external);
   xhal_status memory_import(const xhal_external* external, uint64_t* address);
   xhal_status host_register(void* host, uint64_t size_bytes, uint64_t* device_address);

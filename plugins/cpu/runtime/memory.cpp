@@ -176,6 +176,22 @@ void Memory::free(uint64_t address) {
   drop(slab);
 }
 
+void Memory::scrub(uint64_t address, uint64_t size_bytes) {
+  char* place = nullptr;
+  uint64_t size = 0;
+  {
+    const std::lock_guard lock(mutex_);
+    const auto it = slabs_.find(address);
+    if (it == slabs_.end() || it->second.sort != Sort::plain || size_bytes > it->second.size_bytes) {
+      throw Error(XHAL_ERR_INVALID_ARGUMENT,
+                  fmt::format("{:#x} + {} is no allocation", address, size_bytes));
+    }
+    place = it->second.place;
+    size = it->second.mapped_bytes;
+  }
+  explicit_bzero(place, size);  // a memset may be left out: nobody here reads it again
+}
+
 xhal_external Memory::export_slab(uint64_t address, uint32_t handle_type) const {
   if (handle_type != XHAL_EXTERNAL_FD) {
     throw Error(XHAL_ERR_UNSUPPORTED, "host memory is exported as XHAL_EXTERNAL_FD only");
@@ -237,8 +253,7 @@ uint64_t Memory::import_slab(xhal_device* device, xhal_context* context,
                (guarded() ? 0u : kHostProperties) | XHAL_MEMORY_EXPORTABLE);
 }
 
-uint64_t Memory::host_register(xhal_device* device, xhal_context* context, void* host,
-                               uint64_t size_bytes) {
+uint64_t Memory::host_register(xhal_context* context, void* host, uint64_t size_bytes) {
   const uint64_t address = number_of(host);
   if (host == nullptr || size_bytes == 0 || address + size_bytes < address) {
     throw Error(XHAL_ERR_INVALID_ARGUMENT, "the host pointer is NULL, or the size is 0");
@@ -249,19 +264,10 @@ uint64_t Memory::host_register(xhal_device* device, xhal_context* context, void*
   slab.mapped_bytes = size_bytes;
   slab.place = static_cast<char*>(host);
   slab.context = context;
-  xhal_pointer_info known{};
-  plugin::host().pointer_query(address, &known);
-  // Pinned memory is in libxhal's map already, under its own name.
-  slab.listed = known.kind != XHAL_MEMORY_HOST || known.device != nullptr;
   const std::lock_guard lock(mutex_);
   if (slabs_.contains(address)) {
     throw Error(XHAL_ERR_INVALID_ARGUMENT,
                 fmt::format("{} is registered already, or is device memory", host));
-  }
-  if (slab.listed && plugin::host().range_add(device, context, address, size_bytes,
-                                              XHAL_MEMORY_HOST, kHostProperties) != XHAL_OK) {
-    throw Error(XHAL_ERR_INVALID_ARGUMENT,
-                fmt::format("{} + {} overlaps memory that xHAL knows already", host, size_bytes));
   }
   slabs_.emplace(address, std::move(slab));
   return address;
@@ -273,7 +279,6 @@ void Memory::host_unregister(void* host) {
   if (it == slabs_.end() || it->second.sort != Sort::registered) {
     throw Error(XHAL_ERR_INVALID_ARGUMENT, fmt::format("{} is not registered", host));
   }
-  if (it->second.listed) plugin::host().range_remove(it->first);
   slabs_.erase(it);
 }
 
@@ -432,7 +437,7 @@ void Memory::free_all(xhal_context* context) {
     }
   }
   for (auto& [address, slab] : gone) {
-    if (slab.listed) plugin::host().range_remove(address);
+    if (slab.sort != Sort::registered) plugin::host().range_remove(address);
     drop(slab);
   }
 }

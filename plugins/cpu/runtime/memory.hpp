@@ -35,10 +35,12 @@ class Memory {
   // map names.
   uint64_t alloc(xhal_device* device, xhal_context* context, const xhal_memory_info& info);
   void free(uint64_t address);
+  // Overwrites an allocation, all its pages.
+  void scrub(uint64_t address, uint64_t size_bytes);
   xhal_external export_slab(uint64_t address, uint32_t handle_type) const;
   uint64_t import_slab(xhal_device* device, xhal_context* context, const xhal_external& external);
-  uint64_t host_register(xhal_device* device, xhal_context* context, void* host,
-                         uint64_t size_bytes);
+  // libxhal keeps the list of what is registered.
+  uint64_t host_register(xhal_context* context, void* host, uint64_t size_bytes);
   void host_unregister(void* host);
   uint64_t reserve(xhal_device* device, xhal_context* context, uint64_t size_bytes);
   void release(uint64_t address);
@@ -68,7 +70,6 @@ class Memory {
     char* place = nullptr;      // where the host sees it
     bool hidden = false;        // in the guard's space: the address is another one
     int fd = -1;
-    bool listed = true;  // known to libxhal's map
     xhal_context* context = nullptr;
     std::map<uint64_t, uint64_t> pieces;  // of reserved space: mapped [begin, end)
   };

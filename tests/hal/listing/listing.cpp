@@ -1,8 +1,8 @@
 // listing.cpp: a plugin that does, and lists, what a test wrote into the file XHAL_TEST_LISTING. A
 // line is `device UUID GENERATION` (the last byte of the uuid; 0 = none), `print` (words on
-// standard output), `reenter` (calls libxhal while it lists) or `fail`. Each record says in
-// memory_bytes how often the plugin has negotiated, and an open fails with the ordinal it was asked
-// for.
+// standard output), `reenter` (calls libxhal while it lists), `wait FILE` (counts its devices when
+// the pipe FILE has been opened and closed) or `fail`. Each record says in memory_bytes how often
+// the plugin has negotiated, and an open fails with the ordinal it was asked for.
 #include <dlfcn.h>
 
 #include <cstdio>
@@ -20,6 +20,7 @@ uint64_t negotiations = 0;
 
 struct Script {
   std::vector<xhal_device_info> devices;
+  std::string pipe;
   bool print = false, reenter = false, fail = false;
 };
 
@@ -31,6 +32,7 @@ Script read_script() {
     script.print |= word == "print";
     script.reenter |= word == "reenter";
     script.fail |= word == "fail";
+    if (word == "wait") file >> script.pipe;
     if (word != "device") continue;
     int uuid = 0;
     xhal_device_info info{};
@@ -53,6 +55,11 @@ xhal_status refuse(const std::string& text) {
 
 xhal_status enumerate(xhal_device_info* devices, uint32_t capacity, uint32_t* count) {
   const auto script = read_script();
+  if (!script.pipe.empty() && capacity == 0) {
+    std::ifstream pipe(script.pipe);
+    std::string all;
+    std::getline(pipe, all);
+  }
   if (script.reenter) {
     uint32_t others = 0;
     const auto again =

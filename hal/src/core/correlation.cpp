@@ -1,0 +1,66 @@
+#include "core/correlation.hpp"
+
+#include <vector>
+
+#include "core/error.hpp"
+#include "core/thread_value.hpp"
+#include "xhal/activity.h"
+
+namespace xhal {
+namespace {
+
+struct Correlation {
+  std::vector<uint64_t> stack;
+  bool overridden = false;
+  uint64_t override_id = 0;
+};
+ThreadValue<Correlation>& thread_correlation() {
+  static auto* value = new ThreadValue<Correlation>;
+  return *value;
+}
+
+}  // namespace
+
+uint64_t current_correlation() noexcept {
+  const auto* c = thread_correlation().find();
+  if (c == nullptr) return 0;
+  if (c->overridden) return c->override_id;
+  return c->stack.empty() ? 0 : c->stack.back();
+}
+
+CorrelationScope::CorrelationScope(uint64_t id) noexcept {
+  auto& c = thread_correlation().get();
+  outer_active_ = c.overridden;
+  outer_ = c.override_id;
+  c.overridden = true;
+  c.override_id = id;
+}
+
+CorrelationScope::~CorrelationScope() {
+  auto& c = thread_correlation().get();
+  c.overridden = outer_active_;
+  c.override_id = outer_;
+}
+
+}  // namespace xhal
+
+extern "C" {
+
+xhal_status xhal_correlation_push(uint64_t id) {
+  return xhal::exported("xhal_correlation_push", [&] {
+    xhal::thread_correlation().get().stack.push_back(id);
+    return XHAL_OK;
+  });
+}
+
+xhal_status xhal_correlation_pop(uint64_t* id) {
+  constexpr const char* op = "xhal_correlation_pop";
+  auto& stack = xhal::thread_correlation().get().stack;
+  if (stack.empty())
+    return xhal::fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: nothing was pushed on this thread", op);
+  if (id != nullptr) *id = stack.back();
+  stack.pop_back();
+  return XHAL_OK;
+}
+
+}  // extern "C"

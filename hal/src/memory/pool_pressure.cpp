@@ -1,0 +1,445 @@
+// pool_pressure.cpp: what a pool does when the cache has no block: further slabs, blocks of other
+// streams, slabs given back; and its end.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+#include <utility>
+
+#include "core/tables.hpp"
+#include "memory/address_map.hpp"
+#include "memory/pool_state.hpp"
+#include "sync/capture.hpp"
+
+namespace xhal {
+
+// Lets go of the mutex for a call that others, short of memory, may wait for the end of. They do
+// not wait inside such a call of their own: two threads could wait for each other.
+class Pool::Part::Busy {
+ public:
+  Busy(Part& part, std::unique_lock<std::mutex>& lock, PoolRequest& r)
+      : part_(part), lock_(lock), request_(r), outer_(std::exchange(here, this)) {
+    ++part_.busy;
+    lock_.unlock();
+  }
+  ~Busy() {
+    lock_.lock();
+    --part_.busy;
+    ++request_.own_changes;
+    part_.count_change();
+    here = outer_;
+  }
+  Busy(const Busy&) = delete;
+  static bool inside() { return here != nullptr; }
+
+ private:
+  static thread_local Busy* here;
+  Part& part_;
+  std::unique_lock<std::mutex>& lock_;
+  PoolRequest& request_;
+  Busy* outer_;
+};
+constinit thread_local Pool::Part::Busy* Pool::Part::Busy::here = nullptr;
+
+xhal_status Pool::Part::allocate(uint64_t bytes, uint64_t* base) {
+  if (info.kind == XHAL_MEMORY_HOST) {
+    void* p = nullptr;
+    if (const auto s = xhal_host_alloc(bytes, &p); s != XHAL_OK) return s;
+    *base = reinterpret_cast<uint64_t>(p);
+  } else {
+    xhal_memory_info memory{};
+    memory.struct_size = sizeof memory;
+    memory.kind = info.kind;
+    memory.flags = info.flags;
+    memory.size_bytes = bytes;
+    memory.alignment_bytes = kAlignment;
+    if (const auto s = xhal_memory_alloc(context->handle, &memory, base); s != XHAL_OK) return s;
+  }
+  address_map().set_pool(*base, handle);
+  return XHAL_OK;
+}
+
+bool Pool::Part::give_back(uint64_t base) {
+  address_map().set_pool(base, nullptr);
+  const auto status = info.kind == XHAL_MEMORY_HOST ? xhal_host_free(reinterpret_cast<void*>(base))
+                                                    : xhal_memory_free(context->handle, base);
+  if (status >= 0) return true;
+  address_map().set_pool(base, handle);
+  return false;
+}
+
+Block* Pool::Part::make_slab(std::unique_lock<std::mutex>& lock, PoolRequest& r) {
+  const uint64_t bytes = r.small                 ? kSmallSlab
+                         : r.size < kMiddleBytes ? kMiddleSlab
+                                                 : round_up(r.size, kLargeRound);
+  // What is being made counts, so that no two calls use the same room below the limit.
+  if (info.limit_bytes != 0 && stats.reserved_bytes + making_bytes + bytes > info.limit_bytes) {
+    r.refusal = "the pool's limit is reached";
+    return nullptr;
+  }
+  making_bytes += bytes;
+  uint64_t base = 0;
+  xhal_status status;
+  {
+    const Busy busy(*this, lock, r);
+    status = allocate(bytes, &base);
+    if (status != XHAL_OK) r.refusal = last_error().text;
+  }
+  if (id != r.pool_id) {
+    lock.unlock();
+    if (status == XHAL_OK) give_back(base);
+    lock.lock();
+    return nullptr;
+  }
+  making_bytes -= bytes;
+  if (status != XHAL_OK) return nullptr;
+  Block* b = nullptr;
+  try {
+    b = blocks.add_slab(base, bytes, r.small, blocks.owner(r.stream, r.capture));
+  } catch (...) {
+    lock.unlock();
+    give_back(base);
+    throw;
+  }
+  stats.slab_count = blocks.slabs().size();
+  ++stats.slab_allocation_count;
+  stats.reserved_bytes += bytes;
+  stats.reserved_peak_bytes = std::max(stats.reserved_peak_bytes, stats.reserved_bytes);
+  if (observer.on()) {
+    r.slabs.push_back({XHAL_POOL_SLAB_ALLOC,
+                       0,
+                       base,
+                       bytes,
+                       r.stream == nullptr ? nullptr : r.stream->handle,
+                       {}});
+  }
+  return b;
+}
+
+namespace {
+
+// Makes sure that `stream`'s present work is over before the request's block is used.
+bool order(StreamState& stream, const PoolRequest& r, bool wait) {
+  xhal_event event{};
+  const auto status = record_hidden_event(stream, &event);
+  if (status != XHAL_OK) return false;  // captured, failed, or on its way out
+  if (r.stream != nullptr && !r.captured) return wait_event(*r.stream, event) == XHAL_OK;
+  if (poll_event(event) == XHAL_OK) return true;
+  return wait && xhal_event_wait(&event, XHAL_FOREVER) == XHAL_OK;
+}
+
+std::vector<StreamRef> eager_streams(const Blocks& blocks) {
+  std::vector<StreamRef> streams;
+  streams.reserve(blocks.owners().size());
+  for (const auto& owner : blocks.owners()) {
+    if (owner->capture == 0) streams.push_back(owner->stream);
+  }
+  return streams;
+}
+
+}  // namespace
+
+Block* Pool::Part::steal(std::unique_lock<std::mutex>& lock, PoolRequest& r, bool wait) {
+  for (const auto& stream : eager_streams(blocks)) {
+    if (stream.get() == r.stream) continue;
+    blocks.prepare();
+    Owner& owner = blocks.owner(stream.get(), 0);
+    Block* b = blocks.take(owner, r.size, r.small);
+    if (b == nullptr) continue;
+    blocks.split(b, r.size);  // the rest is there for others meanwhile
+    bool ordered;
+    if (wait) {  // perhaps for long: nobody is to wait for this call
+      lock.unlock();
+      ordered = order(*stream, r, true);
+      lock.lock();
+    } else {
+      const Busy busy(*this, lock, r);
+      ordered = order(*stream, r, false);
+    }
+    if (id != r.pool_id) return nullptr;
+    if (ordered) return b;
+    blocks.make_free(b);
+  }
+  return nullptr;
+}
+
+// What is free in the order of a stream that has nothing to do is nobody's.
+void Pool::Part::take_from_idle(std::unique_lock<std::mutex>& lock, PoolRequest& r) {
+  std::vector<Block*> taken;
+  for (const auto& stream : eager_streams(blocks)) {
+    taken.clear();
+    blocks.take_all(blocks.owner(stream.get(), 0), &taken);
+    if (taken.empty()) continue;
+    bool idle;
+    {
+      const Busy busy(*this, lock, r);
+      PoolRequest nobodys{};
+      idle = order(*stream, nobodys, false);
+    }
+    if (id != r.pool_id) return;
+    for (auto* b : taken) {
+      if (idle) blocks.give(b, blocks.nobody());
+      blocks.make_free(b);
+    }
+  }
+}
+
+void Pool::Part::trim(std::unique_lock<std::mutex>& lock, uint64_t keep, PoolRequest& r) {
+  blocks.sweep(blocks.owners().size());
+  if (stats.reserved_bytes - leaving_bytes > keep) take_from_idle(lock, r);
+  if (id != r.pool_id) return;
+  blocks.cool(blocks.nobody());
+  std::vector<std::pair<Block*, bool>> whole;  // and whether it was given back
+  for (auto& bin : blocks.nobody().bins) {
+    for (auto it = bin.tree.begin(); it != bin.tree.end();) {
+      Block& b = *it;
+      if (stats.reserved_bytes - leaving_bytes <= keep) break;
+      if (b.size != b.slab->size) {
+        ++it;
+        continue;
+      }
+      whole.emplace_back(&b, false);
+      it = bin.tree.erase(it);
+      b.state = BlockState::taken;
+      leaving_bytes += b.size;
+    }
+  }
+  if (!whole.empty()) {
+    const Busy busy(*this, lock, r);
+    for (auto& [b, gone] : whole) gone = give_back(b->address);
+  }
+  if (id != r.pool_id) return;
+  for (auto& [b, gone] : whole) {
+    leaving_bytes -= b->size;
+    if (!gone) {
+      blocks.make_free(b);
+      continue;
+    }
+    stats.reserved_bytes -= b->size;
+    if (observer.on())
+      r.slabs.push_back({XHAL_POOL_SLAB_FREE, 0, b->address, b->size, nullptr, {}});
+    blocks.remove_slab(b);
+  }
+  stats.slab_count = blocks.slabs().size();
+  blocks.sweep(blocks.owners().size());
+}
+
+void Pool::Part::trim(uint64_t keep) {
+  PoolRequest r{};
+  collect_all();
+  {
+    std::unique_lock lock(mutex);
+    r.pool_id = id;
+    trim(lock, keep, r);
+  }
+  for (const auto& slab : r.slabs) observer.tell(slab);
+}
+
+xhal_status Pool::Part::alloc_slowly(PoolRequest& r, uint64_t* address) {
+  constexpr int kRounds = 16;
+  for (int round = 0;; ++round) {
+    collect_all();
+    std::unique_lock lock(mutex);
+    const uint64_t seen = changes;
+    r.own_changes = 0;
+    blocks.sweep(blocks.owners().size());
+    Block* b = from_cache(r);
+    if (b == nullptr) b = make_slab(lock, r);
+    if (b == nullptr) {
+      if (round == 0) ++stats.retry_count;
+      b = steal(lock, r, false);
+    }
+    if (b == nullptr) {
+      trim(lock, 0, r);
+      b = from_cache(r);
+    }
+    if (b == nullptr) b = make_slab(lock, r);
+    if (b == nullptr && r.stream == nullptr) b = steal(lock, r, true);
+    if (id != r.pool_id) {
+      return fail(XHAL_ERR_INVALID_HANDLE, "xhal_pool_alloc",
+                  "xhal_pool_alloc: the pool has ended meanwhile: its context was destroyed");
+    }
+    if (b != nullptr) {
+      *address = hand_out(b, r);
+      return XHAL_OK;
+    }
+    // What other calls have in their hands, or have given back meanwhile, may be enough.
+    if (round < kRounds && changes - seen != r.own_changes) continue;
+    if (round < kRounds && busy > 0 && !Busy::inside()) {
+      ++waiting;
+      changed.wait(lock, [&, now = changes] { return changes != now; });
+      --waiting;
+      continue;
+    }
+    lock.unlock();
+    return out_of_memory(r.requested, r.refusal);
+  }
+}
+
+std::string Pool::Part::holders() const {
+  std::map<std::string, std::pair<uint64_t, uint64_t>> by_tag;
+  blocks.for_each([&](const Block& b) {
+    if (b.state != BlockState::used) return;
+    auto& entry = by_tag[b.tag.empty() ? "(untagged)" : b.tag];
+    entry.first += b.size;
+    ++entry.second;
+  });
+  std::vector<std::pair<std::string, std::pair<uint64_t, uint64_t>>> sorted(by_tag.begin(),
+                                                                            by_tag.end());
+  std::sort(sorted.begin(), sorted.end(),
+            [](auto& a, auto& b) { return a.second.first > b.second.first; });
+  std::string text;
+  for (size_t i = 0; i < std::min<size_t>(sorted.size(), 5); ++i) {
+    text += fmt::format("\n    {:>9.1f} MiB in {} blocks: {}",
+                        static_cast<double>(sorted[i].second.first) / 1048576.0,
+                        sorted[i].second.second, sorted[i].first);
+  }
+  return text.empty() ? "\n    nobody: the device itself is full" : text;
+}
+
+xhal_status Pool::Part::out_of_memory(uint64_t size, const std::string& why) {
+  constexpr const char* op = "xhal_pool_alloc";
+  const auto mib = [](uint64_t bytes) { return static_cast<double>(bytes) / 1048576.0; };
+  xhal_status status;
+  {
+    const std::lock_guard lock(mutex);
+    ++stats.out_of_memory_count;
+    status =
+        fail(XHAL_ERR_OUT_OF_MEMORY, op,
+             "{}: out of memory for {} bytes ({:.1f} MiB): {}\n"
+             "  The pool holds {:.1f} MiB in slabs, {:.1f} MiB of it in use, {:.1f} MiB "
+             "waiting for events; the largest "
+             "free block is {:.1f} MiB. Held by:{}\n"
+             "  Use a smaller batch, or free what is listed.",
+             context->device->id(), size, mib(size), why, mib(stats.reserved_bytes),
+             mib(stats.used_bytes), mib(stats.pending_bytes), mib(blocks.largest()), holders());
+  }
+  return annotate(status, context->handle, op);
+}
+
+xhal_status Pool::Part::destroy() {
+  constexpr const char* op = "xhal_pool_destroy";
+  std::vector<xhal_event> events;
+  std::vector<StreamRef> streams;
+  {
+    const std::lock_guard lock(mutex);
+    if (used_count > 0 || !captures.empty() || busy > 0) {
+      return annotate(fail(XHAL_ERR_BUSY, op,
+                           "{}: {} blocks ({} bytes) and {} captures or graphs are still in use:{}",
+                           op, used_count, stats.used_bytes, captures.size(),
+                           used_count > 0 ? holders() : std::string()),
+                      context->handle, op);
+    }
+    streams = eager_streams(blocks);
+    pending.for_each([&](xhal_timeline* timeline, const Block& b) {
+      events.push_back({timeline, b.awaited, 0, 0});
+      events.insert(events.end(), b.later_events.begin(), b.later_events.end());
+    });
+  }
+  // Work that still uses free blocks in the order of its stream.
+  for (const auto& stream : streams) {
+    xhal_event event{};
+    const auto status = record_hidden_event(*stream, &event);
+    if (status == XHAL_OK) events.push_back(event);
+    if (status == XHAL_ERR_CAPTURE) {
+      return annotate(fail(XHAL_ERR_BUSY, op,
+                           "{}: a stream that its blocks were allocated for is being captured; "
+                           "end the capture first",
+                           op),
+                      context->handle, op);
+    }
+  }
+  for (const auto& e : events) (void)xhal_event_wait(&e, XHAL_FOREVER);  // failed is over, too
+  end();
+  return XHAL_OK;
+}
+
+void Pool::Part::end() {
+  std::vector<std::pair<uint64_t, uint64_t>> slabs;
+  {
+    const std::lock_guard lock(mutex);
+    for (const auto& [base, slab] : blocks.slabs()) slabs.emplace_back(base, slab.size);
+    id = 0;
+    pending.clear();
+    blocks.clear();
+    captures.clear();
+    making_bytes = leaving_bytes = used_count = parked_count = 0;
+    stats = {};
+    count_change();
+  }
+  for (const auto& [base, size] : slabs) {
+    // What cannot be wiped stays with the context, and is nobody's pool's.
+    if (!give_back(base)) address_map().set_pool(base, nullptr);
+    if (observer.on()) tell(XHAL_POOL_SLAB_FREE, base, size, nullptr, {});
+  }
+  observer.replace(nullptr, nullptr);
+}
+
+namespace {
+
+std::mutex& mutex_of(const void* part) {
+  static auto* mutexes = new std::mutex[8];
+  return mutexes[(reinterpret_cast<uintptr_t>(part) >> 7) % 8];
+}
+
+// The states of pools that have ended are used again and never freed: a call of another thread may
+// still be on its way out of one.
+struct SpareParts {
+  std::mutex mutex;
+  std::vector<Pool::Part*> list;
+};
+SpareParts& spare_parts() {
+  static auto* s = new SpareParts;
+  return *s;
+}
+
+}  // namespace
+
+Pool::Part::Part() : mutex(mutex_of(this)) {}
+
+void Pool::Part::count_change() {
+  ++changes;
+  if (waiting > 0) changed.notify_all();
+}
+
+Pool::Part* begin_pool() {
+  static std::atomic<uint64_t> last_id{0};
+  Pool::Part* part = nullptr;
+  {
+    auto& spare = spare_parts();
+    const std::lock_guard lock(spare.mutex);
+    if (!spare.list.empty()) {
+      part = spare.list.back();
+      spare.list.pop_back();
+    } else {
+      spare.list.reserve(spare.list.capacity() +
+                         1);  // one place for each, so that it can come back
+    }
+  }
+  if (part == nullptr) part = new Pool::Part;
+  const std::lock_guard lock(part->mutex);
+  part->id = last_id.fetch_add(1, std::memory_order_relaxed) + 1;
+  return part;
+}
+
+void end_pool(xhal_pool* pool) {
+  auto* part = Pool::of(pool)->part;
+  {
+    const std::lock_guard lock(ContextState::mutex());
+    part->context->pools.erase(pool);
+  }
+  part->end();
+  object_free(pool);
+  auto& spare = spare_parts();
+  const std::lock_guard lock(spare.mutex);
+  spare.list.push_back(part);
+}
+
+void abandon_pool(xhal_pool* pool) noexcept {
+  (void)exported("xhal_context_destroy", [&] {
+    end_pool(pool);
+    return XHAL_OK;
+  });
+}
+
+}  // namespace xhal
