@@ -14,6 +14,7 @@
 
 #include <atomic>
 #include <cstring>
+#include <future>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -301,11 +302,29 @@ struct Stream : Object {
     c.timeline = reinterpret_cast<uint64_t>(timeline);
     return card->send_command(c, c.verb == Verb::hang ? "hang" : "fail");
   }
+  // Waits until the card has done everything it was given: until then it raises timelines, also
+  // those of work that has failed, and their cells may not be given to others.
+  void settle() {
+    if (std::this_thread::get_id() == card->listener.get_id()) return;
+    using Done = std::promise<void>;
+    auto done = std::make_unique<Done>();
+    auto has_run = done->get_future();
+    const auto finish = [](void* user, xhal_status) {
+      std::unique_ptr<Done>(static_cast<Done*>(user))->set_value();
+    };
+    if (host_call(finish, done.get(), 0) != XHAL_OK) return;  // lost: it raises nothing any more
+    done.release();
+    has_run.wait();
+  }
   xhal_status recover(xhal_timeline* fresh) {
+    settle();
     timeline = fresh;
     return XHAL_OK;
   }
-  xhal_status destroy() { return xhal::plugin::destroy(this); }
+  xhal_status destroy() {
+    settle();
+    return xhal::plugin::destroy(this);
+  }
 
   Card* card;
   xhal_timeline* timeline;
