@@ -19,6 +19,7 @@ namespace xhal::faulty {
 class Memory {
  public:
   static constexpr uint64_t kBytes = uint64_t{1} << 31;
+  static constexpr size_t kKeptFull = 8;
   static constexpr uint64_t kSlab = uint64_t{2} << 20;
 
   Memory() {
@@ -52,6 +53,10 @@ class Memory {
   void give(uint64_t address, uint64_t size) {
     const std::lock_guard lock(mutex_);
     free_.push_back({address, size});
+    // What was freed last keeps its content, as memory does; the rest is given back to the host.
+    if (free_.size() <= kKeptFull) return;
+    const auto& old = free_[free_.size() - 1 - kKeptFull];
+    madvise(behind(old.address), old.size, MADV_DONTNEED);
   }
 
  private:

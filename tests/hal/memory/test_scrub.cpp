@@ -42,7 +42,8 @@ TEST_F(ScrubTest, TheMemoryOfAPlainContextIsNotWiped) {
 TEST_F(ScrubTest, WithoutTheCapabilityAScrubbedContextIsRefused) {
   board().capabilities = Board::kUsualCapabilities & ~cap(XHAL_CAP_SCRUB);
   const auto d = open_device("faulty:0");
-  for (const Device* each : {&d, &device("remote")}) {
+  const Device* const both[] = {&d, &device("remote")};
+  for (const auto* each : both) {
     xhal_context_info info{};
     info.struct_size = sizeof info;
     info.flags = XHAL_CONTEXT_SCRUB;

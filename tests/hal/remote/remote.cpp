@@ -14,6 +14,7 @@
 
 #include <atomic>
 #include <cstring>
+#include <future>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -36,8 +37,9 @@ using remote::Verb;
 struct Card {
   Card(xhal_device* owner, uint32_t number) : device(owner), ordinal(number) {
     int ends[2], go[2];
+    // Not a pipe: writing to one whose card was killed would raise SIGPIPE.
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0 ||
-        pipe2(go, O_CLOEXEC) != 0) {
+        socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, go) != 0) {
       throw Error(XHAL_ERR_IO, "no socket for the card");
     }
     const int memory = memfd_create("remote-card", MFD_CLOEXEC);
@@ -83,7 +85,7 @@ struct Card {
       if (a.verb == Verb::call) {
         run_call(a.timeline, XHAL_OK);
         order.has_run();
-        [[maybe_unused]] const auto written = write(resume, "", 1);
+        send(resume, "", 1, MSG_NOSIGNAL);
         continue;
       }
       if (a.verb == Verb::signal) {
@@ -111,7 +113,8 @@ struct Card {
     drop_calls(XHAL_ERR_DEVICE_LOST);
   }
 
-  // Whoever notices the card's death first says so, the listener or a submission.
+  // Only the listener says so, behind what the card had still acknowledged: who is told of the loss
+  // knows that no call of before is under way.
   void lose(const std::string& running) {
     siginfo_t info{};
     waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOWAIT);
@@ -172,7 +175,6 @@ struct Card {
     }
     if (command.verb != Verb::signal && command.verb != Verb::map) last_operation = operation;
     if (sendmsg(socket, &message, MSG_NOSIGNAL) == sizeof command) return XHAL_OK;
-    lose(last_operation);
     return fail(XHAL_ERR_DEVICE_LOST, "the card process does not answer", operation);
   }
 
@@ -268,11 +270,10 @@ struct Stream : Object {
       card->calls[c.timeline] = {callback, user};
     }
     const auto s = card->send_command(c, "host_call");
-    if (s != XHAL_OK) {
-      const std::lock_guard inner(card->calls_mutex);
-      card->calls.erase(c.timeline);
-    }
-    return s;
+    if (s == XHAL_OK) return s;
+    // What is refused is not called; what the listener has dropped meanwhile was accepted.
+    const std::lock_guard inner(card->calls_mutex);
+    return card->calls.erase(c.timeline) == 0 ? XHAL_OK : s;
   }
   xhal_status wait(xhal_timeline* other, uint64_t value) {
     // Its signal is in the card's one queue already, so order holds by itself; only failure must be
@@ -301,11 +302,29 @@ struct Stream : Object {
     c.timeline = reinterpret_cast<uint64_t>(timeline);
     return card->send_command(c, c.verb == Verb::hang ? "hang" : "fail");
   }
+  // Waits until the card has done everything it was given: until then it raises timelines, also
+  // those of work that has failed, and their cells may not be given to others.
+  void settle() {
+    if (std::this_thread::get_id() == card->listener.get_id()) return;
+    using Done = std::promise<void>;
+    auto done = std::make_unique<Done>();
+    auto has_run = done->get_future();
+    const auto finish = [](void* user, xhal_status) {
+      std::unique_ptr<Done>(static_cast<Done*>(user))->set_value();
+    };
+    if (host_call(finish, done.get(), 0) != XHAL_OK) return;  // lost: it raises nothing any more
+    done.release();
+    has_run.wait();
+  }
   xhal_status recover(xhal_timeline* fresh) {
+    settle();
     timeline = fresh;
     return XHAL_OK;
   }
-  xhal_status destroy() { return xhal::plugin::destroy(this); }
+  xhal_status destroy() {
+    settle();
+    return xhal::plugin::destroy(this);
+  }
 
   Card* card;
   xhal_timeline* timeline;

@@ -38,7 +38,7 @@ struct Options {
 int usage(const char* why) {
   std::fprintf(stderr,
                "hal_soak: %s\nusage: hal_soak [--seconds N] [--seed S] [--threads N] "
-               "[--steps NAME,NAME...]\nsteps:",
+               "[--devices ID,ID...] [--steps NAME,NAME...]\nsteps:",
                why);
   for (const auto& step : steps()) std::fprintf(stderr, " %s", step.name);
   std::fputc('\n', stderr);
@@ -57,6 +57,10 @@ std::string parse(int argc, char** argv, Options& options) {
       options.seed = std::stoull(value);
     } else if (name == "--threads") {
       options.threads = std::stoull(value);
+    } else if (name == "--devices") {
+      device_ids().clear();
+      std::istringstream ids(value);
+      for (std::string id; std::getline(ids, id, ',');) device_ids().push_back(id);
     } else if (name == "--steps") {
       std::istringstream names(value);
       for (std::string wanted; std::getline(names, wanted, ',');) {

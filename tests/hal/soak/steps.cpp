@@ -206,7 +206,8 @@ void gates(Lease& lease) {
   }
   const auto status =
       queued ? CALL(xhal_event_wait, &after, kSoon) : CALL(xhal_stream_synchronize, stream, kSoon);
-  if (status == XHAL_OK && queued) complain("work behind a gate that failed has run");
+  if (status == XHAL_OK && queued)
+    complain(lease.id() + ": work behind a gate that failed has run");
   lease.ok("work behind a gate that failed", status, {XHAL_ERR_DEPENDENCY});
   // The failure may still be on its way to the stream.
   lease.ok("synchronize", CALL(xhal_stream_synchronize, stream, kSoon), {XHAL_ERR_DEPENDENCY});

@@ -28,8 +28,8 @@ std::string describe(const char* what, xhal_status status) {
          (status < 0 ? ": " + last_error_info().text : "");
 }
 
-const std::vector<std::string>& device_ids() {
-  static const std::vector<std::string> ids = {"cpu:0", "remote:0", "faulty:0", "faulty:1"};
+std::vector<std::string>& device_ids() {
+  static std::vector<std::string> ids = {"cpu:0", "remote:0", "faulty:0", "faulty:1"};
   return ids;
 }
 

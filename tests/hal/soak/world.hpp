@@ -99,6 +99,6 @@ struct Step {
 };
 const std::vector<Step>& steps();
 
-const std::vector<std::string>& device_ids();
+std::vector<std::string>& device_ids();  // set before the threads begin
 
 }  // namespace xhal::soak
