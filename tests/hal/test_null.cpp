@@ -235,6 +235,12 @@ std::vector<Function> every_function() {
   OF(pool_trim, "pool", "keep_bytes");
   OF(pool_query, "pool", "stats");
   OF(pool_reset_peaks, "pool");
+  OF(pool_observe, "pool", "callback", "user");
+  OF(op_destroy, "op");
+  OF(module_destroy, "module");
+  OF(module_kernel, "module", "name", "kernel");
+  OF(kernel_query, "kernel", "properties");
+  OF(device_comm_table, "device", "table");
   OF(correlation_push, "id");
   OF(correlation_pop, "_");
   OF(timeline_fail, "timeline", "error");

@@ -35,13 +35,32 @@ xhal_status call_slot(Slot slot, Args... args) {
   return xhal::structs::call(xhal::structs::Chains::pass, xhal::structs::knows_none, slot, args...);
 }
 
+// The catalogue gives every scalar a default, "a=0 b=0".
+constexpr uint32_t count_scalars(std::string_view scalars) {
+  uint32_t count = 0;
+  for (const char c : scalars) count += c == '=';
+  return count;
+}
+uint32_t scalar_limit(uint32_t id) {
+  switch (id) {
+#define XHAL_OP(name, op_id, version, inputs, outputs, attributes, scalars, shape, alias,   \
+                determinism, tolerance, flops, bytes, prose)                                \
+  case op_id:                                                                               \
+    return count_scalars(scalars);
+#include "xhal/ops.inc"
+#undef XHAL_OP
+  }
+  return UINT32_MAX;  // a vendor's own
+}
+
 // What libxhal remembers of a successful call: how many operands an operator has, to refuse a
 // launch that it holds back.
 template <class... Args>
 void remember(Args...) {}
 void remember(xhal_context*, const xhal_op_info* info, xhal_op** op) {
-  if (xhal::is_live(*op, XHAL_KIND_OP))
-    xhal::private_of(*op)->operand_count = info->operand_count;
+  if (!xhal::is_live(*op, XHAL_KIND_OP)) return;
+  xhal::private_of(*op)->operand_count = info->operand_count;
+  xhal::private_of(*op)->scalar_limit = scalar_limit(info->id);
 }
 
 // Flags that no version of this library knows.

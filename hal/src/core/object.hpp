@@ -22,7 +22,9 @@ struct ObjectPrivate {
   xhal_status (*destroy)(void* object);  // set while a destroy waits for the last pin
   uint32_t pins;                         // held-back submissions that name it; kDestroyWanted
   uint32_t operand_count;  // of an operator
-  uint64_t reserved[2];
+  uint32_t scalar_limit;   // of an operator: how many scalars a launch may give at most
+  uint32_t reserved0;
+  uint64_t reserved;
 };
 static_assert(sizeof(ObjectPrivate) == 64);
 

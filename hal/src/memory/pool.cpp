@@ -22,9 +22,10 @@ xhal_stream* handle_of(const Owner& owner) {
   return s == nullptr || s->gone.load(std::memory_order_relaxed) ? nullptr : s->handle;
 }
 
+// Calls nobody back. A failed event is over, too: its work will not run.
 bool is_reached(xhal_timeline* timeline, uint64_t value) {
-  // A failed event is over, too: its work will not run.
-  return Timeline::of(timeline)->poll(value) != XHAL_NOT_READY;
+  const auto& t = *Timeline::of(timeline);
+  return t.reached(value) || t.failed();
 }
 
 }  // namespace
@@ -64,16 +65,14 @@ xhal_status Pool::Part::alloc(xhal_stream* stream, uint64_t requested, xhal_stri
   r.size = rounded(requested);
   r.small = is_small(r.size);
   if (tag.size > 0) r.tag.assign(tag.data, tag.size);
-  Look look;
   Block* b = nullptr;
   {
     const std::lock_guard lock(mutex);
     r.pool_id = id;
+    if (!pending.empty()) collect_some();
     b = from_cache(r);
     if (b != nullptr) *address = hand_out(b, r);
-    if (!pending.empty()) pending.look_at_next(&look);
   }
-  if (look.count > 0) collect_some(look);
   if (b == nullptr) {
     const xhal_status status = alloc_slowly(r, address);
     for (const auto& slab : r.slabs) observer.tell(slab);
@@ -165,17 +164,15 @@ bool Pool::Part::release(Block* b) {
 
 // A bounded amount of work for every allocation, so that what has become ready is used again. Ready
 // blocks come back faster than they are made.
-void Pool::Part::collect_some(Look& look) {
-  constexpr int kRounds = 4, kBlocks = 16;
-  for (int round = 0; round < kRounds && look.count > 0; ++round) {
-    const uint64_t value = look.values[0];
-    if (!is_reached(look.timeline, value)) return;
-    const std::lock_guard lock(mutex);
-    for (int i = 0; i < kBlocks; ++i) {
-      Block* b = pending.pop(look.timeline, value);
-      if (b == nullptr) break;
-      release(b);
-    }
+void Pool::Part::collect_some() {
+  constexpr int kBlocks = 64;
+  Look look;
+  pending.look_at_next(&look);
+  for (int i = 0; i < kBlocks && look.count > 0; ++i) {
+    if (!is_reached(look.timeline, look.values[0])) return;
+    Block* b = pending.pop(look.timeline, look.values[0]);
+    if (b == nullptr) return;
+    release(b);
     pending.look(look.timeline, 1, &look);
   }
 }

@@ -78,11 +78,11 @@ struct Pool::Part {
  private:
   class Busy;
   xhal_status alloc_slowly(PoolRequest& r, uint64_t* address);
-  void collect_some(Look& look);
   // Whether a block went on to wait for another event.
   bool collect(xhal_timeline* timeline);
   void tell(uint32_t kind, uint64_t address, uint64_t size, xhal_stream* stream, xhal_string tag);
   // The mutex is held.
+  void collect_some();
   Block* from_cache(PoolRequest& r);
   uint64_t hand_out(Block* b, PoolRequest& r);
   // A block's event is reached; false when it goes on waiting for another.

@@ -135,6 +135,10 @@ xhal_status held_op_launch(xhal_stream* stream, xhal_op* op, const uint64_t* add
                 "{}: {} addresses given, it was prepared with {} operands", name, address_count,
                 operands);
   }
+  if (const uint32_t most = private_of(op)->scalar_limit; scalar_count > most) {
+    return fail(XHAL_ERR_INVALID_ARGUMENT, name,
+                "{}: {} scalars given, the catalogue knows {} for it", name, scalar_count, most);
+  }
   return held(stream, name, [&] {
     std::vector<uint64_t> a(addresses, addresses + address_count);
     std::vector<xhal_scalar> s(scalars, scalars + scalar_count);
