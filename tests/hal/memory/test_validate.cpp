@@ -36,6 +36,8 @@ class ValidateTest : public FaultyTest, public testing::WithParamInterface<const
 
   static constexpr int64_t kElements = 1024;
   static constexpr uint64_t kBytes = 4096;
+  // More than malloc takes from its heap: freed, it is no memory of the process any more.
+  static constexpr uint64_t kMapped = 64 << 20;
   static constexpr uint64_t kNowhere = 0x10000;
   Stream stream_;
   Pool pool_;
@@ -51,7 +53,7 @@ TEST_P(ValidateTest, ACopyToOrFromAnUnknownAddressIsRefused) {
 }
 
 TEST_P(ValidateTest, ACopyOfFreedMemoryIsRefused) {
-  const auto memory = alloc(device(GetParam()), 1 << 20);
+  const auto memory = alloc(device(GetParam()), kMapped);
   ASSERT_OK(xhal_memory_free(device(GetParam()).context(), memory));
   expect_refused(xhal_stream_copy(stream_.get(), x_, memory, kBytes), "from freed memory");
   expect_refused(xhal_stream_copy(stream_.get(), memory, x_, kBytes), "to freed memory");
@@ -76,7 +78,7 @@ TEST_P(ValidateTest, AnOperatorOutsideOfEveryAllocationIsRefused) {
   xhal_pointer_info info{};
   ASSERT_OK(xhal_pointer_query(x_, &info));
   expect_refused(launch(fill_, info.base + info.size_bytes - kBytes / 2), "the end of the slab");
-  const auto memory = alloc(device(GetParam()), 1 << 20);
+  const auto memory = alloc(device(GetParam()), kMapped);
   ASSERT_OK(xhal_memory_free(device(GetParam()).context(), memory));
   expect_refused(launch(fill_, memory), "freed memory");
   expect_refused(launch(fill_, address_of(host_.data())), "unregistered host memory");
