@@ -103,6 +103,7 @@ xhal_status Staging::grow(uint32_t size_class, ContextState& context) {
       pageable ? slab->base : pinned_address(context, *address_map().find(slab->base), slab->base);
   if (seen == 0) {
     free_slab(*slab);
+    if (context.device->lost) return set_error(*context.device->lost_error);
     return fail(XHAL_ERR_UNSUPPORTED, "xhal_stream_copy",
                 "xhal_stream_copy: {} takes neither unpinned nor pinned host memory",
                 context.device->id());

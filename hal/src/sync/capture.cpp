@@ -79,7 +79,9 @@ xhal_status begin_capture(StreamState& stream, xhal_pool* pool, uint64_t* id) {
 xhal_status end_capture(StreamState& stream, xhal_graph** graph, uint64_t* id, xhal_pool** pool) {
   auto* const current = stream.capture.load(std::memory_order_acquire);
   if (current == nullptr || current->origin != &stream)
-    return fail(XHAL_ERR_CAPTURE, kEnd, "{}: no capture was begun on this stream", kEnd);
+    return annotate(
+        fail(XHAL_ERR_CAPTURE, kEnd, "{}: no capture was begun on this stream", kEnd),
+        stream.handle, kEnd);
   const std::unique_ptr<Capture> capture(current);
   *id = capture->id;
   *pool = capture->pool;
