@@ -235,7 +235,7 @@ std::vector<Function> every_function() {
   OF(pool_trim, "pool", "keep_bytes");
   OF(pool_query, "pool", "stats");
   OF(pool_reset_peaks, "pool");
-  OF(pool_observe, "pool", "callback", "user");
+  OF(pool_observe, "pool", "_", "_");
   OF(op_destroy, "op");
   OF(module_destroy, "module");
   OF(module_kernel, "module", "name", "kernel");

@@ -30,58 +30,71 @@ bool is_reached(xhal_timeline* timeline, uint64_t value) {
 
 }  // namespace
 
-Block* Pool::Part::from_cache(PoolRequest& r) {
-  blocks.prepare();
-  Owner& owner = blocks.owner(r.stream, r.capture);
-  Block* b = blocks.take(owner, r.size, r.small);
-  if (b == nullptr && &owner != &blocks.nobody()) b = blocks.take(blocks.nobody(), r.size, r.small);
+Block* Pool::Part::from_cache(Owner& owner, uint64_t size, bool small) {
+  Block* b = blocks.take(owner, size, small);
+  if (b == nullptr && &owner != &blocks.nobody()) b = blocks.take(blocks.nobody(), size, small);
   return b;
 }
 
-uint64_t Pool::Part::hand_out(Block* b, PoolRequest& r) {
-  blocks.split(b, r.size);
-  blocks.give(b, blocks.owner(r.stream, r.capture));
+uint64_t Pool::Part::hand_out(Block* b, Owner& owner, uint64_t requested, uint64_t size,
+                              std::string_view tag) {
+  try {
+    b->tag.assign(tag);
+  } catch (...) {
+    blocks.put_back(b);
+    throw;
+  }
+  blocks.split(b, size);
+  if (b->owner != &owner) blocks.give(b, owner);
   b->state = BlockState::used;
-  b->requested = r.requested;
-  b->tag.swap(r.tag);
+  b->requested = requested;
   ++used_count;
   stats.used_bytes += b->size;
   stats.used_peak_bytes = std::max(stats.used_peak_bytes, stats.used_bytes);
-  stats.requested_bytes += r.requested;
+  stats.requested_bytes += requested;
   ++stats.allocation_count;
-  r.given = b->size;
   return b->address;
 }
 
+// Out of the cache it is all under one lock; what an allocation needs beyond that is made only then.
 xhal_status Pool::Part::alloc(xhal_stream* stream, uint64_t requested, xhal_string tag,
                               uint64_t* address) {
-  PoolRequest r{};
-  r.stream = stream == nullptr ? nullptr : state_of(stream);
-  if (stream != nullptr && is_captured(*r.stream)) {
-    r.captured = true;
-    r.capture = capture_of(*r.stream, handle);
-  }
-  r.requested = requested;
-  r.size = rounded(requested);
-  r.small = is_small(r.size);
-  if (tag.size > 0) r.tag.assign(tag.data, tag.size);
-  Block* b = nullptr;
+  StreamState* const state = stream == nullptr ? nullptr : state_of(stream);
+  const bool captured = state != nullptr && is_captured(*state);
+  const uint64_t capture = captured ? capture_of(*state, handle) : 0;
+  const uint64_t size = rounded(requested);
+  const std::string_view tag_text(tag.size > 0 ? tag.data : "", tag.size);
+  uint64_t given = 0, pool_id = 0;
   {
     const std::lock_guard lock(mutex);
-    r.pool_id = id;
+    pool_id = id;
     if (!pending.empty()) collect_some();
-    b = from_cache(r);
-    if (b != nullptr) *address = hand_out(b, r);
+    blocks.prepare();
+    Owner& owner = blocks.owner(state, capture);
+    if (Block* b = from_cache(owner, size, is_small(size)); b != nullptr) {
+      *address = hand_out(b, owner, requested, size, tag_text);
+      given = b->size;
+    }
   }
-  if (b == nullptr) {
+  if (given == 0) {
+    PoolRequest r{};
+    r.stream = state;
+    r.captured = captured;
+    r.capture = capture;
+    r.requested = requested;
+    r.size = size;
+    r.small = is_small(size);
+    r.tag = tag_text;
+    r.pool_id = pool_id;
     const xhal_status status = alloc_slowly(r, address);
     for (const auto& slab : r.slabs) observer.tell(slab);
     if (status != XHAL_OK) {
       if (observer.on()) tell(XHAL_POOL_OUT_OF_MEMORY, 0, requested, stream, tag);
       return status;
     }
+    given = r.given;
   }
-  if (observer.on()) tell(XHAL_POOL_ALLOC, *address, r.given, stream, tag);
+  if (observer.on()) tell(XHAL_POOL_ALLOC, *address, given, stream, tag);
   return XHAL_OK;
 }
 

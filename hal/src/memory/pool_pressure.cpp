@@ -244,7 +244,7 @@ xhal_status Pool::Part::alloc_slowly(PoolRequest& r, uint64_t* address) {
     const uint64_t seen = changes;
     r.own_changes = 0;
     blocks.sweep(blocks.owners().size());
-    Block* b = from_cache(r);
+    Block* b = from_cache(owner_for(r), r.size, r.small);
     if (b == nullptr) b = make_slab(lock, r);
     if (b == nullptr) {
       if (round == 0) ++stats.retry_count;
@@ -252,7 +252,7 @@ xhal_status Pool::Part::alloc_slowly(PoolRequest& r, uint64_t* address) {
     }
     if (b == nullptr) {
       trim(lock, 0, r);
-      b = from_cache(r);
+      b = from_cache(owner_for(r), r.size, r.small);
     }
     if (b == nullptr) b = make_slab(lock, r);
     if (b == nullptr && r.stream == nullptr) b = steal(lock, r, true);
@@ -261,7 +261,8 @@ xhal_status Pool::Part::alloc_slowly(PoolRequest& r, uint64_t* address) {
                   "xhal_pool_alloc: the pool has ended meanwhile: its context was destroyed");
     }
     if (b != nullptr) {
-      *address = hand_out(b, r);
+      *address = hand_out(b, owner_for(r), r.requested, r.size, r.tag);
+      r.given = b->size;
       return XHAL_OK;
     }
     // What other calls have in their hands, or have given back meanwhile, may be enough.

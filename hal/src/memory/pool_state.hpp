@@ -9,6 +9,7 @@
 #include <mutex>
 #include <set>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/context_state.hpp"
@@ -35,7 +36,7 @@ struct PoolRequest {
   bool captured;        // the stream cannot be made to wait for what runs now
   bool small;
   uint64_t requested, size;
-  std::string tag;
+  std::string_view tag;
   uint64_t pool_id = 0, given = 0;      // size of the block in the end
   uint64_t own_changes = 0;             // how often this call has counted Part::changes up
   std::string refusal;                  // why there is no further slab
@@ -83,8 +84,13 @@ struct Pool::Part {
   void tell(uint32_t kind, uint64_t address, uint64_t size, xhal_stream* stream, xhal_string tag);
   // The mutex is held.
   void collect_some();
-  Block* from_cache(PoolRequest& r);
-  uint64_t hand_out(Block* b, PoolRequest& r);
+  Owner& owner_for(const PoolRequest& r) {
+    blocks.prepare();
+    return blocks.owner(r.stream, r.capture);
+  }
+  Block* from_cache(Owner& owner, uint64_t size, bool small);
+  uint64_t hand_out(Block* b, Owner& owner, uint64_t requested, uint64_t size,
+                    std::string_view tag);
   // A block's event is reached; false when it goes on waiting for another.
   bool release(Block* b);
   void available(Block* b);
