@@ -37,6 +37,13 @@ def expected(program, library, plugin):
     if program >= 2:  # the template has no stream_query at any minor
         lines["query"] = "XHAL_ERR_UNSUPPORTED"
         lines["name"] = "XHAL_OK" if library >= 2 else "XHAL_ERR_UNKNOWN_FIELD"
+    if program >= 3:  # what the ABI log of 0.3 calls a break answers otherwise, by name
+        lines["ring"] = "XHAL_OK" if library >= 3 else "XHAL_ERR_UNKNOWN_FIELD"
+        lines["scrub"] = "XHAL_ERR_UNSUPPORTED" if library >= 3 else "XHAL_OK"
+        lines["flags"] = "XHAL_ERR_UNKNOWN_FIELD" if library >= 3 else "XHAL_OK"
+        lines["chain"] = "XHAL_ERR_UNKNOWN_STRUCT"
+        lines["id"] = "there" if library >= 3 else "none"
+        lines["abort"] = "XHAL_ERR_UNSUPPORTED"
     return lines
 
 

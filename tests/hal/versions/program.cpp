@@ -74,6 +74,56 @@ const char* query(xhal_stream* stream) {
 }
 #endif
 
+#if XHAL_VERSION_MINOR >= 3
+const char* open_with_a_longer_ring(uint32_t index) {
+  xhal_device_open_info info{};
+  info.struct_size = sizeof info;
+  info.index = index;
+  info.timestamp_ring = 8192;
+  xhal_device* device = nullptr;
+  xhal_context* context = nullptr;
+  const xhal_status status = xhal_device_open(&info, &device, &context);
+  if (status == XHAL_OK) xhal_device_close(device);
+  return answer(status);
+}
+
+const char* scrubbed_context(const xhal::Device& device) {
+  xhal_context_info info{};
+  info.struct_size = sizeof info;
+  info.flags = XHAL_CONTEXT_SCRUB;
+  xhal_context* context = nullptr;
+  const xhal_status status = xhal_context_create(device.get(), &info, &context);
+  if (status == XHAL_OK) xhal_context_destroy(context);
+  return answer(status);
+}
+
+const char* stream_with(const xhal::Device& device, uint32_t flags, const xhal_chain* next) {
+  xhal_stream_info info{};
+  info.struct_size = 24;  // as 0.1 had it: only what is asked about is new
+  info.flags = flags;
+  info.next = next;
+  xhal_stream* stream = nullptr;
+  const xhal_status status = xhal_stream_create(device.context(), &info, &stream);
+  if (status == XHAL_OK) xhal_stream_destroy(stream);
+  return answer(status);
+}
+
+const char* allocation_id(const xhal::Device& device) {
+  const auto pool = device.pool();
+  uint64_t address = 0;
+  xhal::check(xhal_pool_alloc(pool.get(), nullptr, 4096, xhal::str("id"), &address));
+  xhal_pointer_info info{};
+  xhal::check(xhal_pointer_query(address, &info));
+  xhal::check(xhal_pool_free(pool.get(), address, nullptr, 0));
+  return info.allocation_id != 0 ? "there" : "none";
+}
+
+const char* abort_stream(xhal_stream* stream) {
+  auto* const stream_abort = xhal::proc<decltype(xhal_stream_abort)>("xhal_stream_abort");
+  return answer(stream_abort == nullptr ? XHAL_ERR_UNSUPPORTED : stream_abort(stream));
+}
+#endif
+
 uint32_t first_device_of(const char* plugin) {
   for (const auto& device : xhal::devices()) {
     if (std::strcmp(device.plugin, plugin) == 0) return device.index;
@@ -105,6 +155,15 @@ void run(const char* plugin) {
   std::printf("name: %s\n", name_blindly(device));
 #else
   const auto stream = device.stream();
+#endif
+#if XHAL_VERSION_MINOR >= 3
+  const xhal_chain vendor{sizeof vendor, XHAL_STRUCT_VENDOR(0x1d94, 1), nullptr};
+  std::printf("ring: %s\n", open_with_a_longer_ring(first_device_of(plugin)));
+  std::printf("scrub: %s\n", scrubbed_context(device));
+  std::printf("flags: %s\n", stream_with(device, 1u << 7, nullptr));
+  std::printf("chain: %s\n", stream_with(device, 0, &vendor));
+  std::printf("id: %s\n", allocation_id(device));
+  std::printf("abort: %s\n", abort_stream(stream.get()));
 #endif
   std::printf("compute: %s\n", compute(device, stream.get()));
   std::printf("wait: %s\n", wait_for_host(stream.get()));
