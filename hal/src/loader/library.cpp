@@ -24,11 +24,43 @@ std::string reason_of(std::string_view text) {
   return std::string(text.substr(0, text.rfind("): ")));
 }
 
-void keep_mapped(boost::dll::shared_library library) {
-  static auto* mutex = new Mutex(Rank::libraries);
-  static auto* libraries = new std::vector<boost::dll::shared_library>;
-  const std::lock_guard lock(*mutex);
-  libraries->push_back(std::move(library));
+// What is mapped stays mapped, and is not mapped again by a later xhal_init.
+struct Mapped {
+  dev_t device;
+  ino_t inode;
+  timespec changed;
+  boost::dll::shared_library library;
+  xhal_plugin_negotiate_fn entry;
+
+  bool is(const struct stat& info) const {
+    return info.st_dev == device && info.st_ino == inode &&
+           info.st_ctim.tv_sec == changed.tv_sec && info.st_ctim.tv_nsec == changed.tv_nsec;
+  }
+};
+struct MappedLibraries {
+  Mutex mutex{Rank::libraries};
+  std::vector<Mapped> list;
+};
+MappedLibraries& mapped_libraries() {
+  static auto* m = new MappedLibraries;
+  return *m;
+}
+
+xhal_plugin_negotiate_fn find_mapped(const TrustedFile& file) {
+  auto& m = mapped_libraries();
+  const std::lock_guard lock(m.mutex);
+  for (const auto& mapped : m.list) {
+    if (mapped.is(file.info)) return mapped.entry;
+  }
+  return nullptr;
+}
+
+void keep_mapped(const TrustedFile& file, boost::dll::shared_library library,
+                 xhal_plugin_negotiate_fn entry) {
+  auto& m = mapped_libraries();
+  const std::lock_guard lock(m.mutex);
+  m.list.push_back(
+      {file.info.st_dev, file.info.st_ino, file.info.st_ctim, std::move(library), entry});
 }
 
 // Whether the C library has this very file mapped; it compares device and inode. It remembers every
@@ -58,18 +90,20 @@ Problem map_library(const TrustedFile& file, xhal_plugin_negotiate_fn* entry) {
                         file.path.string())};
   }
   if (!file.is_in_place()) return exchanged(file);
+  if (*entry = find_mapped(file); *entry != nullptr) return {};
   try {
     boost::dll::shared_library library(
         file.path, boost::dll::load_mode::rtld_now | boost::dll::load_mode::rtld_local);
     const bool same = is_mapped(file) && file.is_in_place();
     void* symbol = same ? dlsym(library.native(), kEntry) : nullptr;
-    keep_mapped(std::move(library));
+    const auto function = reinterpret_cast<xhal_plugin_negotiate_fn>(symbol);
+    keep_mapped(file, std::move(library), function);
     if (!same) return exchanged(file);
     if (symbol == nullptr) {
       return {XHAL_ERR_PLUGIN, fmt::format("{} does not export {}: it is not an xHAL plugin",
                                            file.path.string(), kEntry)};
     }
-    *entry = reinterpret_cast<xhal_plugin_negotiate_fn>(symbol);
+    *entry = function;
     return {};
   } catch (const std::exception& e) {
     return {XHAL_ERR_CORRUPT,

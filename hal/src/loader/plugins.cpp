@@ -200,6 +200,19 @@ std::vector<Notice> find_plugins(std::string_view extra, const xhal_host_service
   list.host = host;
   list.current.clear();
   for (auto& p : found) {
+    // The same plugin of an earlier init is used again, so that a program may start and stop the
+    // library for ever.
+    const auto same = std::find_if(list.all.begin(), list.all.end(), [&](const auto& old) {
+      return old->record.manifest_path == p->record.manifest_path &&
+             old->record.name == p->record.name &&
+             old->record.library_path == p->record.library_path;
+    });
+    if (same != list.all.end()) {
+      p->record.number = (*same)->record.number;
+      **same = std::move(*p);
+      list.current.push_back(same->get());
+      continue;
+    }
     list.current.push_back(p.get());
     list.all.push_back(std::move(p));
     list.current.back()->record.number = static_cast<uint32_t>(list.all.size());
