@@ -296,7 +296,11 @@ std::string Pool::Part::holders() const {
                         static_cast<double>(sorted[i].second.first) / 1048576.0,
                         sorted[i].second.second, sorted[i].first);
   }
-  return text.empty() ? "\n    nobody: the device itself is full" : text;
+  if (!text.empty()) return text;
+  return stats.reserved_bytes == 0
+             ? "\n    nobody: the device itself is full"
+             : "\n    nobody: what is free is only for streams that are captured or have failed, or "
+               "too small";
 }
 
 xhal_status Pool::Part::out_of_memory(uint64_t size, const std::string& why) {
