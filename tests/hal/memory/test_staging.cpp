@@ -141,7 +141,9 @@ TEST_F(StagingTest, CopiesDoNotGrowTheProcess) {
   const auto descriptors = descriptor_count(), resident = resident_bytes();
   copy_some(20'000);
   EXPECT_EQ(descriptor_count(), descriptors);
-  if (kMemoryIsTheLibrarysOwn) EXPECT_LT(resident_bytes(), resident + (4 << 20));
+  if (kMemoryIsTheLibrarysOwn) {
+    EXPECT_LT(resident_bytes(), resident + (4 << 20));
+  }
 }
 
 // The memory of a copy that failed is not another copy's while the device may still be at it, and
