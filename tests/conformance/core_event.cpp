@@ -147,7 +147,7 @@ TEST(Event, TimesAreOverwrittenWhenTheRingHasComeRound) {
 TEST(Event, UnknownFlagsAreRefused) {
   const Stream stream;
   xhal_event event{};
-  EXPECT_TRUE(fails_with(XHAL_ERR_INVALID_ARGUMENT, xhal_event_record(stream, 0x80, &event)));
+  EXPECT_TRUE(fails_with(XHAL_ERR_UNKNOWN_FIELD, xhal_event_record(stream, 0x80, &event)));
 }
 
 TEST(Event, RecordsFromManyThreadsAreAllReached) {

@@ -36,9 +36,13 @@ TEST(Timeline, OnlyGrows) {
 }
 
 TEST(Timeline, HoldsTheLargestValue) {
+  constexpr uint64_t largest = (uint64_t{1} << 63) - 1;
   const Timeline timeline;
-  EXPECT_TRUE(ok(xhal_timeline_signal(timeline, UINT64_MAX - 1)));
-  EXPECT_EQ(xhal_timeline_query(timeline, UINT64_MAX - 1, nullptr), XHAL_OK);
+  EXPECT_TRUE(fails_with(XHAL_ERR_INVALID_ARGUMENT, xhal_timeline_signal(timeline, largest + 1)));
+  EXPECT_TRUE(ok(xhal_timeline_signal(timeline, largest - 1)));
+  EXPECT_EQ(xhal_timeline_query(timeline, largest, nullptr), XHAL_NOT_READY);
+  EXPECT_TRUE(ok(xhal_timeline_signal(timeline, largest)));
+  EXPECT_EQ(xhal_timeline_query(timeline, largest, nullptr), XHAL_OK);
 }
 
 TEST(Timeline, WaitingForAReachedValueReturnsAtOnce) {

@@ -61,7 +61,7 @@ TEST_F(Plugins, ListTellsStateRangeAndDevices) {
   const auto& plugin = json["data"]["plugins"][0];
   EXPECT_EQ(plugin["name"], "fake");
   EXPECT_EQ(plugin["state"], "loaded");
-  EXPECT_EQ(plugin["abi_used"], "0.2");
+  EXPECT_EQ(plugin["abi_used"], "0.3");
   EXPECT_EQ(plugin["devices"], 1);
   EXPECT_EQ(plugin["build"], "fake 1.0");
 }
@@ -98,7 +98,7 @@ TEST_F(Plugins, AManifestOfAnotherFormatIsNamed) {
 
 TEST_F(Plugins, AManifestOfAnotherAbiIsNamedWithBothRanges) {
   add_plugin("fake", {}, {{"abi", {{"min", "7.0"}, {"max", "7.2"}}}});
-  expect_failure("fake", "manifest", "7.0-7.2, this xHAL speaks 0.1-0.2");
+  expect_failure("fake", "manifest", "7.0-7.2, this xHAL speaks 0.1-0.3");
 }
 
 TEST_F(Plugins, AMissingLibraryIsNamed) {

@@ -48,7 +48,7 @@ fs::path ToolTest::add_plugin(const std::string& name, const fs::path& library,
       {"name", name},
       {"vendor", "xHAL tests"},
       {"library_path", (library.empty() ? copy_fake("lib" + name + ".so") : library).string()},
-      {"abi", {{"min", "0.1"}, {"max", "0.2"}}},
+      {"abi", {{"min", "0.1"}, {"max", "0.3"}}},
       {"priority", 5}};
   if (!changes.is_null()) manifest.update(changes);
   return add_file(name + ".json", manifest.dump(2));

@@ -13,20 +13,28 @@ namespace {
                                                    const char* operation) {
   return xhal::bad_handle(object, kind, operation);
 }
+// A refused submission also ends the hope of a capture. end_capture and recover are hosted, so what
+// a stream is the object of here is a submission.
+[[gnu::noinline, gnu::cold]] xhal_status refused(xhal_status status, const void* object) {
+  xhal::submission_refused(object);
+  return status;
+}
 [[gnu::noinline, gnu::cold]] xhal_status bad_second(const void* first, const void* second,
                                                     uint32_t kind, const char* operation) {
-  if (!xhal::is_live(second, kind)) return xhal::bad_handle(second, kind, operation);
-  return xhal::foreign_handle(first, second, operation);
+  return refused(xhal::is_live(second, kind) ? xhal::foreign_handle(first, second, operation)
+                                             : xhal::bad_handle(second, kind, operation),
+                 first);
 }
 [[gnu::noinline, gnu::cold]] xhal_status failed(xhal_status status, const void* object,
                                                 const char* operation) {
-  return xhal::annotate(status, object, operation);
+  return refused(xhal::annotate(status, object, operation), object);
 }
 
 template <auto kRules, class... Args>
-[[gnu::noinline, gnu::cold]] xhal_status refuse_missing(const char* operation,
+[[gnu::noinline, gnu::cold]] xhal_status refuse_missing(const void* object, const char* operation,
                                                         std::string_view names, Args... args) {
-  return xhal::refuse_null(operation, xhal::missing_argument<kRules>(names, args...));
+  return refused(xhal::refuse_null(operation, xhal::missing_argument<kRules>(names, args...)),
+                 object);
 }
 
 // The plugin is the last reader of `next` chains.
@@ -43,9 +51,9 @@ constexpr uint32_t count_scalars(std::string_view scalars) {
 }
 uint32_t scalar_limit(uint32_t id) {
   switch (id) {
-#define XHAL_OP(name, op_id, version, inputs, outputs, attributes, scalars, shape, alias,   \
-                determinism, tolerance, flops, bytes, prose)                                \
-  case op_id:                                                                               \
+#define XHAL_OP(name, op_id, version, inputs, outputs, attributes, scalars, shape, alias, \
+                determinism, tolerance, flops, bytes, prose)                              \
+  case op_id:                                                                             \
     return count_scalars(scalars);
 #include "xhal/ops.inc"
 #undef XHAL_OP
@@ -96,21 +104,25 @@ uint32_t unknown_flags(xhal_stream*, xhal_host_fn, void*, uint32_t flags) {
   XHAL_SECOND_OF(XHAL_KIND_DEVICE, first, second, operation)
 
 #define XHAL_SLOT_HOSTED(object, method, name, since, params, args)
-#define XHAL_SLOT(object, method, name, since, params, args, SECOND, second)                  \
-  extern "C" xhal_status xhal_##name params {                                                 \
-    constexpr uint32_t kind = xhal::kKindOf<std::remove_pointer_t<decltype(object)>>;         \
-    if (__builtin_expect(!xhal::is_live(object, kind), 0))                                    \
-      return bad_first(object, kind, "xhal_" #name);                                          \
-    constexpr auto nulls = xhal::nulls::rules(&xhal_##name, "xhal_" #name, #args);            \
-    if (__builtin_expect(xhal::lacks_argument<nulls>(XHAL_UNPACK args), 0))                   \
-      return refuse_missing<nulls>("xhal_" #name, #args, XHAL_UNPACK args);                   \
-    XHAL_SECOND_##SECOND(object, second, "xhal_" #name)                                       \
-    if (const uint32_t unknown = unknown_flags(XHAL_UNPACK args); __builtin_expect(unknown != 0, 0)) \
-      return xhal::refuse_flags("xhal_" #name, unknown);                                      \
-    const auto slot = __atomic_load_n(&xhal::dispatch_of(object)->name, __ATOMIC_RELAXED);    \
-    const xhal_status status = call_slot(slot, XHAL_UNPACK args);                             \
-    if (__builtin_expect(status < 0, 0)) return failed(status, object, "xhal_" #name);        \
-    remember(XHAL_UNPACK args);                                                               \
-    return status;                                                                            \
+#define XHAL_SLOT(object, method, name, since, params, args, SECOND, second)                     \
+  extern "C" xhal_status xhal_##name params {                                                    \
+    constexpr uint32_t kind = xhal::kKindOf<std::remove_pointer_t<decltype(object)>>;            \
+    if (__builtin_expect(!xhal::is_live(object, kind), 0))                                       \
+      return bad_first(object, kind, "xhal_" #name);                                             \
+    constexpr auto nulls = xhal::nulls::rules(&xhal_##name, "xhal_" #name, #args);               \
+    if (__builtin_expect(xhal::lacks_argument<nulls>(XHAL_UNPACK args), 0))                      \
+      return refuse_missing<nulls>(object, "xhal_" #name, #args, XHAL_UNPACK args);              \
+    XHAL_SECOND_##SECOND(                                                                        \
+        object, second,                                                                          \
+        "xhal_" #name) if (const uint32_t unknown = unknown_flags(XHAL_UNPACK args);             \
+                           __builtin_expect(unknown != 0,                                        \
+                                            0)) return refused(xhal::refuse_flags("xhal_" #name, \
+                                                                                  unknown),      \
+                                                               object);                          \
+    const auto slot = __atomic_load_n(&xhal::dispatch_of(object)->name, __ATOMIC_RELAXED);       \
+    const xhal_status status = call_slot(slot, XHAL_UNPACK args);                                \
+    if (__builtin_expect(status < 0, 0)) return failed(status, object, "xhal_" #name);           \
+    remember(XHAL_UNPACK args);                                                                  \
+    return status;                                                                               \
   }
 #include "xhal/slots.inc"

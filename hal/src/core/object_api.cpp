@@ -40,13 +40,15 @@ xhal_status xhal_module_kernel(xhal_module* module, xhal_string name, xhal_kerne
   if (const auto s = xhal::required(op, {{"kernel", kernel}}); s != XHAL_OK) return s;
   if (xhal::is_missing(name)) return xhal::refuse_null(op, "name");
   const auto slot = __atomic_load_n(&xhal::dispatch_of(module)->module_kernel, __ATOMIC_RELAXED);
-  const xhal_status status = slot(module, name, kernel);
+  xhal_kernel* made = nullptr;
+  const xhal_status status = slot(module, name, &made);
   if (status < 0) return xhal::annotate(status, module, op);
-  if (!is_live(*kernel, XHAL_KIND_KERNEL)) {
+  if (!is_live(made, XHAL_KIND_KERNEL)) {
     return xhal::fail(XHAL_ERR_PLUGIN, op,
                       "{}: the plugin returned success without a kernel made by object_alloc", op);
   }
-  xhal::private_of(*kernel)->state = module;
+  xhal::private_of(made)->state = module;
+  *kernel = made;
   return status;
 }
 

@@ -41,6 +41,9 @@ const std::string& stream_name(const void* stream_state) noexcept;
 
 // Completes a failure a plugin reported: its name, the device, and a text where it gave none.
 xhal_status annotate(xhal_status status, const void* object, const char* operation) noexcept;
+// The last error is that of a submission that did not come to be: a capture of the stream cannot be
+// whole any more (sync/capture.cpp). Nothing for what is no captured stream.
+void submission_refused(const void* object) noexcept;
 xhal_status foreign_handle(const void* first, const void* second, const char* operation) noexcept;
 
 }  // namespace xhal

@@ -1,9 +1,9 @@
 // context_api.cpp: contexts, and what ends with them.
 #include "core/argument_check.hpp"
 #include "core/context_state.hpp"
+#include "core/object.hpp"
 #include "core/plugin_record.hpp"
 #include "core/state.hpp"
-#include "core/object.hpp"
 #include "core/tables.hpp"
 #include "device/open_devices.hpp"
 #include "memory/context_memory.hpp"
@@ -86,16 +86,24 @@ xhal_status xhal_context_create(xhal_device* device, const xhal_context_info* in
     constexpr uint32_t kKnown = XHAL_CONTEXT_SCRUB | XHAL_CONTEXT_PRIORITY_LIMIT;
     if ((local.flags & ~kKnown) != 0) return xhal::refuse_flags(op, local.flags & ~kKnown);
     auto& record = *xhal::private_of(device)->device;
+    if ((record.open_flags & XHAL_OPEN_OBSERVE) != 0) {
+      return fail(
+          XHAL_ERR_PERMISSION, op,
+          "{}: {} was opened with XHAL_OPEN_OBSERVE, which creates nothing; open it without", op,
+          record.id());
+    }
     if ((local.flags & XHAL_CONTEXT_SCRUB) != 0 && !record.has(XHAL_CAP_SCRUB)) {
-      return fail(XHAL_ERR_UNSUPPORTED, op,
-                  "{}: {} cannot overwrite memory before it is given back (XHAL_CONTEXT_SCRUB); its "
-                  "plugin must have the slot context_scrub of ABI 0.3",
-                  op, record.id());
+      return fail(
+          XHAL_ERR_UNSUPPORTED, op,
+          "{}: {} cannot overwrite memory before it is given back (XHAL_CONTEXT_SCRUB); its "
+          "plugin must have the slot context_scrub of ABI 0.3",
+          op, record.id());
     }
     if ((local.flags & XHAL_CONTEXT_PRIORITY_LIMIT) != 0 && !record.plugin->speaks(3)) {
-      return fail(XHAL_ERR_UNSUPPORTED, op,
-                  "{}: plugin {} is older than ABI 0.3 and would ignore XHAL_CONTEXT_PRIORITY_LIMIT",
-                  op, record.plugin->name);
+      return fail(
+          XHAL_ERR_UNSUPPORTED, op,
+          "{}: plugin {} is older than ABI 0.3 and would ignore XHAL_CONTEXT_PRIORITY_LIMIT", op,
+          record.plugin->name);
     }
     xhal_context* made = nullptr;
     xhal_status status = xhal::dispatch_of(device)->context_create(device, &local, &made);

@@ -4,9 +4,9 @@
 #include <cstring>
 
 #include "core/argument_check.hpp"
+#include "core/object.hpp"
 #include "core/plugin_record.hpp"
 #include "core/state.hpp"
-#include "core/object.hpp"
 #include "core/tables.hpp"
 #include "xhal/comm.h"
 

@@ -32,8 +32,7 @@ xhal_status range_add(xhal_device* device, xhal_context* context, uint64_t base,
       return fail(XHAL_ERR_INVALID_ARGUMENT, "range_add",
                   "the range {:#x} + {} is empty or wraps around", base, size);
     }
-    if (address_map().add({base, size, kind, flags, device, context}, &other))
-      return XHAL_OK;
+    if (address_map().add({base, size, kind, flags, device, context}, &other)) return XHAL_OK;
     const auto* owner = other.device == nullptr ? nullptr : private_of(other.device)->device;
     return fail(XHAL_ERR_ADDRESS_CONFLICT, "range_add",
                 "the address range {:#x} + {} overlaps {:#x} + {} of {}; addresses must be unique "
@@ -89,8 +88,7 @@ xhal_status timeline_poll(xhal_timeline* timeline, uint64_t value, xhal_error* e
 xhal_status timeline_notify(xhal_timeline* timeline, uint64_t value, xhal_timeline_fn callback,
                             void* user) {
   return exported("timeline_notify", [&] {
-    Timeline::of(timeline)->notify(value,
-                                   [callback, user](xhal_status s) { callback(user, s); });
+    Timeline::of(timeline)->notify(value, [callback, user](xhal_status s) { callback(user, s); });
     return XHAL_OK;
   });
 }

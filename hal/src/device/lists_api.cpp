@@ -33,8 +33,8 @@ xhal_status xhal_enumerate(uint32_t flags, xhal_device_info* devices, uint32_t c
     if ((flags & ~(XHAL_ENUMERATE_ALL | XHAL_ENUMERATE_REFRESH)) != 0)
       return xhal::refuse_flags(op, flags & ~(XHAL_ENUMERATE_ALL | XHAL_ENUMERATE_REFRESH));
     if (!xhal::is_running()) return xhal::fail_state(op);
-    const auto ready = (flags & XHAL_ENUMERATE_REFRESH) != 0 ? xhal::refresh_plugins(op)
-                                                             : xhal::load_plugins(op);
+    const auto ready =
+        (flags & XHAL_ENUMERATE_REFRESH) != 0 ? xhal::refresh_plugins(op) : xhal::load_plugins(op);
     if (ready != XHAL_OK) return ready;
     std::vector<xhal::Visible> list;
     uint32_t shown = 0;

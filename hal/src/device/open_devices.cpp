@@ -8,6 +8,7 @@
 
 #include "core/argument_check.hpp"
 #include "core/context_state.hpp"
+#include "core/log.hpp"
 #include "core/object.hpp"
 #include "core/plugin_record.hpp"
 #include "core/state.hpp"
@@ -20,12 +21,14 @@
 #include "sync/deferral.hpp"
 #include "sync/timeline.hpp"
 #include "sync/timestamps.hpp"
+#include "xhal/struct_check.hpp"
 
 namespace xhal {
 namespace {
 
 using Phase = DeviceRecord::Phase;
 constexpr const char* kOpen = "xhal_device_open";
+constexpr const char* kClose = "xhal_device_close";
 
 struct OpenDevices {
   Mutex mutex{Rank::devices};
@@ -75,8 +78,8 @@ xhal_status check_wishes(const PluginRecord& plugin, const xhal_device_info& lis
   if ((info.context_flags & XHAL_CONTEXT_SCRUB) != 0 &&
       ((listed.capabilities[0] >> XHAL_CAP_SCRUB) & 1) == 0) {
     return fail(XHAL_ERR_UNSUPPORTED, kOpen,
-                "{}: {} cannot overwrite memory before it is given back (XHAL_CONTEXT_SCRUB)", kOpen,
-                listed.id);
+                "{}: {} cannot overwrite memory before it is given back (XHAL_CONTEXT_SCRUB)",
+                kOpen, listed.id);
   }
   const bool newer = info.context_flags != 0 || info.priority_limit != 0 || info.next != nullptr;
   if (newer && !plugin.speaks(3)) {
@@ -119,8 +122,8 @@ xhal_status open_in_plugin(DeviceRecord& record, uint32_t ordinal,
   xhal_device* device = nullptr;
   xhal_context* context = nullptr;
   xhal_status status = plugin.table.device_open(&open, &record.info, &device, &context);
-  if (status == XHAL_OK && (!is_live(device, XHAL_KIND_DEVICE) ||
-                            (!observe && !is_live(context, XHAL_KIND_CONTEXT)))) {
+  if (status == XHAL_OK &&
+      (!is_live(device, XHAL_KIND_DEVICE) || (!observe && !is_live(context, XHAL_KIND_CONTEXT)))) {
     status = fail(
         XHAL_ERR_PLUGIN, kOpen,
         "plugin {} returned success without a device and a default context made by object_alloc",
@@ -153,7 +156,7 @@ xhal_status open_in_plugin(DeviceRecord& record, uint32_t ordinal,
 }
 
 // Stops everything of a device that is `closing`.
-void close_in_plugin(DeviceRecord& record) {
+xhal_status close_in_plugin(DeviceRecord& record) {
   std::vector<xhal_context*> contexts;
   {
     const std::lock_guard lock(DeviceRecord::mutex());
@@ -173,7 +176,13 @@ void close_in_plugin(DeviceRecord& record) {
   }
   // Before the plugin's part ends: the device's object may then become another device.
   address_map().remove_device(record);
+  const std::string id = record.id();
   const xhal_status status = record.raw.device_close(record.device);
+  if (status < 0) {
+    log(XHAL_LOG_WARN,
+        "{} does not say that it has stopped ({}); what it may still write to is kept", id,
+        xhal_status_text(status));
+  }
   // A plugin that cannot tell that its device has stopped says so by an error: then nothing that
   // the device may still write to is used again.
   const bool quiet = status >= 0;
@@ -185,6 +194,7 @@ void close_in_plugin(DeviceRecord& record) {
   const std::lock_guard lock(DeviceRecord::mutex());
   for (const int fd : record.event_outlets) close(fd);
   record.event_outlets.clear();
+  return XHAL_OK;
 }
 
 void set_phase(DeviceRecord& record, Phase phase) {
@@ -194,11 +204,12 @@ void set_phase(DeviceRecord& record, Phase phase) {
   devices.changed.notify_all();
 }
 
-void close_closing(DeviceRecord& record) {
+xhal_status close_closing(DeviceRecord& record) {
   const auto* const outer = std::exchange(inside, &record);
-  close_in_plugin(record);
+  const xhal_status status = exported(kClose, [&] { return close_in_plugin(record); });
   inside = outer;
-  set_phase(record, Phase::closed);
+  if (status == XHAL_OK) set_phase(record, Phase::closed);
+  return status;
 }
 
 }  // namespace
@@ -216,13 +227,19 @@ xhal_status open_device(PluginRecord& plugin, uint32_t ordinal, const xhal_devic
     if (found == devices.all.end()) break;
     auto& record = **found;
     if (record.phase == Phase::open) {
+      // No plugin reads it this time.
+      if (const auto s = structs::check_chain(info.next); s != XHAL_OK) {
+        return fail(s, kOpen,
+                    "{}: {} is open already, and nobody reads what is chained to the info", kOpen,
+                    record.id());
+      }
       ++record.open_count;
       *opened = &record;
       return XHAL_OK;
     }
     if (inside == &record) {
-      return fail(XHAL_ERR_BUSY, kOpen, "{}: called from the plugin's own device_open or device_close",
-                  kOpen);
+      return fail(XHAL_ERR_BUSY, kOpen,
+                  "{}: called from the plugin's own device_open or device_close", kOpen);
     }
     devices.changed.wait(lock);
   }
@@ -240,7 +257,7 @@ xhal_status open_device(PluginRecord& plugin, uint32_t ordinal, const xhal_devic
 }
 
 xhal_status give_back_device(DeviceRecord& record) {
-  constexpr const char* op = "xhal_device_close";
+  const char* const op = kClose;
   auto& devices = open_devices();
   {
     const std::lock_guard lock(devices.mutex);
@@ -250,12 +267,19 @@ xhal_status give_back_device(DeviceRecord& record) {
     if (--record.open_count > 0) return XHAL_OK;
     record.phase = Phase::closing;
   }
-  close_closing(record);
-  return XHAL_OK;
+  const xhal_status status = close_closing(record);
+  if (status < 0) {
+    const std::lock_guard lock(devices.mutex);
+    record.open_count = 1;
+    record.phase = Phase::open;
+    devices.changed.notify_all();
+  }
+  return status;
 }
 
-void close_all_devices() {
+xhal_status close_all_devices() {
   auto& devices = open_devices();
+  xhal_status unscrubbed = XHAL_OK;
   for (;;) {
     DeviceRecord* next = nullptr;
     {
@@ -267,11 +291,18 @@ void close_all_devices() {
       });
       const auto open = std::find_if(devices.all.begin(), devices.all.end(),
                                      [](const auto* d) { return d->phase == Phase::open; });
-      if (open == devices.all.end()) return;
+      if (open == devices.all.end()) return unscrubbed;
       next = *open;
       next->phase = Phase::closing;
     }
-    close_closing(*next);
+    const xhal_status status = close_closing(*next);
+    if (status == XHAL_OK) continue;
+    // Its memory stays with the plugin, and the record is never used again.
+    unscrubbed = status;
+    switch_to_stopped(next->table);
+    switch_to_stopped(next->intercept);
+    next->objects.fetch_add(1, std::memory_order_relaxed);
+    set_phase(*next, Phase::closed);
   }
 }
 
@@ -282,30 +313,57 @@ bool stop_devices_after_fork() noexcept {
     any = true;
     switch_to_stopped(d->table);
     switch_to_stopped(d->intercept);
+    for (const int fd : d->event_outlets) close(fd);  // what the child does reaches nobody
+    d->event_outlets.clear();
   }
   return any;
 }
 
-void lose_device(DeviceRecord& record, ErrorRecord error) noexcept {
+namespace {
+
+void lose_one(DeviceRecord& record, const ErrorRecord& reason) noexcept {
   {
     const std::lock_guard lock(DeviceRecord::mutex());
     if (record.lost) return;
-    error.status = XHAL_ERR_DEVICE_LOST;
-    error.scope = XHAL_SCOPE_DEVICE;
+    ErrorRecord error;
     try {
+      error = reason;
       error.plugin = record.plugin->name;
       error.device = record.info.id;
     } catch (...) {  // the status itself still arrives
     }
+    error.status = XHAL_ERR_DEVICE_LOST;
+    error.scope = XHAL_SCOPE_DEVICE;
     record.lost_error = make_failure(std::move(error));
     record.lost.store(true, std::memory_order_release);
   }
   switch_to_lost(record.table);
   switch_to_lost(record.intercept);
-  next_generation(*record.plugin, record.info.ordinal);
   // Whoever is woken next may read it.
   post_device_event(record, XHAL_DEVICE_EVENT_LOST, XHAL_LOG_ERROR, record.lost_error->text);
   fail_all_timelines(record.lost_error, &record);
+}
+
+}  // namespace
+
+void lose_device(DeviceRecord& record, ErrorRecord error) noexcept {
+  // The next open has another generation, before anybody can make it.
+  if (!record.lost) next_generation(*record.plugin, record.info.ordinal);
+  lose_one(record, error);
+  // The hardware is one, whatever flags it was opened with.
+  for (size_t i = 0;; ++i) {
+    DeviceRecord* other = nullptr;
+    {
+      auto& devices = open_devices();
+      const std::lock_guard lock(devices.mutex);
+      if (i >= devices.all.size()) return;
+      other = devices.all[i];
+      const bool open = other->phase == Phase::open || other->phase == Phase::closing;
+      if (other == &record || !open || !is_same(*other, *record.plugin, record.info.ordinal))
+        continue;
+    }
+    lose_one(*other, error);
+  }
 }
 
 }  // namespace xhal

@@ -12,8 +12,8 @@ xhal_status open_device(PluginRecord& plugin, uint32_t ordinal, const xhal_devic
 // Gives one open back; the last one stops everything of the device.
 xhal_status give_back_device(DeviceRecord& record);
 // The last shutdown: nothing is opened from now on; waits for what is being opened or closed, and
-// closes everything.
-void close_all_devices();
+// closes everything. The first error of scrubbing, whose device then stays with its plugin.
+xhal_status close_all_devices();
 // In the child of a fork, all locks held: whether something was open, which the child cannot use.
 bool stop_devices_after_fork() noexcept;
 

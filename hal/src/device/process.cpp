@@ -20,7 +20,9 @@ namespace {
 // behind. A child of a process that only looked at the list may go on.
 void in_forked_child() {
   plugins_after_fork();
-  if (stop_devices_after_fork()) set_process_state(State::forked);
+  const bool had_devices = stop_devices_after_fork();
+  // The thread that shuts down is the parent's, and does not go on here.
+  if (had_devices || process_state() == State::stopping) set_process_state(State::forked);
 }
 
 struct Process {
@@ -99,11 +101,11 @@ xhal_status xhal_shutdown(void) {
     record.text = "xhal_shutdown was called while this was waiting";
     xhal::fail_all_timelines(xhal::make_failure(std::move(record)));
     xhal::stop_import_watcher();
-    xhal::close_all_devices();
+    const xhal_status closed = xhal::close_all_devices();
     xhal::shutdown_plugins();
     xhal::finish_layers();
     xhal::set_process_state(xhal::State::stopped);
-    return XHAL_OK;
+    return closed;
   });
 }
 

@@ -38,11 +38,17 @@ xhal_status end_context_memory(ContextState& context, bool lost) {
       const std::lock_guard lock(memory->lock());
       left.assign(memory->own.begin(), memory->own.end());
     }
+    xhal_status first = XHAL_OK;
+    ErrorRecord first_error;
     for (const uint64_t base : left) {
       const auto range = address_map().find(base);
       if (!range || range->base != base) continue;
-      if (const auto s = scrub(context, *range); s != XHAL_OK) return s;
+      if (const auto s = scrub(context, *range); s != XHAL_OK && first == XHAL_OK) {
+        first = s;
+        first_error = last_error();
+      }
     }
+    if (first != XHAL_OK) return first_error.status == first ? set_error(first_error) : first;
   }
   context.memory = nullptr;
   forget_host_registrations(*memory);

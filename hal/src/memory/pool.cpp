@@ -22,10 +22,11 @@ xhal_stream* handle_of(const Owner& owner) {
   return s == nullptr || s->gone.load(std::memory_order_relaxed) ? nullptr : s->handle;
 }
 
-// Calls nobody back. A failed event is over, too: its work will not run.
+// Calls nobody back. A failed event is over, too, its work will not run; but while a stream that
+// has failed is not recovered, its device may still be in the middle of that work.
 bool is_reached(xhal_timeline* timeline, uint64_t value) {
   const auto& t = *Timeline::of(timeline);
-  return t.reached(value) || t.failed();
+  return t.reached(value) || (t.failed() && (t.device == nullptr || stream_of(t) == nullptr));
 }
 
 }  // namespace
@@ -56,7 +57,8 @@ uint64_t Pool::Part::hand_out(Block* b, Owner& owner, uint64_t requested, uint64
   return b->address;
 }
 
-// Out of the cache it is all under one lock; what an allocation needs beyond that is made only then.
+// Out of the cache it is all under one lock; what an allocation needs beyond that is made only
+// then.
 xhal_status Pool::Part::alloc(xhal_stream* stream, uint64_t requested, xhal_string tag,
                               uint64_t* address) {
   StreamState* const state = stream == nullptr ? nullptr : state_of(stream);
@@ -110,7 +112,9 @@ xhal_status Pool::Part::free(uint64_t address, const xhal_event* events, uint32_
     } else {
       // The timeline's inner value: its next owner goes on from there.
       const uint64_t value = Timeline::of(e.timeline)->inner(e.value);
-      if (!is_reached(e.timeline, value)) waiting.push_back({e.timeline, value, 0, 0});
+      if (is_reached(e.timeline, value)) continue;
+      Timeline::of(e.timeline)->mark_asked(value);  // destroyed, it is not made another one
+      waiting.push_back({e.timeline, value, 0, 0});
     }
   }
   const bool parked = capture != 0;

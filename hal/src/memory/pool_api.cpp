@@ -32,7 +32,8 @@ xhal_status xhal_pool_create(xhal_context* context, const xhal_pool_info* info, 
                   xhal_status_text(s));
     }
     if (local.kind == 0) local.kind = XHAL_MEMORY_DEVICE;
-    if ((local.flags & ~static_cast<uint32_t>(XHAL_MEMORY_EXPORTABLE)) != 0) {
+    if ((local.flags & ~static_cast<uint32_t>(XHAL_MEMORY_EXPORTABLE | XHAL_MEMORY_ANY_CONTEXT)) !=
+        0) {
       return xhal::annotate(
           fail(XHAL_ERR_UNKNOWN_FIELD, op, "{}: flags {:#x} are not all known", op, local.flags),
           context, op);
@@ -67,8 +68,9 @@ xhal_status xhal_pool_destroy(xhal_pool* pool) {
   CHECK_POOL(pool, op)
   return xhal::exported(op, [&]() -> xhal_status {
     if (const auto s = Pool::of(pool)->part->destroy(); s != XHAL_OK) return s;
-    xhal::end_pool(pool);
-    return XHAL_OK;
+    auto* const context = Pool::of(pool)->part->context->handle;
+    const xhal_status status = xhal::end_pool(pool);
+    return status < 0 ? xhal::annotate(status, context, op) : status;
   });
 }
 
@@ -109,10 +111,7 @@ xhal_status xhal_pool_free(xhal_pool* pool, uint64_t address, const xhal_event* 
 xhal_status xhal_pool_trim(xhal_pool* pool, uint64_t keep_bytes) {
   constexpr const char* op = "xhal_pool_trim";
   CHECK_POOL(pool, op)
-  return xhal::exported(op, [&] {
-    Pool::of(pool)->part->trim(keep_bytes);
-    return XHAL_OK;
-  });
+  return xhal::exported(op, [&] { return Pool::of(pool)->part->trim(keep_bytes); });
 }
 
 xhal_status xhal_pool_query(xhal_pool* pool, xhal_pool_stats* stats) {

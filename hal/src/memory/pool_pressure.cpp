@@ -60,19 +60,25 @@ xhal_status Pool::Part::allocate(uint64_t bytes, uint64_t* base) {
   return XHAL_OK;
 }
 
-bool Pool::Part::give_back(uint64_t base) {
+xhal_status Pool::Part::give_back(uint64_t base) {
   address_map().set_pool(base, nullptr);
   const auto status = info.kind == XHAL_MEMORY_HOST ? xhal_host_free(reinterpret_cast<void*>(base))
                                                     : xhal_memory_free(context->handle, base);
-  if (status >= 0) return true;
-  address_map().set_pool(base, handle);
-  return false;
+  if (status < 0) address_map().set_pool(base, handle);
+  return status;
 }
 
 Block* Pool::Part::make_slab(std::unique_lock<std::mutex>& lock, PoolRequest& r) {
-  const uint64_t bytes = r.small                 ? kSmallSlab
-                         : r.size < kMiddleBytes ? kMiddleSlab
-                                                 : round_up(r.size, kLargeRound);
+  const uint64_t wanted = r.small                 ? kSmallSlab
+                          : r.size < kMiddleBytes ? kMiddleSlab
+                                                  : round_up(r.size, kLargeRound);
+  Block* b = make_slab(lock, r, wanted);
+  // Near a limit of the pool or of its context, a slab for just this block.
+  if (b == nullptr && id == r.pool_id && wanted != r.size) b = make_slab(lock, r, r.size);
+  return b;
+}
+
+Block* Pool::Part::make_slab(std::unique_lock<std::mutex>& lock, PoolRequest& r, uint64_t bytes) {
   // What is being made counts, so that no two calls use the same room below the limit.
   if (info.limit_bytes != 0 && stats.reserved_bytes + making_bytes + bytes > info.limit_bytes) {
     r.refusal = "the pool's limit is reached";
@@ -185,10 +191,11 @@ void Pool::Part::take_from_idle(std::unique_lock<std::mutex>& lock, PoolRequest&
   }
 }
 
-void Pool::Part::trim(std::unique_lock<std::mutex>& lock, uint64_t keep, PoolRequest& r) {
+xhal_status Pool::Part::trim(std::unique_lock<std::mutex>& lock, uint64_t keep, PoolRequest& r) {
+  xhal_status failed = XHAL_OK;
   blocks.sweep(blocks.owners().size());
   if (stats.reserved_bytes - leaving_bytes > keep) take_from_idle(lock, r);
-  if (id != r.pool_id) return;
+  if (id != r.pool_id) return failed;
   blocks.cool(blocks.nobody());
   std::vector<std::pair<Block*, bool>> whole;  // and whether it was given back
   for (auto& bin : blocks.nobody().bins) {
@@ -207,9 +214,13 @@ void Pool::Part::trim(std::unique_lock<std::mutex>& lock, uint64_t keep, PoolReq
   }
   if (!whole.empty()) {
     const Busy busy(*this, lock, r);
-    for (auto& [b, gone] : whole) gone = give_back(b->address);
+    for (auto& [b, gone] : whole) {
+      const xhal_status status = give_back(b->address);
+      gone = status >= 0;
+      if (!gone) failed = status;
+    }
   }
-  if (id != r.pool_id) return;
+  if (id != r.pool_id) return failed;
   for (auto& [b, gone] : whole) {
     leaving_bytes -= b->size;
     if (!gone) {
@@ -223,17 +234,20 @@ void Pool::Part::trim(std::unique_lock<std::mutex>& lock, uint64_t keep, PoolReq
   }
   stats.slab_count = blocks.slabs().size();
   blocks.sweep(blocks.owners().size());
+  return failed;
 }
 
-void Pool::Part::trim(uint64_t keep) {
+xhal_status Pool::Part::trim(uint64_t keep) {
   PoolRequest r{};
+  xhal_status status;
   collect_all();
   {
     std::unique_lock lock(mutex);
     r.pool_id = id;
-    trim(lock, keep, r);
+    status = trim(lock, keep, r);
   }
   for (const auto& slab : r.slabs) observer.tell(slab);
+  return status;
 }
 
 xhal_status Pool::Part::alloc_slowly(PoolRequest& r, uint64_t* address) {
@@ -297,10 +311,10 @@ std::string Pool::Part::holders() const {
                         sorted[i].second.second, sorted[i].first);
   }
   if (!text.empty()) return text;
-  return stats.reserved_bytes == 0
-             ? "\n    nobody: the device itself is full"
-             : "\n    nobody: what is free is only for streams that are captured or have failed, or "
-               "too small";
+  return stats.reserved_bytes == 0 ? "\n    nobody: the device itself is full"
+                                   : "\n    nobody: what is free is only for streams that are "
+                                     "captured or have failed, or "
+                                     "too small";
 }
 
 xhal_status Pool::Part::out_of_memory(uint64_t size, const std::string& why) {
@@ -357,11 +371,10 @@ xhal_status Pool::Part::destroy() {
   }
   for (const auto& e : events)  // failed is over, too
     (void)Timeline::of(e.timeline)->wait(e.value, XHAL_FOREVER, op);
-  end();
   return XHAL_OK;
 }
 
-void Pool::Part::end() {
+xhal_status Pool::Part::end() {
   std::vector<std::pair<uint64_t, uint64_t>> slabs;
   {
     const std::lock_guard lock(mutex);
@@ -374,12 +387,17 @@ void Pool::Part::end() {
     stats = {};
     count_change();
   }
+  xhal_status failed = XHAL_OK;
   for (const auto& [base, size] : slabs) {
     // What cannot be wiped stays with the context, and is nobody's pool's.
-    if (!give_back(base)) address_map().set_pool(base, nullptr);
+    if (const auto status = give_back(base); status < 0) {
+      failed = status;
+      address_map().set_pool(base, nullptr);
+    }
     if (observer.on()) tell(XHAL_POOL_SLAB_FREE, base, size, nullptr, {});
   }
   observer.replace(nullptr, nullptr);
+  return failed;
 }
 
 namespace {
@@ -429,24 +447,22 @@ Pool::Part* begin_pool() {
   return part;
 }
 
-void end_pool(xhal_pool* pool) {
+xhal_status end_pool(xhal_pool* pool) {
   auto* part = Pool::of(pool)->part;
   {
     const std::lock_guard<std::mutex> lock(ContextState::mutex());
     part->context->pools.erase(pool);
   }
-  part->end();
+  const xhal_status status = part->end();
   object_free(pool);
   auto& spare = spare_parts();
   const std::lock_guard<std::mutex> lock(spare.mutex);
   spare.list.push_back(part);
+  return status;
 }
 
 void abandon_pool(xhal_pool* pool) noexcept {
-  (void)exported("xhal_context_destroy", [&] {
-    end_pool(pool);
-    return XHAL_OK;
-  });
+  (void)exported("xhal_context_destroy", [&] { return end_pool(pool); });
 }
 
 }  // namespace xhal

@@ -68,11 +68,12 @@ struct Pool::Part {
   // These take the mutex.
   xhal_status alloc(xhal_stream* stream, uint64_t requested, xhal_string tag, uint64_t* address);
   xhal_status free(uint64_t address, const xhal_event* events, uint32_t count);
-  void trim(uint64_t keep);
+  xhal_status trim(uint64_t keep);
   // Frees every block whose events are reached.
   void collect_all();
   xhal_status destroy();
-  void end();
+  // The first error of a slab that could not be given back.
+  xhal_status end();
   void capture_over(uint64_t capture);
   xhal_status out_of_memory(uint64_t size, const std::string& why);
 
@@ -97,12 +98,13 @@ struct Pool::Part {
   void count_change();
   // The mutex is let go meanwhile.
   Block* make_slab(std::unique_lock<std::mutex>& lock, PoolRequest& r);
+  Block* make_slab(std::unique_lock<std::mutex>& lock, PoolRequest& r, uint64_t bytes);
   Block* steal(std::unique_lock<std::mutex>& lock, PoolRequest& r, bool wait);
   void take_from_idle(std::unique_lock<std::mutex>& lock, PoolRequest& r);
-  void trim(std::unique_lock<std::mutex>& lock, uint64_t keep, PoolRequest& r);
+  xhal_status trim(std::unique_lock<std::mutex>& lock, uint64_t keep, PoolRequest& r);
   // Without the mutex.
   xhal_status allocate(uint64_t bytes, uint64_t* base);
-  bool give_back(uint64_t base);
+  xhal_status give_back(uint64_t base);
   // Who holds the memory, for a person who has to find out.
   std::string holders() const;
 };
@@ -110,6 +112,6 @@ struct Pool::Part {
 // The state of a new pool, perhaps of one that was.
 Pool::Part* begin_pool();
 // Gives a pool's slabs and its handle back.
-void end_pool(xhal_pool* pool);
+xhal_status end_pool(xhal_pool* pool);
 
 }  // namespace xhal

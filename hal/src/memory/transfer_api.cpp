@@ -13,7 +13,7 @@ using xhal::fail;
 static xhal_status finish(xhal_status status, xhal_stream* stream, const char* op) {
   if (__builtin_expect(status >= 0, 1)) return status;
   (void)xhal::annotate(status, stream, op);
-  xhal::spoil_capture(*xhal::state_of(stream), xhal::last_error());
+  xhal::submission_refused(stream);
   return status;
 }
 

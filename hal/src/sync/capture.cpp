@@ -15,8 +15,7 @@ constexpr const char* kJoin = "xhal_stream_wait_event";
 
 // What was submitted before a capture must be with the plugin, or it would be recorded.
 xhal_status submit_held(StreamState& stream, const char* op) {
-  if (policy() != nullptr) {
-    if (const auto s = xhal_stream_synchronize(stream.handle, XHAL_FOREVER); s != XHAL_OK) return s;
+  while (policy() != nullptr && drain_one(stream)) {
   }
   std::unique_lock lock(stream.lock());
   while (policy() != nullptr && stream.draining) {  // the last item has run, its thread leaves
@@ -43,7 +42,7 @@ xhal_status prepare(StreamState& stream, const char* op) {
 void leave(Capture& capture) {
   for (auto& s : capture.streams) {
     s->capture.store(nullptr, std::memory_order_release);
-    if (policy() != nullptr && !s->timeline.load()->failed()) stream_recovered(*s);
+    if (policy() != nullptr && !s->timeline.load()->failed()) (void)stream_recovered(*s);
     allow_hidden_events(*s);
   }
 }
@@ -79,30 +78,35 @@ xhal_status begin_capture(StreamState& stream, xhal_pool* pool, uint64_t* id) {
 xhal_status end_capture(StreamState& stream, xhal_graph** graph, uint64_t* id, xhal_pool** pool) {
   auto* const current = stream.capture.load(std::memory_order_acquire);
   if (current == nullptr || current->origin != &stream)
-    return annotate(
-        fail(XHAL_ERR_CAPTURE, kEnd, "{}: no capture was begun on this stream", kEnd),
-        stream.handle, kEnd);
+    return annotate(fail(XHAL_ERR_CAPTURE, kEnd, "{}: no capture was begun on this stream", kEnd),
+                    stream.handle, kEnd);
   const std::unique_ptr<Capture> capture(current);
   *id = capture->id;
   *pool = capture->pool;
-  xhal_status status = stream.device->table.stream_end_capture(stream.handle, graph);
-  if (status == XHAL_OK && !is_live(*graph, XHAL_KIND_GRAPH)) {
+  xhal_graph* made = nullptr;
+  xhal_status status = stream.device->table.stream_end_capture(stream.handle, &made);
+  if (status == XHAL_OK && !is_live(made, XHAL_KIND_GRAPH)) {
     status = fail(XHAL_ERR_PLUGIN, kEnd,
                   "{}: the plugin returned success without a graph made by object_alloc", kEnd);
   }
   if (status == XHAL_OK && !capture->refused.empty()) {
-    (void)stream.device->table.graph_destroy(*graph);
-    *graph = nullptr;
+    (void)stream.device->table.graph_destroy(made);
     status = fail(XHAL_ERR_CAPTURE, kEnd, "{}: a submission to the capture was refused: {}", kEnd,
                   capture->refused);
   }
+  if (status == XHAL_OK) *graph = made;
   leave(*capture);
   return status >= 0 ? status : annotate(status, stream.handle, kEnd);
 }
 
-void spoil_capture(const StreamState& stream, const ErrorRecord& reason) noexcept {
-  auto* const capture = stream.capture.load(std::memory_order_acquire);
+// libxhal has refused it itself, so the plugin does not know of it.
+void submission_refused(const void* object) noexcept {
+  if (!is_live(object, XHAL_KIND_STREAM)) return;
+  auto* const stream = static_cast<StreamState*>(private_of(object)->state);
+  auto* const capture =
+      stream == nullptr ? nullptr : stream->capture.load(std::memory_order_acquire);
   if (capture == nullptr || !capture->refused.empty()) return;
+  const ErrorRecord& reason = last_error();
   try {
     capture->refused.assign(reason.text.empty() ? xhal_status_text(reason.status)
                                                 : reason.text.c_str());

@@ -25,9 +25,6 @@ inline bool is_captured(const StreamState& stream) noexcept {
 xhal_status begin_capture(StreamState& stream, xhal_pool* pool, uint64_t* id);
 // `id` and `pool` are set when a capture has ended, also when it failed (then there is no graph).
 xhal_status end_capture(StreamState& stream, xhal_graph** graph, uint64_t* id, xhal_pool** pool);
-// libxhal has refused a submission to the stream itself, so the plugin does not know of it: a graph
-// without that work must not come to be.
-void spoil_capture(const StreamState& stream, const ErrorRecord& reason) noexcept;
 // `stream` waits for an event that was recorded in a capture, and so joins it.
 xhal_status join_capture(StreamState& stream, const xhal_event& event);
 

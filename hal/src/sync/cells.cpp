@@ -118,7 +118,8 @@ void cells_after_fork() noexcept {
   auto& c = cells();
   for (auto& slab : c.slabs) {
     if (slab.fd < 0) continue;
-    void* copy = mmap(nullptr, slab.size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void* copy =
+        mmap(nullptr, slab.size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (copy == MAP_FAILED) {
       // Without memory for a copy the child may not even read it: a fault is better than a write
       // into its parent.

@@ -1,5 +1,7 @@
 #include "sync/deferral.hpp"
 
+#include <sched.h>
+
 #include <vector>
 
 #include "core/correlation.hpp"
@@ -98,8 +100,7 @@ xhal_status held_host_call(xhal_stream* stream, xhal_host_fn callback, void* use
 
 xhal_status held_wait(xhal_stream* stream, xhal_timeline* timeline, uint64_t value) noexcept {
   return held(stream, "xhal_stream_wait", [&] {
-    Held item =
-        submission([=] { return plugin_of(stream).stream_wait(stream, timeline, value); });
+    Held item = submission([=] { return plugin_of(stream).stream_wait(stream, timeline, value); });
     Timeline::of(timeline)->mark_asked(value);
     return item;
   });
@@ -194,7 +195,11 @@ xhal_status run_gate(StreamState& stream, const Held& item) {
   return set_error(t.failure()->dependent("xhal_stream_wait"));
 }
 
-void run_item(StreamState& stream, Held item) {
+// The stream whose held work this thread is giving to the plugin.
+constinit thread_local StreamState* draining_here = nullptr;
+
+// Fails the timeline that the stream had when the item was taken, whatever it has by now.
+void run_item(StreamState& stream, Timeline& timeline, Held item) {
   const CorrelationScope scope(item.correlation);
   const xhal_status status = item.gate ? run_gate(stream, item) : item.submit();
   if (status >= 0) return;
@@ -202,7 +207,7 @@ void run_item(StreamState& stream, Held item) {
   if (record.status != status) record = ErrorRecord::plain(status);
   const Failure failure = make_failure(std::move(record));
   if (item.drop) item.drop(failure);
-  stream.timeline.load()->fail(failure);  // also drops what is held
+  timeline.fail(failure);  // also drops what is held
 }
 
 // Submits held items; with `one`, at most one.
@@ -234,8 +239,11 @@ bool drain_some(StreamState& stream, bool one) noexcept {
       }
       Held item = std::move(stream.held.front());
       stream.held.pop_front();
+      const TimelinePin timeline(*stream.timeline.load());
       lock.unlock();
-      run_item(stream, std::move(item));
+      auto* const outer = std::exchange(draining_here, &stream);
+      run_item(stream, *timeline.get(), std::move(item));
+      draining_here = outer;
       lock.lock();
       submitted = true;
       if (one) break;
@@ -311,11 +319,11 @@ xhal_status hold_until(StreamState& stream, Timeline& timeline, uint64_t value, 
 void drain(StreamState& stream) noexcept { drain_some(stream, false); }
 bool drain_one(StreamState& stream) noexcept { return drain_some(stream, true); }
 
-void stream_failed(StreamState& stream, const Failure& failure) noexcept {
+void stream_failed(StreamState& stream, const Timeline& timeline, const Failure& failure) noexcept {
   std::list<Held> dropped;
   {
     const std::lock_guard lock(stream.lock());
-    if (stream.mode == Mode::failed) return;
+    if (stream.mode == Mode::failed || stream.timeline.load() != &timeline) return;
     stream.mode = Mode::failed;
     stream.failure = failure;
     dropped.swap(stream.held);
@@ -326,11 +334,24 @@ void stream_failed(StreamState& stream, const Failure& failure) noexcept {
   }
 }
 
-void stream_recovered(StreamState& stream) noexcept {
-  const std::lock_guard lock(stream.lock());
+bool stream_recovered(StreamState& stream, Timeline* fresh) noexcept {
+  if (draining_here == &stream) return false;
+  std::list<Held> dropped;
+  std::unique_lock lock(stream.lock());
+  while (stream.draining) {
+    lock.unlock();
+    sched_yield();
+    lock.lock();
+  }
+  if (fresh != nullptr) {
+    stream.timeline.store(fresh, std::memory_order_release);
+    dropped.swap(stream.held);
+  }
   stream.mode = policy() != nullptr ? Mode::holding : Mode::direct;
   stream.failure.reset();
   set_dispatch(stream, table_for(stream, stream.mode));
+  lock.unlock();
+  return true;
 }
 
 void stream_captured(StreamState& stream) noexcept {
@@ -351,5 +372,18 @@ void stream_ends(StreamState& stream) noexcept {
   stream.gone.store(true, std::memory_order_release);
   dropped.swap(stream.held);
 }
+
+void stream_stays(StreamState& stream, Timeline& timeline) noexcept {
+  adopt_by_stream(timeline, stream);
+  {
+    const std::lock_guard lock(stream.lock());
+    stream.gone.store(false, std::memory_order_release);
+    set_dispatch(stream, table_for(stream, stream.mode));
+  }
+  allow_hidden_events(stream);
+  if (timeline.failed()) stream_failed(stream, timeline, timeline.failure());
+}
+
+bool is_draining_here(const StreamState& stream) noexcept { return draining_here == &stream; }
 
 }  // namespace xhal

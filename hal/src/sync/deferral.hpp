@@ -25,7 +25,7 @@ struct Held {
   // It will never run: tells whoever waits for it. May be empty.
   std::function<void(const Failure&)> drop;
   bool drop_when_refused = false;  // also when a failed stream does not take it at all
-  void* object = nullptr;  // pinned until it was submitted or dropped
+  void* object = nullptr;          // pinned until it was submitted or dropped
   uint64_t correlation = 0;
   // A gate holds everything behind it until the timeline's signal is submitted, or, with
   // `gate_reached`, has happened.
@@ -45,9 +45,12 @@ void drain(StreamState& stream) noexcept;
 // policy.
 bool drain_one(StreamState& stream) noexcept;
 
-// The stream has failed: held work is dropped, submissions refuse until it is recovered.
-void stream_failed(StreamState& stream, const Failure& failure) noexcept;
-void stream_recovered(StreamState& stream) noexcept;
+// The stream has failed: held work is dropped, submissions refuse until it is recovered. Does
+// nothing when `timeline` is the stream's no more.
+void stream_failed(StreamState& stream, const Timeline& timeline, const Failure& failure) noexcept;
+// From now on its timeline is `fresh`; without one, the one it has. Waits until what another thread
+// is giving to the plugin for it has been given; false when that is this thread.
+bool stream_recovered(StreamState& stream, Timeline* fresh = nullptr) noexcept;
 // While a stream is captured its submissions are recorded, so nothing may be held back; afterwards
 // as after a recovery.
 void stream_captured(StreamState& stream) noexcept;
@@ -55,5 +58,9 @@ void stream_captured(StreamState& stream) noexcept;
 void stream_begins(StreamState& stream, xhal_stream* handle) noexcept;
 // The plugin's stream is about to end: its head is nobody's business any more.
 void stream_ends(StreamState& stream) noexcept;
+// It did not: the plugin refused to destroy it.
+void stream_stays(StreamState& stream, Timeline& timeline) noexcept;
+// Whether this thread is giving held work of the stream to the plugin.
+bool is_draining_here(const StreamState& stream) noexcept;
 
 }  // namespace xhal

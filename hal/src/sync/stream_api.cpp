@@ -23,6 +23,13 @@ using xhal::Timeline;
 static xhal_status finish(xhal_status status, const void* object, const char* op) {
   return __builtin_expect(status >= 0, 1) ? status : xhal::annotate(status, object, op);
 }
+// Of a submission: a capture that lacks it cannot be whole.
+static xhal_status submitted(xhal_status status, xhal_stream* stream, const char* op) {
+  if (__builtin_expect(status >= 0, 1)) return status;
+  (void)xhal::annotate(status, stream, op);
+  xhal::submission_refused(stream);
+  return status;
+}
 
 extern "C" {
 
@@ -46,7 +53,8 @@ xhal_status xhal_stream_create(xhal_context* context, const xhal_stream_info* in
     state->context = context_state;
     state->device = context_state->device;
     if (local.name.size > 0) {
-      state->name.assign(local.name.data, std::min<uint64_t>(local.name.size, xhal::kMaxStreamName));
+      state->name.assign(local.name.data,
+                         std::min<uint64_t>(local.name.size, xhal::kMaxStreamName));
     }
     // A plugin older than the field would refuse it as unknown.
     local.name = {};
@@ -57,8 +65,8 @@ xhal_status xhal_stream_create(xhal_context* context, const xhal_stream_info* in
       return s;
     state->timeline.store(timeline, std::memory_order_release);
     xhal_stream* made = nullptr;
-    xhal_status status = xhal::dispatch_of(context)->stream_create(context, &local,
-                                                                   timeline->handle(), &made);
+    xhal_status status =
+        xhal::dispatch_of(context)->stream_create(context, &local, timeline->handle(), &made);
     if (status == XHAL_OK && !is_live(made, XHAL_KIND_STREAM)) {
       status = fail(XHAL_ERR_PLUGIN, op,
                     "{}: the plugin returned success without a stream made by object_alloc", op);
@@ -101,17 +109,25 @@ xhal_status xhal_stream_destroy(xhal_stream* stream) {
     }
     if (auto* p = xhal::policy(); p != nullptr) p->stream_ends(*state);
     {
+      // Who takes it out of the list destroys it: a shutdown may be about to.
       const std::lock_guard lock(xhal::ContextState::mutex());
-      state->context->streams.erase(stream);
+      if (state->context->streams.erase(stream) == 0) return xhal::fail_state(op);
     }
     // Before the plugin's destroy: the handle's memory may be another stream's right after it.
     auto* const timeline = state->timeline.load();
     xhal::release_from_stream(*timeline);
     xhal::stream_ends(*state);
-    const xhal_status status = __atomic_load_n(&state->device->table.stream_destroy,
-                                               __ATOMIC_RELAXED)(stream);
+    const xhal_status status =
+        __atomic_load_n(&state->device->table.stream_destroy, __ATOMIC_RELAXED)(stream);
+    if (status < 0 && is_live(stream, XHAL_KIND_STREAM)) {
+      // The plugin still has it, and so has libxhal.
+      xhal::stream_stays(*state, *timeline);
+      if (auto* p = xhal::policy(); p != nullptr) p->stream_begins(*state);
+      const std::lock_guard lock(xhal::ContextState::mutex());
+      state->context->streams.insert(stream);
+      return xhal::annotate(status, stream, op);
+    }
     state->ended.store(true, std::memory_order_release);
-    if (status < 0) xhal::annotate(status, xhal::state_of(state->context->handle)->handle, op);
     xhal::end_timeline(*timeline);
     intrusive_ptr_release(state.get());  // the handle's
     return status;
@@ -143,34 +159,40 @@ xhal_status xhal_stream_wait(xhal_stream* stream, xhal_timeline* timeline, uint6
   constexpr const char* op = "xhal_stream_wait";
   CHECK_STREAM(stream, op)
   if (!is_live(timeline, XHAL_KIND_TIMELINE))
-    return xhal::bad_handle(timeline, XHAL_KIND_TIMELINE, op);
+    return submitted(xhal::bad_handle(timeline, XHAL_KIND_TIMELINE, op), stream, op);
   auto& state = *xhal::state_of(stream);
   if (xhal::is_captured(state)) {
-    return fail(XHAL_ERR_CAPTURE, op,
-                "{}: a captured stream can only wait for events of its capture", op);
+    return submitted(fail(XHAL_ERR_CAPTURE, op,
+                          "{}: a captured stream can only wait for events of its capture", op),
+                     stream, op);
   }
   auto& t = *Timeline::of(timeline);
-  return xhal::exported(op, [&] { return finish(xhal::wait_on(state, t, t.inner(value)), stream, op); });
+  return xhal::exported(
+      op, [&] { return submitted(xhal::wait_on(state, t, t.inner(value)), stream, op); });
 }
 
 xhal_status xhal_stream_signal(xhal_stream* stream, xhal_timeline* timeline, uint64_t value) {
   constexpr const char* op = "xhal_stream_signal";
   CHECK_STREAM(stream, op)
   if (!is_live(timeline, XHAL_KIND_TIMELINE))
-    return xhal::bad_handle(timeline, XHAL_KIND_TIMELINE, op);
+    return submitted(xhal::bad_handle(timeline, XHAL_KIND_TIMELINE, op), stream, op);
   auto& t = *Timeline::of(timeline);
   if (t.imported || t.device != nullptr) {
-    return fail(XHAL_ERR_PERMISSION, op,
-                "{}: {} signals this timeline; make one with xhal_timeline_create", op,
-                t.imported ? "another process" : "a stream's own record");
+    return submitted(fail(XHAL_ERR_PERMISSION, op,
+                          "{}: {} signals this timeline; make one with xhal_timeline_create", op,
+                          t.imported ? "another process" : "a stream's own record"),
+                     stream, op);
   }
   auto& state = *xhal::state_of(stream);
   if (xhal::is_captured(state)) {
-    return fail(XHAL_ERR_CAPTURE, op,
-                "{}: timelines cannot be signalled from a capture; record an event", op);
+    return submitted(fail(XHAL_ERR_CAPTURE, op,
+                          "{}: timelines cannot be signalled from a capture; record an event", op),
+                     stream, op);
   }
-  return xhal::exported(
-      op, [&] { return finish(xhal::signal_on(state, t, t.inner(value), nullptr), stream, op); });
+  if (!t.can_reach(value)) return submitted(xhal::too_far(op, value), stream, op);
+  return xhal::exported(op, [&] {
+    return submitted(xhal::signal_on(state, t, t.inner(value), nullptr), stream, op);
+  });
 }
 
 xhal_status xhal_stream_recover(xhal_stream* stream) {
@@ -182,6 +204,9 @@ xhal_status xhal_stream_recover(xhal_stream* stream) {
     if (!xhal::is_running()) return xhal::fail_state(op);
     auto* const failed = state.timeline.load();
     if (!failed->failed()) return XHAL_OK;
+    if (xhal::is_draining_here(state)) {
+      return fail(XHAL_ERR_BUSY, op, "{}: called from inside a submission to this stream", op);
+    }
     Timeline* fresh = nullptr;
     if (const auto s = xhal::make_timeline(0, &state, state.device, &fresh); s != XHAL_OK) return s;
     const xhal_status status = __atomic_load_n(&state.device->table.stream_recover,
@@ -191,11 +216,10 @@ xhal_status xhal_stream_recover(xhal_stream* stream) {
       xhal::end_timeline(*fresh);
       return finish(status, stream, op);
     }
-    state.timeline.store(fresh, std::memory_order_release);
+    (void)xhal::stream_recovered(state, fresh);
     xhal::release_from_stream(*failed);
-    xhal::stream_recovered(state);
-    // A loss that came meanwhile has failed the fresh one and found the stream failed already.
-    if (fresh->failed()) xhal::stream_failed(state, fresh->failure());
+    // A loss that came meanwhile has failed the fresh one before it was the stream's.
+    if (fresh->failed()) xhal::stream_failed(state, *fresh, fresh->failure());
     xhal::end_timeline(*failed);
     return XHAL_OK;
   });
@@ -205,36 +229,43 @@ xhal_status xhal_event_record(xhal_stream* stream, uint32_t flags, xhal_event* e
   constexpr const char* op = "xhal_event_record";
   CHECK_STREAM(stream, op)
   auto& state = *xhal::state_of(stream);
-  if (__builtin_expect(event == nullptr, 0)) return xhal::refuse_null(op, "event");
+  if (__builtin_expect(event == nullptr, 0))
+    return submitted(xhal::refuse_null(op, "event"), stream, op);
   if (__builtin_expect((flags & ~XHAL_EVENT_TIMED) != 0, 0))
-    return xhal::refuse_flags(op, flags & ~XHAL_EVENT_TIMED);
+    return submitted(xhal::refuse_flags(op, flags & ~XHAL_EVENT_TIMED), stream, op);
   if ((flags & XHAL_EVENT_TIMED) != 0 && !state.device->has(XHAL_CAP_TIMESTAMP)) {
-    return fail(XHAL_ERR_UNSUPPORTED, op, "{}: {} has no timestamps", op, state.device->id());
+    return submitted(
+        fail(XHAL_ERR_UNSUPPORTED, op, "{}: {} has no timestamps", op, state.device->id()), stream,
+        op);
   }
   if (__builtin_expect(xhal::is_captured(state), 0)) {
     uint64_t token = 0;
     const xhal_status status = __atomic_load_n(&xhal::dispatch_of(stream)->stream_capture_record,
                                                __ATOMIC_RELAXED)(stream, &token);
-    if (status != XHAL_OK) return finish(status, stream, op);
+    if (status != XHAL_OK) return submitted(status, stream, op);
     *event = {state.timeline.load()->handle(), token, 0, XHAL_EVENT_CAPTURED};
     return XHAL_OK;
   }
-  return finish(xhal::record_event(state, flags, event), stream, op);
+  return submitted(xhal::record_event(state, flags, event), stream, op);
 }
 
 xhal_status xhal_stream_wait_event(xhal_stream* stream, const xhal_event* event) {
   constexpr const char* op = "xhal_stream_wait_event";
   CHECK_STREAM(stream, op)
-  if (const auto s = xhal::required(op, {{"event", event}}); s != XHAL_OK) return s;
+  if (const auto s = xhal::required(op, {{"event", event}}); s != XHAL_OK)
+    return submitted(s, stream, op);
   auto& state = *xhal::state_of(stream);
   if ((event->flags & XHAL_EVENT_CAPTURED) != 0)
-    return xhal::exported(op, [&] { return xhal::join_capture(state, *event); });
+    return xhal::exported(op,
+                          [&] { return submitted(xhal::join_capture(state, *event), stream, op); });
   if (xhal::is_captured(state)) {
     if (xhal::poll_event(*event) == XHAL_OK) return XHAL_OK;
-    return fail(XHAL_ERR_CAPTURE, op,
-                "{}: a captured stream cannot wait for an event from outside its capture", op);
+    return submitted(
+        fail(XHAL_ERR_CAPTURE, op,
+             "{}: a captured stream cannot wait for an event from outside its capture", op),
+        stream, op);
   }
-  return xhal::exported(op, [&] { return finish(xhal::wait_event(state, *event), stream, op); });
+  return xhal::exported(op, [&] { return submitted(xhal::wait_event(state, *event), stream, op); });
 }
 
 }  // extern "C"

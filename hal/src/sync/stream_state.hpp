@@ -65,7 +65,8 @@ StreamRef stream_of(const Timeline& timeline) noexcept;
 // As xhal_event_record and xhal_stream_wait of a stream that is not captured.
 xhal_status record_event(StreamState& stream, uint32_t flags, xhal_event* event);
 xhal_status wait_event(StreamState& stream, const xhal_event& event);
-xhal_status signal_on(StreamState& stream, Timeline& timeline, uint64_t value, xhal_timestamp* time);
+xhal_status signal_on(StreamState& stream, Timeline& timeline, uint64_t value,
+                      xhal_timestamp* time);
 xhal_status wait_on(StreamState& stream, Timeline& timeline, uint64_t value);
 
 // An event on a stream that somebody else may capture or destroy meanwhile: CAPTURE when it is

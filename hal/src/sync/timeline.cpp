@@ -102,16 +102,15 @@ Failure make_failure(ErrorRecord record) noexcept {
     if (record.text.empty()) record.text = xhal_status_text(record.status);
     return std::make_shared<const ErrorRecord>(std::move(record));
   } catch (...) {
-    static const auto* plain =
-        new Failure(std::make_shared<const ErrorRecord>(ErrorRecord::plain(XHAL_ERR_OUT_OF_MEMORY)));
+    static const auto* plain = new Failure(
+        std::make_shared<const ErrorRecord>(ErrorRecord::plain(XHAL_ERR_OUT_OF_MEMORY)));
     return *plain;
   }
 }
 
 uint64_t Timeline::inner(uint64_t value) const noexcept {
   if (value <= shown_first) return first;
-  const uint64_t further = value - shown_first;
-  return further > UINT64_MAX - first ? UINT64_MAX : first + further;
+  return can_reach(value) && value != UINT64_MAX ? first + (value - shown_first) : UINT64_MAX;
 }
 
 bool Timeline::reached_before_failure(uint64_t v) const noexcept {
@@ -145,6 +144,10 @@ void Timeline::advance(uint64_t v) noexcept {
 }
 
 void Timeline::fail(Failure record) noexcept {
+  // Until the end of this nobody uses the timeline again, and its stream is the one that it had
+  // before anybody could see the failure: recovered or destroyed meanwhile, it is left alone.
+  const TimelinePin here(*this);
+  const StreamRef owner = stream_of(*this);
   {
     const std::lock_guard lock(timeline_lock(*this));
     if (condition.load(std::memory_order_relaxed) != kSound) return;
@@ -153,12 +156,12 @@ void Timeline::fail(Failure record) noexcept {
     failed_at = value();
     failure_record = record;
     condition.store(kFailed, std::memory_order_seq_cst);
+    if (!imported)
+      std::atomic_ref(cell.load(std::memory_order_relaxed)->failed)
+          .store(1, std::memory_order_seq_cst);
   }
-  if (!imported)
-    std::atomic_ref(cell.load(std::memory_order_relaxed)->failed)
-        .store(1, std::memory_order_seq_cst);
   // The stream refuses from here on; what libxhal holds back for it is dropped.
-  if (const auto owner = stream_of(*this)) stream_failed(*owner, record);
+  if (owner != nullptr) stream_failed(*owner, *this, record);
   if (!imported) wake_sleepers(cell.load(std::memory_order_relaxed));
   run_submitting();
   run_callbacks();
@@ -250,7 +253,7 @@ void Timeline::check_owner() noexcept {
   lost.status = XHAL_ERR_PEER_LOST;
   try {
     lost.text = fmt::format("process {} that signals this timeline is gone; it stood at {}",
-                       cell.load(std::memory_order_relaxed)->owner_pid, shown(value()));
+                            cell.load(std::memory_order_relaxed)->owner_pid, shown(value()));
   } catch (...) {  // the status itself still arrives
   }
   fail(make_failure(std::move(lost)));

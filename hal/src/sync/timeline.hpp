@@ -32,6 +32,7 @@ struct StreamState;
 using Failure = std::shared_ptr<const ErrorRecord>;
 
 struct Timeline {
+  static constexpr uint64_t kFurthest = uint64_t{1} << 63;
   enum Condition : uint32_t { kSound, kFailing, kFailed };
   using Notified = std::function<void(xhal_status)>;
 
@@ -49,9 +50,9 @@ struct Timeline {
   std::atomic<uint64_t> asked{0};         // the highest value that a plugin was given to wait for
   std::atomic<uint32_t> users{0};         // waits and gates under way; kEnded
   std::atomic<uint32_t> life{0};          // how often it has ended
-  uint64_t first = 0, shown_first = 0;    // the cell's value when it began, and what that is shown as
-  DeviceRecord* device = nullptr;         // of the stream that owns it
-  StreamState* stream = nullptr;          // likewise; under the lock of the list
+  uint64_t first = 0, shown_first = 0;  // the cell's value when it began, and what that is shown as
+  DeviceRecord* device = nullptr;       // of the stream that owns it
+  StreamState* stream = nullptr;        // likewise; under the lock of the list
   Timeline *before = nullptr, *after = nullptr;  // in the list of those that live
 
   struct Callbacks;
@@ -76,8 +77,14 @@ struct Timeline {
   }
   bool failed() const noexcept { return condition.load(std::memory_order_seq_cst) != kSound; }
   // A value as the program sees it, and back.
-  uint64_t shown(uint64_t inner) const noexcept { return shown_first + (inner - first); }
+  // A timeline goes less than 2^63 beyond where it began, or to UINT64_MAX, which is all there is.
+  uint64_t shown(uint64_t inner) const noexcept {
+    return inner == UINT64_MAX ? UINT64_MAX : shown_first + (inner - first);
+  }
   uint64_t inner(uint64_t shown) const noexcept;
+  bool can_reach(uint64_t shown) const noexcept {
+    return shown == UINT64_MAX || shown <= shown_first || shown - shown_first < kFurthest;
+  }
   uint64_t last_reached() const noexcept;  // where it stands
 
   // Raises it from this process. Callbacks may run inside.
@@ -162,9 +169,13 @@ xhal_status make_imported(const ImportedView& view, Timeline** timeline);
 // Ends it: waiters for values that are not reached get ABANDONED. Nothing of a device writes to its
 // cell any more.
 void end_timeline(Timeline& timeline) noexcept;
+// Refuses a value for which `can_reach` is false.
+xhal_status too_far(const char* operation, uint64_t value) noexcept;
 // A stream's timeline whose stream ends or has another one by now: it no longer leads to the
 // stream. Before the plugin's stream_destroy.
 void release_from_stream(Timeline& timeline) noexcept;
+// And back, when the plugin has not destroyed it.
+void adopt_by_stream(Timeline& timeline, StreamState& stream) noexcept;
 // Fails everything that is not reached: shutdown of the library, loss of a device.
 void fail_all_timelines(const Failure& record, const DeviceRecord* device = nullptr) noexcept;
 // Once for each device record, before it has streams.

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <memory>
 
 #include "core/argument_check.hpp"
@@ -23,6 +24,38 @@ xhal_status not_ours(const Timeline& t, const char* operation) {
   return fail(XHAL_ERR_PERMISSION, operation,
               "{}: {} signals this timeline, it can only be waited for here", operation,
               t.imported ? "another process" : "a stream");
+}
+
+// Of wait_many: how soon the failure of a timeline that is not waited for yet ends the wait.
+constexpr uint64_t kLookNs = 20'000'000;
+
+// Waits for one after the other, and meanwhile looks whether one of the others has failed.
+xhal_status wait_all(xhal_timeline* const* timelines, const uint64_t* values, uint32_t count,
+                     uint64_t deadline, uint64_t timeout_ns, const char* op) {
+  for (uint32_t i = 0; i < count; ++i) {
+    auto& t = *Timeline::of(timelines[i]);
+    for (;;) {
+      const uint64_t now = now_ns();
+      const uint64_t left = deadline == XHAL_FOREVER ? XHAL_FOREVER
+                            : now >= deadline        ? 0
+                                                     : deadline - now;
+      const auto s = t.wait(t.inner(values[i]), std::min(left, kLookNs), op);
+      if (s == XHAL_OK) break;
+      if (s != XHAL_ERR_TIMEOUT) return s;
+      for (uint32_t k = i + 1; k < count; ++k) {
+        auto& other = *Timeline::of(timelines[k]);
+        if (!other.failed()) continue;
+        if (const auto failed = other.query(other.inner(values[k])); failed < 0) return failed;
+      }
+      if (left > kLookNs) continue;
+      return fail(
+          XHAL_ERR_TIMEOUT, op,
+          "{}: value {} of timeline {} of {} was not reached within {:.3f} ms; it stands at "
+          "{}.\n  Nothing changed: wait again, or look at what its stream is running.",
+          op, values[i], i, count, static_cast<double>(timeout_ns) / 1e6, t.shown(t.value()));
+    }
+  }
+  return XHAL_OK;
 }
 
 bool is_ours(const Timeline& t) { return !t.imported && t.device == nullptr; }
@@ -70,6 +103,7 @@ xhal_status xhal_timeline_signal(xhal_timeline* timeline, uint64_t value) {
   if (!xhal::is_ours(t)) return xhal::not_ours(t, op);
   if (t.failed()) return xhal::set_error(*t.failure());
   if (!xhal::is_running()) return xhal::fail_state(op);
+  if (!t.can_reach(value)) return xhal::too_far(op, value);
   t.advance(t.inner(value));
   return XHAL_OK;
 }
@@ -121,15 +155,8 @@ xhal_status xhal_timeline_wait_many(xhal_timeline* const* timelines, const uint6
     return xhal::exported(
         op, [&] { return xhal::wait_any(timelines, values, count, deadline, timeout_ns, which); });
   }
-  for (uint32_t i = 0; i < count; ++i) {
-    const uint64_t now = xhal::now_ns();
-    const uint64_t left = deadline == XHAL_FOREVER ? XHAL_FOREVER
-                          : now >= deadline        ? 0
-                                                   : deadline - now;
-    auto& t = *Timeline::of(timelines[i]);
-    if (const auto s = t.wait(t.inner(values[i]), left, op); s != XHAL_OK) return s;
-  }
-  return XHAL_OK;
+  return xhal::exported(
+      op, [&] { return xhal::wait_all(timelines, values, count, deadline, timeout_ns, op); });
 }
 
 xhal_status xhal_timeline_notify(xhal_timeline* timeline, uint64_t value, xhal_timeline_fn callback,

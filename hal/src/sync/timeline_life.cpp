@@ -96,8 +96,10 @@ void settle(Timeline& t) {
   // Its events go on to be answered, by what it keeps of its failure. A device that was given
   // signals of a program's own timeline may still raise that.
   auto* const c = t.cell.exchange(no_cell(), std::memory_order_acq_rel);
-  const bool quiet = t.device != nullptr || t.submitted.load() <= t.last_reached();
-  if (c == no_cell() || !quiet || !t.failed()) return;
+  const uint64_t reached = t.last_reached();
+  const bool written = t.device == nullptr && t.submitted.load() > reached;
+  const bool read = t.asked.load() > reached;  // a device may look whether it has failed
+  if (c == no_cell() || written || read || !t.failed()) return;
   std::atomic_ref(c->failed).store(0, std::memory_order_relaxed);
   std::atomic_ref(c->notify).store(0, std::memory_order_relaxed);
   give_cell(c);
@@ -123,8 +125,12 @@ void in_forked_child() {
     lists.spare = lists.limbo = nullptr;  // their cells are in no shared memory
     for (auto* t = lists.live; t != nullptr; t = t->after) {
       if (auto* view = t->exported.exchange(nullptr); view != nullptr) view->forget();
-      if (!t->imported)
-        std::atomic_ref(t->cell.load(std::memory_order_relaxed)->waiters).store(0);
+      t->callbacks = nullptr;  // its parent's; what they own is left alone
+      t->has_submitting = false;
+      if (t->imported) continue;
+      auto* const c = t->cell.load(std::memory_order_relaxed);
+      std::atomic_ref(c->waiters).store(0);
+      std::atomic_ref(c->notify).store(0);
     }
   });
 }
@@ -151,7 +157,8 @@ xhal_status make_timeline(uint64_t initial, StreamState* stream, DeviceRecord* d
     auto& spare = lists_of(device).spare;
     t = pop(spare);
   }
-  constexpr uint64_t kWornOut = uint64_t{1} << 62;  // values that could run out are not gone on with
+  constexpr uint64_t kWornOut = uint64_t{1}
+                                << 62;  // values that could run out are not gone on with
   if (t == nullptr || t->value() >= kWornOut) {
     auto* cell = take_cell();
     while (cell != nullptr && cell->value >= kWornOut) cell = take_cell();
@@ -190,8 +197,8 @@ xhal_status make_timeline(uint64_t initial, StreamState* stream, DeviceRecord* d
 
 xhal_status make_imported(const ImportedView& view, Timeline** timeline) {
   void* memory = nullptr;
-  if (const auto s = object_alloc(libxhal_table(), nullptr, 0, XHAL_KIND_TIMELINE, sizeof(Timeline),
-                                  &memory);
+  if (const auto s =
+          object_alloc(libxhal_table(), nullptr, 0, XHAL_KIND_TIMELINE, sizeof(Timeline), &memory);
       s != XHAL_OK)
     return s;
   const xhal_object_head head = *static_cast<const xhal_object_head*>(memory);
@@ -200,8 +207,14 @@ xhal_status make_imported(const ImportedView& view, Timeline** timeline) {
   t->imported = true;
   t->imported_view = view;
   t->cell.store(view.page, std::memory_order_relaxed);
-  const std::lock_guard lock(list_lock());
-  push(own_lists().live, *t);
+  {
+    const std::lock_guard lock(list_lock());
+    push(own_lists().live, *t);
+  }
+  if (!is_running()) {  // a shutdown that has not seen it in the list
+    end_timeline(*t);
+    return fail_state("xhal_timeline_import");
+  }
   *timeline = t;
   return XHAL_OK;
 }
@@ -211,9 +224,21 @@ void release_from_stream(Timeline& t) noexcept {
   t.stream = nullptr;
 }
 
+void adopt_by_stream(Timeline& t, StreamState& stream) noexcept {
+  const std::lock_guard lock(list_lock());
+  t.stream = &stream;
+}
+
 StreamRef stream_of(const Timeline& t) noexcept {
   const std::lock_guard lock(list_lock());
   return StreamRef(t.stream);
+}
+
+xhal_status too_far(const char* operation, uint64_t value) noexcept {
+  return fail(
+      XHAL_ERR_INVALID_ARGUMENT, operation,
+      "{}: {} is 2^63 or more above the timeline's first value; UINT64_MAX reaches everything",
+      operation, value);
 }
 
 void end_timeline(Timeline& t) noexcept {

@@ -34,13 +34,22 @@ AllPending& all_pending() {
   return *a;
 }
 
+// The values are the parent's to reach. The callbacks that would own these are left alone, too.
+void in_forked_child() {
+  auto& by_fd = all_pending().by_fd;
+  for (const auto& [fd, pending] : by_fd) {
+    close(fd);
+    (void)new std::shared_ptr<Pending>(pending);
+  }
+  by_fd.clear();
+}
+
 void come_true(const std::shared_ptr<Pending>& pending) {
   const uint64_t one = 1;
   (void)write_outlet(pending->ours, &one, sizeof one);
   auto& all = all_pending();
   const std::lock_guard lock(all.mutex);
-  if (const auto it = all.by_fd.find(pending->ours);
-      it != all.by_fd.end() && it->second == pending)
+  if (const auto it = all.by_fd.find(pending->ours); it != all.by_fd.end() && it->second == pending)
     all.by_fd.erase(it);
 }
 
@@ -76,6 +85,7 @@ void sweep() {
 }  // namespace
 
 int timeline_outlet(Timeline& timeline, uint64_t value) {
+  [[maybe_unused]] static const bool registered = (run_in_forked_child(in_forked_child), true);
   sweep();
   Outlet outlet;
   if (!open_outlet(&outlet)) return -1;
@@ -93,8 +103,7 @@ int timeline_outlet(Timeline& timeline, uint64_t value) {
       const std::lock_guard lock(all.mutex);
       all.by_fd[outlet.ours] = pending;
     }
-    const uint64_t number =
-        timeline.notify(value, [pending](xhal_status) { come_true(pending); });
+    const uint64_t number = timeline.notify(value, [pending](xhal_status) { come_true(pending); });
     const std::lock_guard lock(all.mutex);
     pending->timeline = &timeline;
     pending->value = value;

@@ -11,7 +11,7 @@
 
 namespace xhal {
 
-inline constexpr uint32_t kTimestampRing = 4096;         // slots, unless a program asks for more
+inline constexpr uint32_t kTimestampRing = 4096;  // slots, unless a program asks for more
 inline constexpr uint32_t kLargestTimestampRing = 1 << 20;
 
 class TimestampRing {

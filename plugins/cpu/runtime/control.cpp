@@ -44,7 +44,7 @@ xhal_status inject(xhal_device* handle, xhal_string fault) noexcept {
     }
     if (name == "operation") return device.fail_next_operation();
     throw plugin::Error(
-        XHAL_ERR_UNSUPPORTED,
+        XHAL_ERR_NOT_FOUND,
         "the cpu plugin injects `lost` and `operation` (the next one fails), not `" +
             std::string(name) + "`");
   });

@@ -17,6 +17,12 @@ std::string thread_name(uint32_t ordinal) { return fmt::format("xhal-cpu{}-", or
 
 }  // namespace
 
+// A limit of 0 is one only when the flag says so.
+int32_t most_urgent(uint32_t flags, int32_t limit) {
+  const bool limited = limit != 0 || (flags & XHAL_CONTEXT_PRIORITY_LIMIT) != 0;
+  return limited ? std::clamp(limit, kMostUrgent, kLeastUrgent) : kMostUrgent;
+}
+
 Device::Device(const xhal_plugin_open& open, const Site& site)
     : table_(open.table),
       site_(site),
@@ -108,7 +114,8 @@ xhal_status Device::activity_flush() {
 }
 
 xhal_status Device::context_create(const xhal_context_info* info, xhal_context** context) {
-  plugin::make<Context>(table_, XHAL_KIND_CONTEXT, context, *this, info->priority_limit);
+  plugin::make<Context>(table_, XHAL_KIND_CONTEXT, context, *this,
+                        most_urgent(info->flags, info->priority_limit));
   return XHAL_OK;
 }
 
@@ -251,8 +258,7 @@ xhal_status Context::virtual_protect(uint64_t address, uint64_t size_bytes, uint
 
 xhal_status Context::stream_create(const xhal_stream_info* info, xhal_timeline* timeline,
                                    xhal_stream** stream) {
-  const int32_t limit = priority_limit_ == 0 ? kMostUrgent : std::max(priority_limit_, kMostUrgent);
-  const int32_t priority = std::clamp(info->priority, std::min(limit, kLeastUrgent), kLeastUrgent);
+  const int32_t priority = std::clamp(info->priority, most_urgent_, kLeastUrgent);
   auto* made =
       plugin::make<Stream>(device_.table(), XHAL_KIND_STREAM, stream, *this, timeline, priority);
   device_.add(*made);

@@ -24,10 +24,13 @@ namespace xhal::cpu {
 
 class Device;
 
+// The most urgent priority that a context's flags and limit leave its streams.
+int32_t most_urgent(uint32_t flags, int32_t limit);
+
 class Context : public plugin::Object {
  public:
-  Context(Device& device, int32_t priority_limit)
-      : device_(device), priority_limit_(priority_limit) {}
+  // `most_urgent`: of its streams.
+  Context(Device& device, int32_t most_urgent) : device_(device), most_urgent_(most_urgent) {}
 
   xhal_status destroy();
   xhal_status memory_alloc(const xhal_memory_info* info, uint64_t* address);
@@ -52,7 +55,7 @@ class Context : public plugin::Object {
 
  private:
   Device& device_;
-  const int32_t priority_limit_;
+  const int32_t most_urgent_;
   std::shared_ptr<ModuleNames> modules_ = std::make_shared<ModuleNames>();
 };
 

@@ -83,7 +83,8 @@ struct Vendor : plugin::Vendor {
         plugin::make<Device>(open.table, XHAL_KIND_DEVICE, device, open, sites[open.ordinal]);
     if ((open.flags & XHAL_OPEN_OBSERVE) == 0) {
       try {
-        plugin::make<Context>(open.table, XHAL_KIND_CONTEXT, context, *made, 0);
+        plugin::make<Context>(open.table, XHAL_KIND_CONTEXT, context, *made,
+                              most_urgent(open.context_flags, open.priority_limit));
       } catch (...) {
         plugin::destroy(made);
         throw;

@@ -35,8 +35,9 @@ xhal_status Device::telemetry(xhal_sample* samples, uint32_t count) {
   const Totals t = totals();
   for (uint32_t i = 0; i < count; ++i) {
     xhal_sample& s = samples[i];
-    s.unit = s.flags = s.instance = 0;
+    s.unit = s.flags = 0;
     s.value = 0;
+    if (s.instance != 0) continue;  // there is one of each
     const auto set = [&](uint32_t unit, std::optional<double> value) {
       s.unit = unit;
       if (!value) return;

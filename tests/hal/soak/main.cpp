@@ -241,6 +241,9 @@ int soak(const Options& options) {
     complain(std::to_string(totals.callbacks_wanted) + " callbacks were due, " +
              std::to_string(totals.callbacks_called) + " came");
   }
+  // The kernel takes a moment to forget one that was joined.
+  for (int i = 0; i < 100 && test::thread_count() > threads_before; ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
   if (test::thread_count() > threads_before)
     complain("threads are left over: " + std::to_string(test::thread_count()) + ", before " +
              std::to_string(threads_before));
