@@ -52,6 +52,16 @@ Chaos& chaos() {
   return *c;
 }
 
+// The thread and those that wait for it are the parent's.
+void in_forked_child() {
+  auto& c = chaos();
+  new (&c.thread) std::thread;
+  new (&c.work) std::condition_variable_any;
+  new (&c.idle) std::condition_variable_any;
+  c.busy = nullptr;
+  c.waiters = 0;
+}
+
 // Release order of one round: newest first; after the first round also, one time in eight, at
 // random.
 std::vector<StreamState*> order(Chaos& c, bool first) {
@@ -130,6 +140,7 @@ void chaos_start(bool on) {
   auto& c = chaos();
   if (on == (policy() != nullptr)) return;
   if (on) {
+    [[maybe_unused]] static const bool registered = (run_in_forked_child(in_forked_child), true);
     const auto asked = environment_number<uint64_t>("XHAL_CHAOS_SEED", 0, UINT64_MAX);
     if (!asked.problem.empty()) log(XHAL_LOG_WARN, "{}; taking 1", asked.problem);
     const uint64_t seed = asked.value.value_or(1);

@@ -122,6 +122,16 @@ void object_free(void* object) noexcept {
 
 constexpr uint32_t kDestroyWanted = 1u << 31;
 
+// A plugin that refuses to destroy an object still has it: the next destroy asks it again.
+static xhal_status destroy_now(ObjectPrivate* part) noexcept {
+  void* const object = part + 1;
+  const uint32_t kind = part->kind;
+  const xhal_status status = part->destroy(object);
+  if (status < 0 && is_live(object, kind))
+    std::atomic_ref(part->pins).fetch_and(~kDestroyWanted, std::memory_order_acq_rel);
+  return status;
+}
+
 static ObjectPrivate* pinned_part(void* object) {
   auto* part = private_of(object);
   return part->kind == XHAL_KIND_KERNEL ? private_of(part->state) : part;
@@ -136,7 +146,7 @@ void unpin(void* object) noexcept {
   const auto before = std::atomic_ref(part->pins).fetch_sub(1, std::memory_order_acq_rel);
   if (before != (kDestroyWanted | 1)) return;
   const uint32_t kind = part->kind;  // the destroy ends the object
-  const xhal_status status = part->destroy(part + 1);
+  const xhal_status status = destroy_now(part);
   if (status < 0)
     log(XHAL_LOG_WARN, "destroy of a {}: {}", kind_name(kind), xhal_status_text(status));
 }
@@ -146,7 +156,7 @@ xhal_status destroy_unpinned(void* object, xhal_status (*destroy)(void* object))
   part->destroy = destroy;
   const auto before =
       std::atomic_ref(part->pins).fetch_or(kDestroyWanted, std::memory_order_acq_rel);
-  return before == 0 ? destroy(object) : XHAL_OK;
+  return before == 0 ? destroy_now(part) : XHAL_OK;
 }
 
 void keep_for_ever(const void* part) noexcept {

@@ -30,8 +30,8 @@ xhal_status fail_state(const char* operation) noexcept {
     case State::running:
       break;
   }
-  return fail(XHAL_ERR_INTERNAL, operation, "{}: the state changed meanwhile, try again",
-              operation);
+  return fail(XHAL_ERR_INVALID_HANDLE, operation,
+              "{}: what the handle belongs to has been closed or destroyed meanwhile", operation);
 }
 
 const xhal_dispatch* libxhal_table() noexcept {

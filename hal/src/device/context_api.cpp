@@ -129,12 +129,25 @@ xhal_status xhal_context_destroy(xhal_context* context) {
                   "{}: the default context of {} ends with xhal_device_close", op, record.id());
     }
     auto& state = *xhal::state_of(context);
-    if (const auto s = xhal::empty_context(state); s < 0) return xhal::annotate(s, context, op);
     {
+      // Who takes it out of the list destroys it: a close of the device may be about to.
       const std::lock_guard lock(xhal::DeviceRecord::mutex());
-      record.contexts.erase(context);
+      if (record.contexts.erase(context) == 0) return xhal::fail_state(op);
+    }
+    const auto stays = [&] {
+      const std::lock_guard lock(xhal::DeviceRecord::mutex());
+      record.contexts.insert(context);
+    };
+    if (const auto s = xhal::empty_context(state); s < 0) {
+      stays();
+      return xhal::annotate(s, context, op);
     }
     const xhal_status status = xhal::dispatch_of(context)->context_destroy(context);
+    if (status < 0 && is_live(context, XHAL_KIND_CONTEXT)) {  // the plugin still has it, empty
+      xhal::adopt_context_memory(state);
+      stays();
+      return xhal::annotate(status, context, op);
+    }
     xhal::forget_context(state);
     return status >= 0 ? status : xhal::annotate(status, record.device, op);
   });

@@ -3,6 +3,7 @@
 #include <memory>
 
 #include "core/argument_check.hpp"
+#include "core/state.hpp"
 #include "core/tables.hpp"
 #include "memory/pool.hpp"
 #include "sync/capture.hpp"
@@ -41,6 +42,7 @@ xhal_status xhal_stream_begin_capture(xhal_stream* stream, xhal_pool* pool) {
   if (pool != nullptr && !is_live(pool, XHAL_KIND_POOL))
     return xhal::bad_handle(pool, XHAL_KIND_POOL, op);
   return xhal::exported(op, [&]() -> xhal_status {
+    if (xhal::is_forked()) return xhal::fail_state(op);
     uint64_t capture = 0;
     const auto status = xhal::begin_capture(*xhal::state_of(stream), pool, &capture);
     if (status == XHAL_OK && pool != nullptr) xhal::pool_capture_begins(pool, capture);

@@ -4,6 +4,8 @@
 #include <utility>
 
 #include "core/device_record.hpp"
+#include "core/object.hpp"
+#include "core/state.hpp"
 #include "memory/host_registration.hpp"
 #include "memory/pinned.hpp"
 
@@ -31,7 +33,7 @@ xhal_status scrub(ContextState& context, const AddressRange& range) {
 
 xhal_status end_context_memory(ContextState& context, bool lost) {
   auto* memory = context.memory;
-  if (memory == nullptr) return XHAL_OK;
+  if (memory == nullptr || memory->ended) return XHAL_OK;
   if (!lost) {
     std::vector<uint64_t> left;
     {
@@ -50,12 +52,17 @@ xhal_status end_context_memory(ContextState& context, bool lost) {
     }
     if (first != XHAL_OK) return first_error.status == first ? set_error(first_error) : first;
   }
-  context.memory = nullptr;
   forget_host_registrations(*memory);
   forget_registrations(context);
   Staging::close(memory->staging);
   address_map().remove_context(context.handle);
-  delete memory;
+  if (is_running()) {
+    context.memory = nullptr;
+    delete memory;
+  } else {  // at a shutdown other threads may be on their way out of it
+    memory->ended = true;
+    keep_for_ever(memory);
+  }
   return XHAL_OK;
 }
 

@@ -39,6 +39,7 @@ struct ContextMemory {
   AddressMap registered;
   std::atomic<uint32_t> registered_count{0};
   std::atomic<Peer*> peers{nullptr};
+  bool ended = false;  // by the thread that closes the device
 
   // Of what follows (striped).
   std::mutex& lock() const noexcept;

@@ -1,6 +1,7 @@
 // transfer_api.cpp: the exported functions xhal_stream_copy and xhal_stream_fill.
 #include "core/error.hpp"
 #include "core/object.hpp"
+#include "core/state.hpp"
 #include "core/tables.hpp"
 #include "memory/copy.hpp"
 
@@ -23,6 +24,7 @@ xhal_status xhal_stream_copy(xhal_stream* stream, uint64_t dst, uint64_t src, ui
   constexpr const char* op = "xhal_stream_copy";
   CHECK_STREAM(stream, op)
   return xhal::exported(op, [&] {
+    if (xhal::is_forked()) return xhal::fail_state(op);
     return finish(xhal::copy(*xhal::state_of(stream), dst, src, size_bytes), stream, op);
   });
 }
@@ -44,6 +46,7 @@ xhal_status xhal_stream_fill(xhal_stream* stream, uint64_t dst, uint64_t size_by
   }
   if (size_bytes == 0) return XHAL_OK;
   return xhal::exported(op, [&] {
+    if (xhal::is_forked()) return xhal::fail_state(op);
     return finish(xhal::fill(*xhal::state_of(stream), dst, size_bytes, pattern, pattern_bytes),
                   stream, op);
   });

@@ -45,6 +45,12 @@ Watcher& watcher() {
   return *w;
 }
 
+// The thread is the parent's: the child makes its own when it needs one.
+void in_forked_child() {
+  new (&watcher().thread) std::thread;
+  watcher().running = false;
+}
+
 bool has_callbacks(Timeline& t) {
   const std::lock_guard lock(timeline_lock(t));
   return t.callbacks != nullptr && !t.callbacks->waiting.empty();
@@ -111,6 +117,7 @@ void watch() noexcept {
 }  // namespace
 
 void watch_import(Timeline& timeline) {
+  [[maybe_unused]] static const bool registered = (run_in_forked_child(in_forked_child), true);
   auto& w = watcher();
   std::thread ended;
   {

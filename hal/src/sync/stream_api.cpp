@@ -254,6 +254,7 @@ xhal_status xhal_stream_wait_event(xhal_stream* stream, const xhal_event* event)
   CHECK_STREAM(stream, op)
   if (const auto s = xhal::required(op, {{"event", event}}); s != XHAL_OK)
     return submitted(s, stream, op);
+  if (xhal::is_forked()) return xhal::fail_state(op);
   auto& state = *xhal::state_of(stream);
   if ((event->flags & XHAL_EVENT_CAPTURED) != 0)
     return xhal::exported(op,

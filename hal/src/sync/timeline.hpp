@@ -110,6 +110,7 @@ struct Timeline {
   bool cancel(uint64_t value, uint64_t number) noexcept;
   // Calls back what has come due. Who raises the cell by other means than advance() calls this.
   void run_callbacks() noexcept;
+  void run_due() noexcept;  // the same, whatever it leads to at once
 
   // ---- submission
   bool is_submitted(uint64_t v) const noexcept {

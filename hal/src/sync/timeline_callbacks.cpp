@@ -1,5 +1,6 @@
 // timeline_callbacks.cpp: what is called back when a timeline gets somewhere.
 #include <algorithm>
+#include <vector>
 
 #include "core/locks.hpp"
 #include "sync/import_watcher.hpp"
@@ -56,8 +57,32 @@ bool Timeline::cancel(uint64_t v, uint64_t number) noexcept {
   return true;
 }
 
+// A callback may signal, and that may run callbacks that signal: the calls nest only so deep, what
+// comes then is left to the outermost.
 void Timeline::run_callbacks() noexcept {
+  constexpr uint32_t kDeepest = 16;
+  static thread_local uint32_t depth = 0;
+  static thread_local std::vector<TimelinePin>* later = nullptr;
   publish();
+  if (depth == kDeepest) {
+    try {
+      later->emplace_back(*this);
+      return;
+    } catch (...) {  // without memory it is done at once
+    }
+  }
+  std::vector<TimelinePin> mine;
+  if (depth == 0) later = &mine;
+  ++depth;
+  run_due();
+  for (size_t i = 0; i < mine.size(); ++i) {
+    const TimelinePin next = std::move(mine[i]);
+    next->run_due();
+  }
+  --depth;
+}
+
+void Timeline::run_due() noexcept {
   for (;;) {
     decltype(Callbacks::waiting)::node_type due;
     xhal_status status = XHAL_OK;
