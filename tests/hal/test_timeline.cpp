@@ -181,5 +181,52 @@ TEST_F(TimelineTest, TheDeathOfTheSignallingProcessReachesTheImporter) {
   ::close(fd);
 }
 
+TEST_F(TimelineTest, AChildOfAForkReachesNobodyOfItsParent) {
+  const auto t = make();
+  int fd = -1;
+  ASSERT_OK(xhal_timeline_eventfd(t.get(), 1, &fd));
+  const pid_t child = fork();
+  if (child == 0) {
+    const bool raised = xhal_timeline_signal(t.get(), 1) == XHAL_OK;
+    _exit(raised && xhal_timeline_destroy(t.get()) == XHAL_OK && xhal_shutdown() == XHAL_OK ? 0
+                                                                                            : 1);
+  }
+  int status = -1;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+  pollfd look{fd, POLLIN, 0};
+  EXPECT_EQ(poll(&look, 1, 0), 0) << "the child made the parent's descriptor readable";
+  EXPECT_EQ(xhal_timeline_query(t.get(), 1, nullptr), XHAL_NOT_READY);
+  ASSERT_OK(xhal_timeline_signal(t.get(), 1));
+  EXPECT_EQ(poll(&look, 1, 1000), 1);
+  ::close(fd);
+}
+
+TEST_F(TimelineTest, WaitingForAllEndsWithTheFailureOfALaterOne) {
+  const auto never = make(), fails = make();
+  std::thread other([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    xhal_error error{};
+    error.struct_size = sizeof error;
+    error.status = XHAL_ERR_DEVICE;
+    error.text = str("it broke");
+    EXPECT_OK(xhal_timeline_fail(fails.get(), &error));
+  });
+  xhal_timeline* both[] = {never.get(), fails.get()};
+  const uint64_t values[] = {1, 1};
+  EXPECT_EQ(xhal_timeline_wait_many(both, values, 2, 0, kSoon, nullptr), XHAL_ERR_DEVICE);
+  EXPECT_THAT(error_text(), HasSubstr("it broke"));
+  other.join();
+}
+
+// 2^63 values are promised; beyond them nothing is rounded to something else.
+TEST_F(TimelineTest, AValueTooFarAwayIsRefusedAndChangesNothing) {
+  const auto t = make(7);
+  EXPECT_EQ(xhal_timeline_signal(t.get(), UINT64_MAX - 3), XHAL_ERR_INVALID_ARGUMENT);
+  EXPECT_EQ(xhal_timeline_query(t.get(), 8, nullptr), XHAL_NOT_READY);
+  EXPECT_OK(xhal_timeline_signal(t.get(), uint64_t{1} << 62));
+  EXPECT_EQ(xhal_timeline_query(t.get(), (uint64_t{1} << 62) + 1, nullptr), XHAL_NOT_READY);
+}
+
 }  // namespace
 }  // namespace xhal::test

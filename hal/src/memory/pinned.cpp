@@ -9,6 +9,7 @@
 
 #include "core/device_record.hpp"
 #include "core/error.hpp"
+#include "core/locks.hpp"
 #include "core/state.hpp"
 #include "memory/pinned_slabs.hpp"
 
@@ -43,6 +44,28 @@ Pinned& pinned() {
   return *p;
 }
 
+// The memory is shared so that a device process can map it. In the child of a fork it is private,
+// as any other memory is: what the child writes stays there, and what it allocates comes from slabs
+// of its own.
+void in_forked_child() {
+  auto& p = pinned();
+  for (const auto& [base, slab] : p.slabs) {
+    if (slab->fd < 0) continue;
+    void* const memory = reinterpret_cast<void*>(base);
+    // Where that fails the child must not see it at all: writing there would be the parent's.
+    if (mmap(memory, slab->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, slab->fd, 0) ==
+        MAP_FAILED)
+      (void)munmap(memory, slab->size);
+    close(slab->fd);
+    slab->fd = -1;
+  }
+  for (auto* sharing : {&p.small, &p.pages}) {
+    sharing->runs = {};
+    sharing->spare = nullptr;
+  }
+  new (&p.registered) std::condition_variable;
+}
+
 Sharing* sharing_of(Pinned& p, uint64_t unit) {
   if (unit == 0) return nullptr;
   return unit == kSmallUnit ? &p.small : &p.pages;
@@ -66,6 +89,7 @@ xhal_status make_slab(uint64_t size, uint64_t unit, PinnedSlab** made, const cha
                 std::strerror(error),
                 error == EMFILE || error == ENFILE ? ".\n  Raise `ulimit -n`." : "");
   }
+  [[maybe_unused]] static const bool forks = (run_in_forked_child(in_forked_child), true);
   auto& p = pinned();
   const std::lock_guard lock(p.mutex);
   PinnedSlab* slab = nullptr;
@@ -137,6 +161,7 @@ void finish_undo(const std::vector<Undo>& list) {
 // With the lock held.
 PinnedSlab* release_block(Pinned& p, PinnedSlab& slab, uint64_t address, uint64_t size,
                           std::vector<Undo>& list) {
+  if (slab.fd < 0) return nullptr;
   auto* sharing = sharing_of(p, slab.unit);
   if (sharing == nullptr) {
     // Somebody still registers it: a copy from memory that is being freed. Then it stays.
@@ -271,7 +296,7 @@ bool find_pinned(const void* address, int32_t* fd, uint64_t* offset,
   auto it = p.slabs.upper_bound(at);
   if (it == p.slabs.begin()) return false;
   const auto& slab = *std::prev(it)->second;
-  if (at - slab.base >= slab.size) return false;
+  if (slab.fd < 0 || at - slab.base >= slab.size) return false;
   *fd = slab.fd;
   *offset = at - slab.base;
   *size_bytes = slab.size;

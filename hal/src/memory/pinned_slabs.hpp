@@ -25,7 +25,7 @@ struct Registration {
 
 struct PinnedSlab {
   uint64_t base = 0, size = 0;
-  int fd = -1;
+  int fd = -1;  // -1: a copy of what was the parent's before a fork; its blocks are not used again
   uint64_t unit = 0;  // what its blocks are multiples of; 0: one block has it all
   std::atomic<Registration*> registrations{nullptr};
 };

@@ -1,6 +1,9 @@
 // Pinned and registered host memory: registered with the context that uses it, within its bounds,
 // and with no lock held while the plugin registers it. The plugin "faulty" refuses every host
 // address that was not registered with the stream's own context.
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include "../faulty/faulty_test.hpp"
 
 namespace xhal::test {
@@ -203,6 +206,28 @@ TEST_F(PinnedTest, ACapturedCopyOfPinnedMemoryMayBeReplayedForEver) {
     EXPECT_EQ(read(stream.get(), memory, 4096), std::vector<uint8_t>(4096, round));
   }
   EXPECT_OK(xhal_graph_destroy(graph));
+}
+
+TEST_F(PinnedTest, AChildOfAForkWritesToItsOwnMemory) {
+  const Pinned before(64), after(4032);
+  std::memset(before.bytes(), 0x11, 64);
+  std::memset(after.bytes(), 0x22, 4032);
+  const pid_t child = fork();
+  if (child == 0) {
+    const bool sees = before.bytes()[63] == 0x11 && after.bytes()[4031] == 0x22;
+    std::memset(before.bytes(), 0xcc, 64);
+    void* own = nullptr;
+    const bool took = xhal_host_alloc(4032, &own) == XHAL_OK;
+    if (took) std::memset(own, 0xcc, 4032);
+    const bool gave = xhal_host_free(before.memory) == XHAL_OK && xhal_host_free(own) == XHAL_OK;
+    _exit(sees && took && gave && own != after.memory ? 0 : 1);
+  }
+  int status = -1;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+  EXPECT_EQ(std::vector<uint8_t>(before.bytes(), before.bytes() + 64),
+            std::vector<uint8_t>(64, 0x11));
+  EXPECT_EQ(after.bytes()[0], 0x22);
 }
 
 }  // namespace

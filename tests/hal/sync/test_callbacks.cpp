@@ -172,5 +172,35 @@ TEST_F(FaultyTest, AnAllocationThatWaitsForASignalDoesNotKeepOthersFromThePool) 
   });
 }
 
+using NestingTest = FaultyTest;
+
+// Each signals the next one: on one stack that would be 50,000 calls deep.
+TEST_F(NestingTest, CallbacksThatSignalDoNotNestWithoutEnd) {
+  constexpr size_t kCount = 50'000;
+  struct Link {
+    xhal_timeline* timeline = nullptr;
+    Link* next = nullptr;
+    uint32_t* called = nullptr;
+  };
+  std::vector<Link> chain(kCount);
+  std::vector<Timeline> timelines;
+  uint32_t called = 0;
+  for (auto& link : chain) {
+    timelines.push_back(timeline());
+    link = {timelines.back().get(), &link + 1 == chain.data() + kCount ? nullptr : &link + 1,
+            &called};
+    ASSERT_OK(xhal_timeline_notify(
+        link.timeline, 1,
+        [](void* user, xhal_status) {
+          const auto& self = *static_cast<Link*>(user);
+          ++*self.called;
+          if (self.next != nullptr) (void)xhal_timeline_signal(self.next->timeline, 1);
+        },
+        &link));
+  }
+  ASSERT_OK(xhal_timeline_signal(chain.front().timeline, 1));
+  EXPECT_EQ(called, kCount);
+}
+
 }  // namespace
 }  // namespace xhal::test

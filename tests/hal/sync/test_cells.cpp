@@ -5,6 +5,8 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
+#include <functional>
+
 #include "../faulty/faulty_test.hpp"
 
 namespace xhal::test {
@@ -312,6 +314,48 @@ TEST_F(ReachedForEverTest, AViewsReachedValueStaysReachedWhenItsOwnerIsGone) {
   EXPECT_OK(xhal_timeline_query(view.get(), 2, nullptr));
   EXPECT_EQ(xhal_timeline_wait(view.get(), 3, kSoon), XHAL_ERR_PEER_LOST);
   EXPECT_OK(xhal_timeline_wait(view.get(), 2, kSoon));
+}
+
+// What a plugin does not destroy it still has, and so has libxhal: the handle stays good.
+TEST_F(CellTest, ADestroyThatThePluginRefusesLeavesTheObjectUsable) {
+  const auto d = open_device("faulty:0");
+  auto* const context = context_in(d);
+  xhal_stream* stream = nullptr;
+  ASSERT_OK(xhal_stream_create(context, nullptr, &stream));
+  for (const char* slot : {"stream_destroy", "context_destroy"})
+    board().before(slot, [](const Call&) { return XHAL_ERR_TIMEOUT; });
+  EXPECT_EQ(xhal_stream_destroy(stream), XHAL_ERR_TIMEOUT);
+  xhal_event event{};
+  EXPECT_OK(xhal_event_record(stream, 0, &event));
+  EXPECT_OK(xhal_event_wait(&event, kSoon));
+  board().forget("stream_destroy");
+  EXPECT_EQ(xhal_context_destroy(context), XHAL_ERR_TIMEOUT);
+  EXPECT_OK(xhal_memory_free(context, alloc_in(context, 4096)));
+  board().forget("context_destroy");
+  EXPECT_OK(xhal_context_destroy(context));
+}
+
+// A graph without work that the program believes to be in it would compute something else.
+TEST_F(CellTest, ACaptureThatLostASubmissionMakesNoGraph) {
+  const auto d = open_device("faulty:0");
+  const auto stream = d.stream();
+  const auto host = timeline();
+  const std::function<xhal_status()> refused[] = {
+      [&] { return xhal_stream_wait(stream.get(), host.get(), 1); },
+      [&] { return xhal_stream_signal(stream.get(), host.get(), 1); },
+      [&] { return xhal_stream_host_call(stream.get(), nullptr, nullptr, 0); },
+      [&] { return xhal_op_launch(stream.get(), nullptr, nullptr, 0, nullptr, 0, 0); },
+      [&] { return xhal_event_record(stream.get(), 0, nullptr); },
+      [&] { return xhal_stream_wait_event(stream.get(), nullptr); }};
+  for (size_t i = 0; i < std::size(refused); ++i) {
+    SCOPED_TRACE(i);
+    ASSERT_OK(xhal_stream_begin_capture(stream.get(), nullptr));
+    EXPECT_LT(refused[i](), 0);
+    xhal_graph* graph = nullptr;
+    EXPECT_EQ(xhal_stream_end_capture(stream.get(), &graph), XHAL_ERR_CAPTURE);
+    EXPECT_EQ(graph, nullptr);
+  }
+  EXPECT_OK(xhal_stream_synchronize(stream.get(), kSoon));
 }
 
 }  // namespace

@@ -286,7 +286,7 @@ TEST_F(RuntimeTest, AnInjectedFaultFailsTheNextOperator) {
   launch(stream.get(), fill, {a}, {scalar(1.0)});
   EXPECT_EQ(xhal_stream_synchronize(stream.get(), kSoon), XHAL_ERR_DEVICE);
   EXPECT_THAT(last_error_info().text, HasSubstr("fill"));
-  EXPECT_EQ(control->inject(controlled.get(), str("flood")), XHAL_ERR_UNSUPPORTED);
+  EXPECT_EQ(control->inject(controlled.get(), str("flood")), XHAL_ERR_NOT_FOUND);
 }
 
 TEST_F(RuntimeTest, AResetLosesTheOldHandlesAndANewOpenWorks) {
