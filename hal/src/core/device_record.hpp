@@ -52,6 +52,11 @@ struct DeviceRecord {
   std::shared_ptr<const ErrorRecord> lost_error;  // written before `lost`
   std::atomic<uint64_t> objects{0};               // that live under its table
 
+  // Copies at work in the program's own memory (memory/bounce.cpp). Who is told of a loss may free
+  // that memory, so a loss waits for those under way, and keeps later ones away.
+  std::atomic<uint32_t> at_host_memory{0};
+  std::atomic<bool> losing{false};
+
   TimestampRing* timestamps = nullptr;  // sync/timestamps.hpp
   TimelineLists timelines;              // under the lock of sync/timeline_life.cpp
 

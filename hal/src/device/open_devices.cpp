@@ -1,5 +1,7 @@
 #include "device/open_devices.hpp"
 
+#include <sched.h>
+
 #include <algorithm>
 #include <condition_variable>
 #include <cstring>
@@ -102,6 +104,7 @@ xhal_status open_in_plugin(DeviceRecord& record, uint32_t ordinal,
   record.device = nullptr;
   record.context = nullptr;
   record.lost = false;
+  record.losing = false;
   record.lost_error.reset();
   record.control = {};
   record.comm = {};
@@ -322,6 +325,8 @@ bool stop_devices_after_fork() noexcept {
 namespace {
 
 void lose_one(DeviceRecord& record, const ErrorRecord& reason) noexcept {
+  record.losing.store(true, std::memory_order_seq_cst);
+  while (record.at_host_memory.load(std::memory_order_seq_cst) != 0) sched_yield();
   {
     const std::lock_guard lock(DeviceRecord::mutex());
     if (record.lost) return;

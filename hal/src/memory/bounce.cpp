@@ -17,15 +17,30 @@ constexpr const char* kOp = "xhal_stream_copy";
 constexpr uint64_t kPipelinedBytes = 8 << 20;  // below, two streams cost more than they save
 
 struct HostStep {
+  StreamRef stream;
+  TimelinePin timeline;
   Piece* piece;
   void* to;
   const void* from;
   uint64_t size;
 };
 
+// The program may free its memory as soon as it can see that the stream has failed or its device is
+// lost, and the plugin may run this a moment later. Both wait for those who have made themselves
+// known; who does so after them keeps away.
+void touch_host_memory(const HostStep& step) {
+  auto& device = *step.stream->device;
+  device.at_host_memory.fetch_add(1, std::memory_order_seq_cst);
+  step.stream->at_host_memory.fetch_add(1, std::memory_order_seq_cst);
+  if (!device.losing.load(std::memory_order_seq_cst) && !step.timeline->failed())
+    std::memcpy(step.to, step.from, step.size);
+  step.stream->at_host_memory.fetch_sub(1, std::memory_order_seq_cst);
+  device.at_host_memory.fetch_sub(1, std::memory_order_seq_cst);
+}
+
 void run_host_step(void* user, xhal_status state) {
   const std::unique_ptr<HostStep> step(static_cast<HostStep*>(user));
-  if (state == XHAL_OK && step->size > 0) std::memcpy(step->to, step->from, step->size);
+  if (state == XHAL_OK && step->size > 0) touch_host_memory(*step);
   if (step->piece == nullptr) return;
   if (state != XHAL_OK) step->piece->unsafe.store(true, std::memory_order_relaxed);
   step->piece->drop();
@@ -84,7 +99,8 @@ xhal_status download(StreamState& side, StreamState& host, Turns& turns, uint8_t
 }  // namespace
 
 xhal_status host_copy(StreamState& side, Piece* piece, void* to, const void* from, uint64_t size) {
-  auto* step = new HostStep{piece, to, from, size};
+  auto* step =
+      new HostStep{StreamRef(&side), TimelinePin(*side.timeline.load()), piece, to, from, size};
   if (piece != nullptr) piece->hold();
   // What only returns the piece need not hold the stream up.
   const auto status = dispatch_of(side.handle)

@@ -46,6 +46,9 @@ struct StreamState {
   // libxhal's own submissions to a stream that others use: a capture that begins waits for them.
   std::atomic<uint32_t> hidden{0};
 
+  // As of the device: what a failure of the timeline waits for.
+  std::atomic<uint32_t> at_host_memory{0};
+
   std::atomic<uint32_t> references{0};
 };
 

@@ -153,6 +153,9 @@ void Timeline::fail(Failure record) noexcept {
     if (condition.load(std::memory_order_relaxed) != kSound) return;
     // Who still sees it sound has read a value from before the next line: that one counts.
     condition.store(kFailing, std::memory_order_seq_cst);
+    // Whoever is told may free what a copy was given: none is at it any more, and none comes.
+    while (owner != nullptr && owner->at_host_memory.load(std::memory_order_seq_cst) != 0)
+      sched_yield();
     failed_at = value();
     failure_record = record;
     condition.store(kFailed, std::memory_order_seq_cst);
