@@ -49,7 +49,7 @@ struct DeviceRecord {
   uint32_t open_flags = 0;
 
   std::atomic<bool> lost{false};
-  std::shared_ptr<const ErrorRecord> lost_error;  // written before `lost`
+  std::shared_ptr<const ErrorRecord> lost_error;  // written before `losing`
   std::atomic<uint64_t> objects{0};               // that live under its table
 
   // Copies at work in the program's own memory (memory/bounce.cpp). Who is told of a loss may free

@@ -325,11 +325,9 @@ bool stop_devices_after_fork() noexcept {
 namespace {
 
 void lose_one(DeviceRecord& record, const ErrorRecord& reason) noexcept {
-  record.losing.store(true, std::memory_order_seq_cst);
-  while (record.at_host_memory.load(std::memory_order_seq_cst) != 0) sched_yield();
   {
     const std::lock_guard lock(DeviceRecord::mutex());
-    if (record.lost) return;
+    if (record.losing) return;
     ErrorRecord error;
     try {
       error = reason;
@@ -340,8 +338,10 @@ void lose_one(DeviceRecord& record, const ErrorRecord& reason) noexcept {
     error.status = XHAL_ERR_DEVICE_LOST;
     error.scope = XHAL_SCOPE_DEVICE;
     record.lost_error = make_failure(std::move(error));
-    record.lost.store(true, std::memory_order_release);
+    record.losing.store(true, std::memory_order_seq_cst);
   }
+  while (record.at_host_memory.load(std::memory_order_seq_cst) != 0) sched_yield();
+  record.lost.store(true, std::memory_order_release);
   switch_to_lost(record.table);
   switch_to_lost(record.intercept);
   // Whoever is woken next may read it.

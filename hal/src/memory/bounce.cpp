@@ -27,15 +27,17 @@ struct HostStep {
 
 // The program may free its memory as soon as it can see that the stream has failed or its device is
 // lost, and the plugin may run this a moment later. Both wait for those who have made themselves
-// known; who does so after them keeps away.
+// known; who does so after them keeps away, and fails the stream itself: otherwise the device would
+// go on to signal that the copy is done.
 void touch_host_memory(const HostStep& step) {
   auto& device = *step.stream->device;
   device.at_host_memory.fetch_add(1, std::memory_order_seq_cst);
   step.stream->at_host_memory.fetch_add(1, std::memory_order_seq_cst);
-  if (!device.losing.load(std::memory_order_seq_cst) && !step.timeline->failed())
-    std::memcpy(step.to, step.from, step.size);
+  const bool losing = device.losing.load(std::memory_order_seq_cst);
+  if (!losing && !step.timeline->failed()) std::memcpy(step.to, step.from, step.size);
   step.stream->at_host_memory.fetch_sub(1, std::memory_order_seq_cst);
   device.at_host_memory.fetch_sub(1, std::memory_order_seq_cst);
+  if (losing) step.timeline->fail(device.lost_error);
 }
 
 void run_host_step(void* user, xhal_status state) {
