@@ -322,15 +322,15 @@ bool stop_devices_after_fork() noexcept {
   return any;
 }
 
-namespace {
-
-void lose_one(DeviceRecord& record, const ErrorRecord& reason) noexcept {
+void lose_device(DeviceRecord& record, ErrorRecord reason) noexcept {
+  // The next open has another generation, before anybody can make it.
+  if (!record.losing) next_generation(*record.plugin, record.info.ordinal);
   {
     const std::lock_guard lock(DeviceRecord::mutex());
     if (record.losing) return;
     ErrorRecord error;
     try {
-      error = reason;
+      error = std::move(reason);
       error.plugin = record.plugin->name;
       error.device = record.info.id;
     } catch (...) {  // the status itself still arrives
@@ -347,28 +347,6 @@ void lose_one(DeviceRecord& record, const ErrorRecord& reason) noexcept {
   // Whoever is woken next may read it.
   post_device_event(record, XHAL_DEVICE_EVENT_LOST, XHAL_LOG_ERROR, record.lost_error->text);
   fail_all_timelines(record.lost_error, &record);
-}
-
-}  // namespace
-
-void lose_device(DeviceRecord& record, ErrorRecord error) noexcept {
-  // The next open has another generation, before anybody can make it.
-  if (!record.lost) next_generation(*record.plugin, record.info.ordinal);
-  lose_one(record, error);
-  // The hardware is one, whatever flags it was opened with.
-  for (size_t i = 0;; ++i) {
-    DeviceRecord* other = nullptr;
-    {
-      auto& devices = open_devices();
-      const std::lock_guard lock(devices.mutex);
-      if (i >= devices.all.size()) return;
-      other = devices.all[i];
-      const bool open = other->phase == Phase::open || other->phase == Phase::closing;
-      if (other == &record || !open || !is_same(*other, *record.plugin, record.info.ordinal))
-        continue;
-    }
-    lose_one(*other, error);
-  }
 }
 
 }  // namespace xhal

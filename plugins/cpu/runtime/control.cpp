@@ -18,8 +18,9 @@ void lose(Device& device, std::string text) {
   error.status = XHAL_ERR_DEVICE_LOST;
   error.scope = XHAL_SCOPE_DEVICE;
   error.text = plugin::str(text);
-  plugin::host().device_lost(device.handle(), &error);
+  // Who is told of the loss may free what its work was using.
   device.stop_work();
+  plugin::host().device_lost(device.handle(), &error);
 }
 
 xhal_status reset(xhal_device* handle) noexcept {

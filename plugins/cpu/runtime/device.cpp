@@ -50,12 +50,21 @@ xhal_status Device::close() {
 }
 
 void Device::stop_work() {
-  std::vector<Stream*> streams;
-  {
+  for (uint64_t next = 0;;) {
+    Stream* stream = nullptr;
+    {
+      const std::lock_guard lock(mutex_);
+      const auto found = streams_.lower_bound(next);
+      if (found == streams_.end()) return;
+      next = found->first + 1;
+      stream = found->second;
+      cancelling_.push_back(stream);  // until it is removed from here, its destroy waits
+    }
+    stream->cancel();
     const std::lock_guard lock(mutex_);
-    for (const auto& [serial, stream] : streams_) streams.push_back(stream);
+    cancelling_.erase(std::find(cancelling_.begin(), cancelling_.end(), stream));
+    cancelled_.notify_all();
   }
-  for (Stream* stream : streams) stream->cancel();
 }
 
 xhal_status Device::limit(uint32_t key, uint64_t* value) {
@@ -125,8 +134,11 @@ void Device::add(Stream& stream) {
 }
 
 void Device::remove(Stream& stream) {
-  const std::lock_guard lock(mutex_);
+  std::unique_lock lock(mutex_);
   streams_.erase(stream.serial());
+  cancelled_.wait(lock, [&] {
+    return std::find(cancelling_.begin(), cancelling_.end(), &stream) == cancelling_.end();
+  });
   past_.add(stream.counters());
   sweep();
 }

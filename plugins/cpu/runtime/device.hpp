@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <condition_variable>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -137,6 +138,8 @@ class Device : public plugin::Object {
 
   std::mutex mutex_;  // of what follows
   std::map<uint64_t, Stream*> streams_;
+  std::vector<Stream*> cancelling_;
+  std::condition_variable cancelled_;  // one of them is not any more
   std::map<plugin::Object*, void (*)(plugin::Object*)> owned_;
   std::map<uint32_t, std::unique_ptr<Capture>> captures_;
   uint32_t last_capture_ = 0;
