@@ -347,6 +347,7 @@ void lose_device(DeviceRecord& record, ErrorRecord reason) noexcept {
   // Whoever is woken next may read it.
   post_device_event(record, XHAL_DEVICE_EVENT_LOST, XHAL_LOG_ERROR, record.lost_error->text);
   fail_all_timelines(record.lost_error, &record);
+  tell_of_raised_cells();
 }
 
 }  // namespace xhal

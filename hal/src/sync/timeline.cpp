@@ -143,6 +143,12 @@ void Timeline::advance(uint64_t v) noexcept {
   if (std::atomic_ref(c->notify).load(std::memory_order_seq_cst) != 0) run_callbacks();
 }
 
+void Timeline::tell_raised() noexcept {
+  wake_sleepers(cell.load(std::memory_order_acquire));
+  run_submitting();
+  run_callbacks();
+}
+
 void Timeline::fail(Failure record) noexcept {
   // Until the end of this nobody uses the timeline again, and its stream is the one that it had
   // before anybody could see the failure: recovered or destroyed meanwhile, it is left alone.

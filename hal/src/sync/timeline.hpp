@@ -108,6 +108,8 @@ struct Timeline {
   uint64_t notify(uint64_t value, Notified callback);
   // Forgets a notification; false: it has been called, or is being called.
   bool cancel(uint64_t value, uint64_t number) noexcept;
+  // Whoever raised the cell may have died before it told anybody.
+  void tell_raised() noexcept;
   // Calls back what has come due. Who raises the cell by other means than advance() calls this.
   void run_callbacks() noexcept;
   void run_due() noexcept;  // the same, whatever it leads to at once
@@ -179,6 +181,8 @@ void release_from_stream(Timeline& timeline) noexcept;
 void adopt_by_stream(Timeline& timeline, StreamState& stream) noexcept;
 // Fails everything that is not reached: shutdown of the library, loss of a device.
 void fail_all_timelines(const Failure& record, const DeviceRecord* device = nullptr) noexcept;
+// A device is lost: it may have raised programs' timelines and told nobody.
+void tell_of_raised_cells() noexcept;
 // Once for each device record, before it has streams.
 void adopt_device_timelines(DeviceRecord& device);
 // The device is closed: `quiet` when nothing of it writes to cells any more, so that they can be

@@ -303,6 +303,21 @@ void fail_all_timelines(const Failure& record, const DeviceRecord* device) noexc
   }
 }
 
+void tell_of_raised_cells() noexcept {
+  std::vector<TimelinePin> raised;
+  try {
+    const std::lock_guard lock(list_lock());
+    for (auto* t = lists_of(nullptr).live; t != nullptr; t = t->after) {
+      auto* const c = t->cell.load(std::memory_order_relaxed);
+      const bool awaited = std::atomic_ref(c->notify).load() != 0 ||
+                           std::atomic_ref(c->waiters).load() != 0 || t->has_submitting;
+      if (!t->imported && awaited) raised.emplace_back(*t);
+    }
+  } catch (...) {  // without memory those that were found are told
+  }
+  for (const auto& t : raised) t->tell_raised();
+}
+
 void timelines_of_closed_device(DeviceRecord& device, bool quiet) noexcept {
   for (;;) {
     Timeline* t = nullptr;
