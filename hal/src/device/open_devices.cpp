@@ -158,7 +158,8 @@ xhal_status open_in_plugin(DeviceRecord& record, uint32_t ordinal,
   return XHAL_OK;
 }
 
-// Stops everything of a device that is `closing`.
+// Stops everything of a device that is `closing`. When memory cannot be overwritten that has to be,
+// the plugin is not asked to close, for it would give that memory back.
 xhal_status close_in_plugin(DeviceRecord& record) {
   std::vector<xhal_context*> contexts;
   {
@@ -167,15 +168,24 @@ xhal_status close_in_plugin(DeviceRecord& record) {
     record.contexts.clear();
   }
   std::vector<ContextState*> states;
+  xhal_status unscrubbed = XHAL_OK;
+  ErrorRecord error;
   for (auto* context : contexts) {
     auto* const state = state_of(context);
-    // What could not be scrubbed stays with the device, which gives it to nobody any more.
     if (const auto s = empty_context(*state); s < 0) {
-      post_device_event(record, XHAL_DEVICE_EVENT_HEALTH, XHAL_LOG_ERROR,
-                        "memory of a closed context could not be overwritten");
-      (void)end_context_memory(*state, true);  // what refers to the context ends with it
+      unscrubbed = s;
+      error = last_error();
     }
     states.push_back(state);
+  }
+  if (unscrubbed < 0) {
+    for (auto* state : states) {
+      if (state->memory == nullptr) adopt_context_memory(*state);
+    }
+    (void)set_error(std::move(error));
+    const std::lock_guard lock(DeviceRecord::mutex());
+    record.contexts.insert(contexts.begin(), contexts.end());
+    return annotate(unscrubbed, record.device, kClose);
   }
   // Before the plugin's part ends: the device's object may then become another device.
   address_map().remove_device(record);

@@ -227,5 +227,17 @@ TEST_F(ScrubTest, ALauncherPutsAnUnchangedProgramIntoAScrubbedContext) {
   });
 }
 
+TEST_F(ScrubTest, ADeviceWhoseMemoryCannotBeWipedStaysOpenAndMayBeClosedLater) {
+  auto d = open_device("faulty:0");
+  auto* const handle = d.get();
+  (void)secret_in(context_in(d, XHAL_CONTEXT_SCRUB));
+  board().before("context_scrub", [](const Call&) { return XHAL_ERR_IO; });
+  board().record();
+  EXPECT_EQ(xhal_device_close(handle), XHAL_ERR_IO);
+  EXPECT_TRUE(board().calls("device_close").empty()) << "the plugin would give the memory back";
+  EXPECT_OK(xhal_memory_free(d.context(), alloc(d, kBytes))) << "it is still usable";
+  board().forget("context_scrub");  // and the fixture closes it
+}
+
 }  // namespace
 }  // namespace xhal::test
