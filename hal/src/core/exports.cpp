@@ -27,7 +27,7 @@ namespace {
 }
 [[gnu::noinline, gnu::cold]] xhal_status failed(xhal_status status, const void* object,
                                                 const char* operation) {
-  return refused(xhal::annotate(status, object, operation), object);
+  return xhal::submitted(status, object, operation);
 }
 
 template <auto kRules, class... Args>

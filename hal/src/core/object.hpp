@@ -21,8 +21,8 @@ struct ObjectPrivate {
                 // GraphState for graphs; of a kernel: its module
   xhal_status (*destroy)(void* object);  // set while a destroy waits for the last pin
   uint32_t pins;                         // held-back submissions that name it; kDestroyWanted
-  uint32_t operand_count;  // of an operator
-  uint32_t scalar_limit;   // of an operator: how many scalars a launch may give at most
+  uint32_t operand_count;                // of an operator
+  uint32_t scalar_limit;  // of an operator: how many scalars a launch may give at most
   uint32_t reserved0;
   uint64_t reserved;
 };

@@ -44,6 +44,14 @@ xhal_status annotate(xhal_status status, const void* object, const char* operati
 // The last error is that of a submission that did not come to be: a capture of the stream cannot be
 // whole any more (sync/capture.cpp). Nothing for what is no captured stream.
 void submission_refused(const void* object) noexcept;
+// The end of a submission: a failure is completed, and told to the capture.
+inline xhal_status submitted(xhal_status status, const void* object,
+                             const char* operation) noexcept {
+  if (__builtin_expect(status >= 0, 1)) return status;
+  (void)annotate(status, object, operation);
+  submission_refused(object);
+  return status;
+}
 xhal_status foreign_handle(const void* first, const void* second, const char* operation) noexcept;
 
 }  // namespace xhal

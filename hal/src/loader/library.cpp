@@ -33,8 +33,8 @@ struct Mapped {
   xhal_plugin_negotiate_fn entry;
 
   bool is(const struct stat& info) const {
-    return info.st_dev == device && info.st_ino == inode &&
-           info.st_ctim.tv_sec == changed.tv_sec && info.st_ctim.tv_nsec == changed.tv_nsec;
+    return info.st_dev == device && info.st_ino == inode && info.st_ctim.tv_sec == changed.tv_sec &&
+           info.st_ctim.tv_nsec == changed.tv_nsec;
   }
 };
 struct MappedLibraries {

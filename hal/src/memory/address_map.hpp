@@ -126,7 +126,7 @@ class AddressMap {
   std::atomic<Directory*> directory_{nullptr};
   std::atomic<uint32_t> chunk_count_{0};
 
-  std::mutex& mutex_;  // of writers and what follows (striped)
+  std::mutex& mutex_;                                    // of writers and what follows (striped)
   std::vector<std::unique_ptr<Directory>> directories_;  // each twice as large as the one before
   std::vector<std::unique_ptr<Chunk>> chunks_;
   std::vector<std::unique_ptr<Node[]>> nodes_;

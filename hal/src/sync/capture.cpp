@@ -42,7 +42,7 @@ xhal_status prepare(StreamState& stream, const char* op) {
 void leave(Capture& capture) {
   for (auto& s : capture.streams) {
     s->capture.store(nullptr, std::memory_order_release);
-    if (policy() != nullptr && !s->timeline.load()->failed()) (void)stream_recovered(*s);
+    if (policy() != nullptr && !s->timeline.load()->failed()) stream_recovered(*s);
     allow_hidden_events(*s);
   }
 }

@@ -195,6 +195,13 @@ xhal_status run_gate(StreamState& stream, const Held& item) {
   return set_error(t.failure()->dependent("xhal_stream_wait"));
 }
 
+// Tells whoever waits for them.
+void drop_all(std::list<Held>& items, const Failure& failure) {
+  for (auto& item : items) {
+    if (item.drop) item.drop(failure);
+  }
+}
+
 // The stream whose held work this thread is giving to the plugin.
 constinit thread_local StreamState* draining_here = nullptr;
 
@@ -329,14 +336,13 @@ void stream_failed(StreamState& stream, const Timeline& timeline, const Failure&
     dropped.swap(stream.held);
     set_dispatch(stream, &stream.device->intercept);
   }
-  for (auto& item : dropped) {
-    if (item.drop) item.drop(failure);
-  }
+  drop_all(dropped, failure);
 }
 
-bool stream_recovered(StreamState& stream, Timeline* fresh) noexcept {
-  if (draining_here == &stream) return false;
+void stream_recovered(StreamState& stream, Timeline* fresh) noexcept {
+  if (draining_here == &stream) return;
   std::list<Held> dropped;
+  Failure failure;
   std::unique_lock lock(stream.lock());
   while (stream.draining) {
     lock.unlock();
@@ -344,6 +350,8 @@ bool stream_recovered(StreamState& stream, Timeline* fresh) noexcept {
     lock.lock();
   }
   if (fresh != nullptr) {
+    // Its timeline may have failed a moment ago, before stream_failed() was there.
+    failure = stream.timeline.load()->failure();
     stream.timeline.store(fresh, std::memory_order_release);
     dropped.swap(stream.held);
   }
@@ -351,7 +359,7 @@ bool stream_recovered(StreamState& stream, Timeline* fresh) noexcept {
   stream.failure.reset();
   set_dispatch(stream, table_for(stream, stream.mode));
   lock.unlock();
-  return true;
+  drop_all(dropped, failure);
 }
 
 void stream_captured(StreamState& stream) noexcept {

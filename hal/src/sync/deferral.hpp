@@ -49,8 +49,8 @@ bool drain_one(StreamState& stream) noexcept;
 // nothing when `timeline` is the stream's no more.
 void stream_failed(StreamState& stream, const Timeline& timeline, const Failure& failure) noexcept;
 // From now on its timeline is `fresh`; without one, the one it has. Waits until what another thread
-// is giving to the plugin for it has been given; false when that is this thread.
-bool stream_recovered(StreamState& stream, Timeline* fresh = nullptr) noexcept;
+// is giving to the plugin for it has been given; does nothing when that is this thread.
+void stream_recovered(StreamState& stream, Timeline* fresh = nullptr) noexcept;
 // While a stream is captured its submissions are recorded, so nothing may be held back; afterwards
 // as after a recovery.
 void stream_captured(StreamState& stream) noexcept;

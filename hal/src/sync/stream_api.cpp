@@ -14,6 +14,7 @@
 
 using xhal::fail;
 using xhal::is_live;
+using xhal::submitted;
 using xhal::Timeline;
 
 #define CHECK_STREAM(stream, op)                               \
@@ -22,13 +23,6 @@ using xhal::Timeline;
 
 static xhal_status finish(xhal_status status, const void* object, const char* op) {
   return __builtin_expect(status >= 0, 1) ? status : xhal::annotate(status, object, op);
-}
-// Of a submission: a capture that lacks it cannot be whole.
-static xhal_status submitted(xhal_status status, xhal_stream* stream, const char* op) {
-  if (__builtin_expect(status >= 0, 1)) return status;
-  (void)xhal::annotate(status, stream, op);
-  xhal::submission_refused(stream);
-  return status;
 }
 
 extern "C" {
@@ -216,7 +210,7 @@ xhal_status xhal_stream_recover(xhal_stream* stream) {
       xhal::end_timeline(*fresh);
       return finish(status, stream, op);
     }
-    (void)xhal::stream_recovered(state, fresh);
+    xhal::stream_recovered(state, fresh);
     xhal::release_from_stream(*failed);
     // A loss that came meanwhile has failed the fresh one before it was the stream's.
     if (fresh->failed()) xhal::stream_failed(state, *fresh, fresh->failure());
