@@ -11,8 +11,8 @@
 #include <set>
 #include <tuple>
 
-#include "loader/elf_symbols.hpp"
 #include "hal_test.hpp"
+#include "loader/elf_symbols.hpp"
 #include "xhal/plugin.h"
 
 namespace xhal::test {

@@ -130,5 +130,14 @@ TEST_F(FlagsTest, FailingCallsSayWhichDeviceTheyWereAbout) {
   }
 }
 
+TEST_F(FlagsTest, AnObserverCreatesNothing) {
+  const auto observer = open_device("faulty:0", XHAL_OPEN_OBSERVE);
+  xhal_context_info info{};
+  info.struct_size = sizeof info;
+  xhal_context* context = nullptr;
+  EXPECT_EQ(xhal_context_create(observer.get(), &info, &context), XHAL_ERR_PERMISSION);
+  EXPECT_EQ(context, nullptr);
+}
+
 }  // namespace
 }  // namespace xhal::test

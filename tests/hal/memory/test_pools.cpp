@@ -142,5 +142,22 @@ TEST_F(PoolTest, ASlabOfAPoolCannotBeFreedBelowIt) {
   EXPECT_EQ(info.pool, pool.get());
 }
 
+TEST_F(PoolTest, APoolWithASmallLimitHoldsBlocksBelowIt) {
+  const auto d = open_device("faulty:0");
+  xhal_pool_info info{};
+  info.struct_size = sizeof info;
+  info.limit_bytes = 1 << 20;
+  xhal_pool* made = nullptr;
+  ASSERT_OK(xhal_pool_create(d.context(), &info, &made));
+  const Pool pool(made);
+  const auto stream = d.stream();
+  const auto a = block(pool, stream, 512 << 10);
+  uint64_t b = 0;
+  EXPECT_EQ(xhal_pool_alloc(pool.get(), stream.get(), 768 << 10, str("b"), &b),
+            XHAL_ERR_OUT_OF_MEMORY);
+  EXPECT_THAT(error_text(), HasSubstr("limit"));
+  EXPECT_OK(xhal_pool_free(pool.get(), a, nullptr, 0));
+}
+
 }  // namespace
 }  // namespace xhal::test

@@ -5,7 +5,9 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
+#include <atomic>
 #include <functional>
+#include <future>
 
 #include "../faulty/faulty_test.hpp"
 
@@ -356,6 +358,30 @@ TEST_F(CellTest, ACaptureThatLostASubmissionMakesNoGraph) {
     EXPECT_EQ(graph, nullptr);
   }
   EXPECT_OK(xhal_stream_synchronize(stream.get(), kSoon));
+}
+
+// A card may die between raising a cell and telling anybody.
+TEST_F(CellTest, ALostDeviceThatRaisedATimelineLosesNoCallback) {
+  const auto d = open_device("faulty:0");
+  const auto stream = d.stream();
+  const auto t = timeline();
+  std::promise<xhal_status> called;
+  ASSERT_OK(xhal_timeline_notify(
+      t.get(), 1,
+      [](void* user, xhal_status s) {
+        static_cast<std::promise<xhal_status>*>(user)->set_value(s);
+      },
+      &called));
+  board().before("stream_signal", [](const Call& call) {
+    auto* const cell = call.host->timeline_cell(call.timeline);
+    std::atomic_ref(cell->value).store(call.value);
+    call.lose();
+    return XHAL_ERR_DEVICE_LOST;
+  });
+  EXPECT_EQ(xhal_stream_signal(stream.get(), t.get(), 1), XHAL_ERR_DEVICE_LOST);
+  auto answer = called.get_future();
+  ASSERT_EQ(answer.wait_for(std::chrono::seconds(10)), std::future_status::ready);
+  EXPECT_EQ(answer.get(), XHAL_OK);
 }
 
 }  // namespace
