@@ -51,6 +51,7 @@ Chaos& chaos() {
   static auto* c = new Chaos;
   return *c;
 }
+const AtLoad chaos_at_load(chaos);
 
 // The thread and those that wait for it are the parent's.
 void in_forked_child() {
@@ -61,6 +62,7 @@ void in_forked_child() {
   c.busy = nullptr;
   c.waiters = 0;
 }
+const AtLoad forks([] { run_in_forked_child(in_forked_child); });
 
 // Release order of one round: newest first; after the first round also, one time in eight, at
 // random.
@@ -140,7 +142,6 @@ void chaos_start(bool on) {
   auto& c = chaos();
   if (on == (policy() != nullptr)) return;
   if (on) {
-    [[maybe_unused]] static const bool registered = (run_in_forked_child(in_forked_child), true);
     const auto asked = environment_number<uint64_t>("XHAL_CHAOS_SEED", 0, UINT64_MAX);
     if (!asked.problem.empty()) log(XHAL_LOG_WARN, "{}; taking 1", asked.problem);
     const uint64_t seed = asked.value.value_or(1);

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "core/environment.hpp"
+#include "core/locks.hpp"
 #include "core/log.hpp"
 #include "core/object.hpp"
 #include "layers/layer_tables.hpp"
@@ -16,6 +17,7 @@ std::vector<std::string>& active() {
   static auto* names = new std::vector<std::string>;
   return *names;
 }
+const AtLoad active_at_load(active);
 
 bool has(const char* name) {
   return std::find(active().begin(), active().end(), name) != active().end();

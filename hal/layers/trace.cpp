@@ -20,11 +20,11 @@
 #include <utility>
 #include <vector>
 
-#include "memory/address_map.hpp"
 #include "core/environment.hpp"
-#include "layers/layer_tables.hpp"
 #include "core/locks.hpp"
 #include "core/log.hpp"
+#include "layers/layer_tables.hpp"
+#include "memory/address_map.hpp"
 #include "sync/timeline.hpp"
 
 namespace xhal {
@@ -68,6 +68,7 @@ Writer& writer() {
   static auto* w = new Writer;
   return *w;
 }
+const AtLoad writer_at_load(writer);
 
 struct ChunkHead {
   uint64_t thread, count;

@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "core/locks.hpp"
 #include "core/tables.hpp"
 #include "layers/layer_tables.hpp"
 #include "memory/address_check.hpp"
@@ -71,6 +72,7 @@ PreparedOps& prepared() {
   static auto* p = new PreparedOps;
   return *p;
 }
+const AtLoad prepared_at_load(prepared);
 
 // First and one-past-last byte a tensor touches.
 void extent(const xhal_tensor_desc& t, uint64_t address, uint64_t* low, uint64_t* high) {

@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "core/error.hpp"
+#include "core/locks.hpp"
 #include "core/thread_value.hpp"
 #include "xhal/activity.h"
 
@@ -18,6 +19,7 @@ ThreadValue<Correlation>& thread_correlation() {
   static auto* value = new ThreadValue<Correlation>;
   return *value;
 }
+const AtLoad thread_correlation_at_load(thread_correlation);
 
 }  // namespace
 

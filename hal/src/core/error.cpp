@@ -4,6 +4,7 @@
 #include <exception>
 #include <new>
 
+#include "core/locks.hpp"
 #include "core/thread_value.hpp"
 #include "xhal/struct_check.hpp"
 
@@ -14,6 +15,7 @@ ThreadValue<ErrorRecord>& records() {
   static auto* value = new ThreadValue<ErrorRecord>;
   return *value;
 }
+const AtLoad records_at_load(records);
 ErrorRecord& thread_record() { return records().get(); }
 
 xhal_string str(const std::string& text) { return {text.data(), text.size()}; }

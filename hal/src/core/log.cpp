@@ -1,11 +1,11 @@
-#include "core/locks.hpp"
 #include "core/log.hpp"
+#include "core/locks.hpp"
 
 #include <atomic>
 #include <condition_variable>
 #include <cstdio>
-#include <utility>
 #include <mutex>
+#include <utility>
 
 #include "core/environment.hpp"
 #include "core/error.hpp"
@@ -27,6 +27,7 @@ Sink& sink() {
   static auto* s = new Sink;
   return *s;
 }
+const AtLoad sink_at_load(sink);
 
 constexpr const char* kNames[] = {"off", "error", "warn", "info", "debug"};
 
@@ -84,7 +85,8 @@ void log_formatted(uint32_t level, fmt::string_view format, fmt::format_args arg
 extern "C" xhal_status xhal_log_set(xhal_log_fn callback, void* user) {
   constexpr const char* op = "xhal_log_set";
   if (xhal::inside_callback)
-    return xhal::fail(XHAL_ERR_BUSY, op, "{}: called from the log callback, which it waits for", op);
+    return xhal::fail(XHAL_ERR_BUSY, op, "{}: called from the log callback, which it waits for",
+                      op);
   auto& s = xhal::sink();
   std::unique_lock<std::mutex> lock(s.mutex);
   s.callback = callback;

@@ -70,6 +70,7 @@ ObjectMemory& memory() {
   static auto* m = new ObjectMemory;  // never destroyed: handles may be used after main
   return *m;
 }
+const AtLoad memory_at_load(memory);
 
 }  // namespace
 

@@ -1,6 +1,7 @@
 // context_api.cpp: contexts, and what ends with them.
 #include "core/argument_check.hpp"
 #include "core/context_state.hpp"
+#include "core/locks.hpp"
 #include "core/object.hpp"
 #include "core/plugin_record.hpp"
 #include "core/state.hpp"
@@ -16,6 +17,7 @@ Mutex& ContextState::mutex() {
   static auto* m = new Mutex(Rank::context);
   return *m;
 }
+const AtLoad mutex_at_load(&ContextState::mutex);
 
 void adopt_context(DeviceRecord& record, xhal_context* context, const xhal_context_info& info,
                    bool is_default) {

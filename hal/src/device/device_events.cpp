@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "core/locks.hpp"
 #include "core/outlets.hpp"
 #include "device/open_devices.hpp"
 #include "sync/timeline.hpp"
@@ -14,6 +15,7 @@ Mutex& DeviceRecord::mutex() {
   static auto* m = new Mutex(Rank::record);
   return *m;
 }
+const AtLoad mutex_at_load(&DeviceRecord::mutex);
 
 void post_device_event(DeviceRecord& record, uint32_t kind, uint32_t severity,
                        std::string_view text) noexcept {

@@ -10,6 +10,7 @@
 
 #include "core/argument_check.hpp"
 #include "core/context_state.hpp"
+#include "core/locks.hpp"
 #include "core/log.hpp"
 #include "core/object.hpp"
 #include "core/plugin_record.hpp"
@@ -41,6 +42,7 @@ OpenDevices& open_devices() {
   static auto* d = new OpenDevices;
   return *d;
 }
+const AtLoad open_devices_at_load(open_devices);
 
 // The device whose open or close runs on this thread: it cannot wait for itself.
 thread_local const DeviceRecord* inside = nullptr;

@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "core/argument_check.hpp"
+#include "core/locks.hpp"
 #include "core/log.hpp"
 #include "core/state.hpp"
 #include "device/host_services.hpp"
@@ -34,6 +35,7 @@ Process& process() {
   static auto* p = new Process;
   return *p;
 }
+const AtLoad process_at_load(process);
 
 }  // namespace
 }  // namespace xhal

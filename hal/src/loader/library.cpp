@@ -45,6 +45,7 @@ MappedLibraries& mapped_libraries() {
   static auto* m = new MappedLibraries;
   return *m;
 }
+const AtLoad mapped_libraries_at_load(mapped_libraries);
 
 xhal_plugin_negotiate_fn find_mapped(const TrustedFile& file) {
   auto& m = mapped_libraries();

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "core/error.hpp"
+#include "core/locks.hpp"
 #include "core/log.hpp"
 #include "core/state.hpp"
 #include "loader/loader.hpp"
@@ -147,6 +148,7 @@ PluginList& plugin_list() {
   static auto* list = new PluginList;  // never destroyed: plugins' threads may outlive main
   return *list;
 }
+const AtLoad plugin_list_at_load(plugin_list);
 
 std::vector<Notice> find_plugins(std::string_view extra, const xhal_host_services* host) {
   std::vector<Notice> notices;

@@ -13,8 +13,8 @@
 #include <mutex>
 #include <set>
 
-#include "core/locks.hpp"
 #include "core/environment.hpp"
+#include "core/locks.hpp"
 #include "loader/elf_symbols.hpp"
 #include "loader/json.hpp"
 #include "loader/trust.hpp"
@@ -130,6 +130,7 @@ Mutex& cache_mutex() {
   static auto* mutex = new Mutex(Rank::libraries);
   return *mutex;
 }
+const AtLoad cache_mutex_at_load(cache_mutex);
 
 }  // namespace
 

@@ -64,10 +64,13 @@ AddressRange AddressMap::Node::get(uint64_t base) const {
 AddressMap::Directory::Directory(uint32_t n)
     : capacity(n), first(new std::atomic<uint64_t>[n]()), chunk(new std::atomic<Chunk*>[n]()) {}
 
-static std::mutex& map_lock(const void* map) noexcept {
+static StripedMutex& locks() {
   static auto* locks = new StripedMutex(Rank::addresses);
-  return locks->of(map);
+  return *locks;
 }
+static const AtLoad locks_at_load(locks);
+
+static std::mutex& map_lock(const void* map) noexcept { return locks().of(map); }
 
 AddressMap::AddressMap() : serial_(next_serial()), mutex_(map_lock(this)) {}
 AddressMap::~AddressMap() = default;
@@ -430,5 +433,6 @@ AddressMap& address_map() {
   static auto* map = new AddressMap;  // lives until process exit: queries stay legal after shutdown
   return *map;
 }
+const AtLoad address_map_at_load(address_map);
 
 }  // namespace xhal

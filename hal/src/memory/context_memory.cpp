@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "core/device_record.hpp"
+#include "core/locks.hpp"
 #include "core/object.hpp"
 #include "core/state.hpp"
 #include "memory/host_registration.hpp"
@@ -16,10 +17,13 @@ ContextMemory::~ContextMemory() {
     delete std::exchange(peer, peer->next);
 }
 
-std::mutex& ContextMemory::lock() const noexcept {
+static StripedMutex& locks() {
   static auto* locks = new StripedMutex(Rank::context_memory);
-  return locks->of(this);
+  return *locks;
 }
+static const AtLoad locks_at_load(locks);
+
+std::mutex& ContextMemory::lock() const noexcept { return locks().of(this); }
 
 void adopt_context_memory(ContextState& context) { context.memory = new ContextMemory(context); }
 

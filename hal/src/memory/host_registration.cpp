@@ -4,6 +4,7 @@
 
 #include "core/argument_check.hpp"
 #include "core/device_record.hpp"
+#include "core/locks.hpp"
 #include "core/state.hpp"
 #include "memory/context_memory.hpp"
 
@@ -39,6 +40,7 @@ Everywhere& everywhere() {
   static auto* e = new Everywhere;
   return *e;
 }
+const AtLoad everywhere_at_load(everywhere);
 
 }  // namespace
 

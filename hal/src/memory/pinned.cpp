@@ -43,6 +43,7 @@ Pinned& pinned() {
   static auto* p = new Pinned;
   return *p;
 }
+const AtLoad pinned_at_load(pinned);
 
 // The memory is shared so that a device process can map it. In the child of a fork it is private,
 // as any other memory is: what the child writes stays there, and what it allocates comes from slabs
@@ -65,6 +66,7 @@ void in_forked_child() {
   }
   new (&p.registered) std::condition_variable;
 }
+const AtLoad forks([] { run_in_forked_child(in_forked_child); });
 
 Sharing* sharing_of(Pinned& p, uint64_t unit) {
   if (unit == 0) return nullptr;
@@ -89,7 +91,6 @@ xhal_status make_slab(uint64_t size, uint64_t unit, PinnedSlab** made, const cha
                 std::strerror(error),
                 error == EMFILE || error == ENFILE ? ".\n  Raise `ulimit -n`." : "");
   }
-  [[maybe_unused]] static const bool forks = (run_in_forked_child(in_forked_child), true);
   auto& p = pinned();
   const std::lock_guard lock(p.mutex);
   PinnedSlab* slab = nullptr;

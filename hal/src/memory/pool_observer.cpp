@@ -8,10 +8,13 @@ constinit thread_local PoolObserver::Running* PoolObserver::running_here = nullp
 
 namespace {
 
-std::mutex& mutex_of(const void* observer) {
-  static auto* mutexes = new StripedMutex(Rank::observer);
-  return mutexes->of(observer);
+static StripedMutex& locks() {
+  static auto* locks = new StripedMutex(Rank::observer);
+  return *locks;
 }
+static const AtLoad locks_at_load(locks);
+
+std::mutex& mutex_of(const void* observer) { return locks().of(observer); }
 
 }  // namespace
 

@@ -402,10 +402,13 @@ xhal_status Pool::Part::end() {
 
 namespace {
 
-std::mutex& mutex_of(const void* part) {
-  static auto* mutexes = new StripedMutex(Rank::pool);
-  return mutexes->of(part);
+static StripedMutex& locks() {
+  static auto* locks = new StripedMutex(Rank::pool);
+  return *locks;
 }
+static const AtLoad locks_at_load(locks);
+
+std::mutex& mutex_of(const void* part) { return locks().of(part); }
 
 // The states of pools that have ended are used again and never freed: a call of another thread may
 // still be on its way out of one.
@@ -417,6 +420,7 @@ SpareParts& spare_parts() {
   static auto* s = new SpareParts;
   return *s;
 }
+const AtLoad spare_parts_at_load(spare_parts);
 
 }  // namespace
 

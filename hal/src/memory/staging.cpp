@@ -30,10 +30,13 @@ bool is_quiet(const Piece& piece, StreamState& present) {
 
 }  // namespace
 
-std::mutex& Staging::lock() const noexcept {
+static StripedMutex& locks() {
   static auto* locks = new StripedMutex(Rank::staging);
-  return locks->of(this);
+  return *locks;
 }
+static const AtLoad locks_at_load(locks);
+
+std::mutex& Staging::lock() const noexcept { return locks().of(this); }
 
 void Piece::drop() noexcept {
   if (references.fetch_sub(1, std::memory_order_acq_rel) == 1) home->give_back(this);

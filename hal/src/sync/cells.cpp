@@ -32,6 +32,7 @@ Cells& cells() {
   static auto* c = new Cells;
   return *c;
 }
+const AtLoad cells_at_load(cells);
 
 bool add_slab(Cells& c, uint64_t bytes) {
   const uint64_t size = bytes > kSlabBytes ? bytes : kSlabBytes;

@@ -44,12 +44,14 @@ Watcher& watcher() {
   static auto* w = new Watcher;
   return *w;
 }
+const AtLoad watcher_at_load(watcher);
 
 // The thread is the parent's: the child makes its own when it needs one.
 void in_forked_child() {
   new (&watcher().thread) std::thread;
   watcher().running = false;
 }
+const AtLoad forks([] { run_in_forked_child(in_forked_child); });
 
 bool has_callbacks(Timeline& t) {
   const std::lock_guard lock(timeline_lock(t));
@@ -117,7 +119,6 @@ void watch() noexcept {
 }  // namespace
 
 void watch_import(Timeline& timeline) {
-  [[maybe_unused]] static const bool registered = (run_in_forked_child(in_forked_child), true);
   auto& w = watcher();
   std::thread ended;
   {

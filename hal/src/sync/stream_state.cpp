@@ -2,6 +2,7 @@
 
 #include <sched.h>
 
+#include "core/locks.hpp"
 #include "core/state.hpp"
 #include "core/tables.hpp"
 #include "sync/capture.hpp"
@@ -33,10 +34,13 @@ const std::string& stream_name(const void* state) noexcept {
   return static_cast<const StreamState*>(state)->name;
 }
 
-std::mutex& StreamState::lock() const noexcept {
+static StripedMutex& locks() {
   static auto* locks = new StripedMutex(Rank::stream);
-  return locks->of(this);
+  return *locks;
 }
+static const AtLoad locks_at_load(locks);
+
+std::mutex& StreamState::lock() const noexcept { return locks().of(this); }
 
 xhal_status signal_on(StreamState& stream, Timeline& timeline, uint64_t value,
                       xhal_timestamp* time) {

@@ -9,6 +9,7 @@
 
 #include <climits>
 
+#include "core/locks.hpp"
 #include "core/plugin_record.hpp"
 #include "core/state.hpp"
 #include "sync/deferral.hpp"
@@ -32,6 +33,7 @@ bool more_than_one_cpu() {
   }();
   return more;
 }
+const AtLoad more_than_one_cpu_at_load(more_than_one_cpu);
 
 long futex(uint32_t* word, int op, uint32_t value, const timespec* timeout) {
   return syscall(SYS_futex, word, op, value, timeout, nullptr, FUTEX_BITSET_MATCH_ANY);

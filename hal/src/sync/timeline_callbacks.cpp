@@ -14,10 +14,13 @@ std::atomic<uint64_t> last_number{0};
 
 }  // namespace
 
-std::mutex& timeline_lock(const Timeline& timeline) noexcept {
+static StripedMutex& locks() {
   static auto* locks = new StripedMutex(Rank::timeline);
-  return locks->of(&timeline);
+  return *locks;
 }
+static const AtLoad locks_at_load(locks);
+
+std::mutex& timeline_lock(const Timeline& timeline) noexcept { return locks().of(&timeline); }
 
 // Devices look at `notify` of the cell: it tells them that raising it is not enough. An imported
 // cell is another process's.

@@ -17,12 +17,14 @@ Mutex& list_lock() {
   static auto* mutex = new Mutex(Rank::timelines);
   return *mutex;
 }
+const AtLoad list_lock_at_load(list_lock);
 
 // The program's own timelines; a stream's are in the lists of its device.
 TimelineLists& own_lists() {
   static auto* lists = new TimelineLists;
   return *lists;
 }
+const AtLoad own_lists_at_load(own_lists);
 TimelineLists& lists_of(const DeviceRecord* device) {
   return device == nullptr ? own_lists() : const_cast<DeviceRecord*>(device)->timelines;
 }
@@ -32,6 +34,7 @@ std::vector<DeviceRecord*>& devices() {
   static auto* d = new std::vector<DeviceRecord*>;
   return *d;
 }
+const AtLoad devices_at_load(devices);
 template <class Function>
 void for_each_list(Function&& function) {
   function(own_lists());
@@ -137,6 +140,8 @@ void in_forked_child() {
 
 }  // namespace
 
+static const AtLoad forks([] { run_in_forked_child(in_forked_child); });
+
 // Until now it has told that it was destroyed.
 static void begin_again(Timeline& t) {
   const std::lock_guard lock(timeline_lock(t));
@@ -149,8 +154,6 @@ static void begin_again(Timeline& t) {
 
 xhal_status make_timeline(uint64_t initial, StreamState* stream, DeviceRecord* device,
                           Timeline** timeline) {
-  static const bool registered = (run_in_forked_child(in_forked_child), true);
-  static_cast<void>(registered);
   Timeline* t = nullptr;
   {
     const std::lock_guard lock(list_lock());

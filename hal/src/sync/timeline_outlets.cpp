@@ -33,6 +33,7 @@ AllPending& all_pending() {
   static auto* a = new AllPending;
   return *a;
 }
+const AtLoad all_pending_at_load(all_pending);
 
 // The values are the parent's to reach. The callbacks that would own these are left alone, too.
 void in_forked_child() {
@@ -43,6 +44,7 @@ void in_forked_child() {
   }
   by_fd.clear();
 }
+const AtLoad forks([] { run_in_forked_child(in_forked_child); });
 
 void come_true(const std::shared_ptr<Pending>& pending) {
   const uint64_t one = 1;
@@ -85,7 +87,6 @@ void sweep() {
 }  // namespace
 
 int timeline_outlet(Timeline& timeline, uint64_t value) {
-  [[maybe_unused]] static const bool registered = (run_in_forked_child(in_forked_child), true);
   sweep();
   Outlet outlet;
   if (!open_outlet(&outlet)) return -1;

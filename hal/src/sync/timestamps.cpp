@@ -20,6 +20,7 @@ FreeRings& free_rings() {
   static auto* f = new FreeRings;
   return *f;
 }
+const AtLoad free_rings_at_load(free_rings);
 
 }  // namespace
 
