@@ -1,30 +1,18 @@
 #include "core/log.hpp"
-#include "core/locks.hpp"
 
 #include <atomic>
-#include <condition_variable>
 #include <cstdio>
-#include <mutex>
-#include <utility>
 
 #include "core/environment.hpp"
 #include "core/error.hpp"
+#include "core/locks.hpp"
+#include "core/replaceable_callback.hpp"
 
 namespace xhal {
 namespace {
 
-struct Sink {
-  Mutex mutex{Rank::log};
-  xhal_log_fn callback = nullptr;
-  void* user = nullptr;
-  uint32_t running = 0;  // calls of the callback
-  std::condition_variable idle;
-};
-
-constinit thread_local bool inside_callback = false;
-
-Sink& sink() {
-  static auto* s = new Sink;
+ReplaceableCallback<xhal_log_fn>& sink() {
+  static auto* s = new ReplaceableCallback<xhal_log_fn>(*new Mutex(Rank::log));
   return *s;
 }
 const AtLoad sink_at_load(sink);
@@ -53,22 +41,7 @@ bool log_enabled(uint32_t level) noexcept {
 }
 
 void log_line(uint32_t level, std::string_view text) noexcept {
-  xhal_log_fn callback;
-  void* user;
-  {
-    const std::lock_guard lock(sink().mutex);
-    callback = sink().callback;
-    user = sink().user;
-    if (callback != nullptr) ++sink().running;
-  }
-  if (callback != nullptr) {
-    const bool outer = std::exchange(inside_callback, true);
-    callback(user, level, {text.data(), text.size()});
-    inside_callback = outer;
-    const std::lock_guard lock(sink().mutex);
-    if (--sink().running == 0) sink().idle.notify_all();
-    return;
-  }
+  if (sink().call(level, xhal_string{text.data(), text.size()})) return;
   const char* name = level == XHAL_LOG_WARN ? "warning" : kNames[level <= 4 ? level : 4];
   std::fprintf(stderr, "xhal %s: %.*s\n", name, static_cast<int>(text.size()), text.data());
 }
@@ -84,13 +57,9 @@ void log_formatted(uint32_t level, fmt::string_view format, fmt::format_args arg
 
 extern "C" xhal_status xhal_log_set(xhal_log_fn callback, void* user) {
   constexpr const char* op = "xhal_log_set";
-  if (xhal::inside_callback)
+  return xhal::exported(op, [&]() -> xhal_status {
+    if (xhal::sink().replace(callback, user)) return XHAL_OK;
     return xhal::fail(XHAL_ERR_BUSY, op, "{}: called from the log callback, which it waits for",
                       op);
-  auto& s = xhal::sink();
-  std::unique_lock<std::mutex> lock(s.mutex);
-  s.callback = callback;
-  s.user = user;
-  s.idle.wait(lock, [&] { return s.running == 0; });
-  return XHAL_OK;
+  });
 }

@@ -14,7 +14,9 @@ namespace xhal {
 template <class T>
 class ThreadValue {
  public:
-  ThreadValue() { usable_ = pthread_key_create(&key_, [](void* v) { delete static_cast<T*>(v); }) == 0; }
+  ThreadValue() {
+    usable_ = pthread_key_create(&key_, [](void* v) { delete static_cast<T*>(v); }) == 0;
+  }
 
   // Null when this thread has none yet.
   T* find() const noexcept {

@@ -10,6 +10,7 @@
 #include <vector>
 #define BOOST_DLL_USE_STD_FS
 #include <boost/dll/shared_library.hpp>
+
 #include "core/locks.hpp"
 
 namespace xhal {

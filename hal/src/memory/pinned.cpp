@@ -46,8 +46,9 @@ Pinned& pinned() {
 const AtLoad pinned_at_load(pinned);
 
 // The memory is shared so that a device process can map it. In the child of a fork it is private,
-// as any other memory is: what the child writes stays there, and what it allocates comes from slabs
-// of its own.
+// what the child writes stays there, and what it allocates comes from slabs of its own. No copy is
+// made, for there may be gigabytes of it: in pages that the child has not written, it may see what
+// the parent writes later.
 void in_forked_child() {
   auto& p = pinned();
   for (const auto& [base, slab] : p.slabs) {

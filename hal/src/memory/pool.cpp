@@ -89,7 +89,7 @@ xhal_status Pool::Part::alloc(xhal_stream* stream, uint64_t requested, xhal_stri
     r.tag = tag_text;
     r.pool_id = pool_id;
     const xhal_status status = alloc_slowly(r, address);
-    for (const auto& slab : r.slabs) observer.tell(slab);
+    for (const auto& slab : r.slabs) observer.call(&slab);
     if (status != XHAL_OK) {
       if (observer.on()) tell(XHAL_POOL_OUT_OF_MEMORY, 0, requested, stream, tag);
       return status;
@@ -158,7 +158,7 @@ xhal_status Pool::Part::free(uint64_t address, const xhal_event* events, uint32_
   }
   if (record.kind != 0) {
     record.tag = {tag.data(), tag.size()};
-    observer.tell(record);
+    observer.call(&record);
   }
   return XHAL_OK;
 }
@@ -229,7 +229,7 @@ bool Pool::Part::collect(xhal_timeline* timeline) {
 void Pool::Part::tell(uint32_t kind, uint64_t address, uint64_t size, xhal_stream* stream,
                       xhal_string tag) {
   const xhal_pool_record record{kind, 0, address, size, stream, tag};
-  observer.tell(record);
+  observer.call(&record);
 }
 
 void Pool::Part::capture_over(uint64_t capture) {

@@ -246,7 +246,7 @@ xhal_status Pool::Part::trim(uint64_t keep) {
     r.pool_id = id;
     status = trim(lock, keep, r);
   }
-  for (const auto& slab : r.slabs) observer.tell(slab);
+  for (const auto& slab : r.slabs) observer.call(&slab);
   return status;
 }
 
@@ -396,19 +396,22 @@ xhal_status Pool::Part::end() {
     }
     if (observer.on()) tell(XHAL_POOL_SLAB_FREE, base, size, nullptr, {});
   }
-  observer.replace(nullptr, nullptr);
+  if (!observer.replace(nullptr, nullptr)) observer.forget();  // it ends inside its observer
   return failed;
 }
 
 namespace {
 
-static StripedMutex& locks() {
+StripedMutex& locks() {
   static auto* locks = new StripedMutex(Rank::pool);
   return *locks;
 }
-static const AtLoad locks_at_load(locks);
-
-std::mutex& mutex_of(const void* part) { return locks().of(part); }
+const AtLoad locks_at_load(locks);
+StripedMutex& observer_locks() {
+  static auto* locks = new StripedMutex(Rank::observer);
+  return *locks;
+}
+const AtLoad observer_locks_at_load(observer_locks);
 
 // The states of pools that have ended are used again and never freed: a call of another thread may
 // still be on its way out of one.
@@ -424,7 +427,7 @@ const AtLoad spare_parts_at_load(spare_parts);
 
 }  // namespace
 
-Pool::Part::Part() : mutex(mutex_of(this)) {}
+Pool::Part::Part() : mutex(locks().of(this)), observer(observer_locks().of(this)) {}
 
 void Pool::Part::count_change() {
   ++changes;

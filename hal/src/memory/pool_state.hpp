@@ -14,9 +14,9 @@
 
 #include "core/context_state.hpp"
 #include "core/object.hpp"
+#include "core/replaceable_callback.hpp"
 #include "memory/pool.hpp"
 #include "memory/pool_blocks.hpp"
-#include "memory/pool_observer.hpp"
 #include "memory/pool_pending.hpp"
 
 namespace xhal {
@@ -63,7 +63,7 @@ struct Pool::Part {
   uint64_t changes = 0;         // memory has become available, or a busy call has ended
   uint32_t waiting = 0;         // for the next change
   std::condition_variable changed;
-  PoolObserver observer;
+  ReplaceableCallback<xhal_pool_fn> observer;
 
   // These take the mutex.
   xhal_status alloc(xhal_stream* stream, uint64_t requested, xhal_string tag, uint64_t* address);

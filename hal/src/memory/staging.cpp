@@ -1,9 +1,8 @@
 #include "memory/staging.hpp"
 
-#include "core/locks.hpp"
-
 #include <algorithm>
 
+#include "core/locks.hpp"
 #include "memory/pinned.hpp"
 
 namespace xhal {

@@ -159,5 +159,34 @@ TEST_F(PoolTest, APoolWithASmallLimitHoldsBlocksBelowIt) {
   EXPECT_OK(xhal_pool_free(pool.get(), a, nullptr, 0));
 }
 
+TEST_F(PoolTest, APoolThatEndsInsideItsObserverLeavesNoneToTheNext) {
+  const auto d = open_device("faulty:0");
+  xhal_pool_info info{};
+  info.struct_size = sizeof info;
+  struct Seen {
+    xhal_pool* pool = nullptr;
+    xhal_status destroyed = XHAL_NOT_READY;
+    int calls = 0;
+  } seen;
+  ASSERT_OK(xhal_pool_create(d.context(), &info, &seen.pool));
+  ASSERT_OK(xhal_pool_observe(
+      seen.pool,
+      [](void* user, const xhal_pool_record* record) {
+        auto& s = *static_cast<Seen*>(user);
+        ++s.calls;
+        if (record->kind == XHAL_POOL_FREE) s.destroyed = xhal_pool_destroy(s.pool);
+      },
+      &seen));
+  uint64_t address = 0;
+  ASSERT_OK(xhal_pool_alloc(seen.pool, nullptr, 512, str(""), &address));
+  ASSERT_OK(xhal_pool_free(seen.pool, address, nullptr, 0));
+  ASSERT_OK(seen.destroyed);
+  const int calls = seen.calls;
+  const auto next = d.pool();
+  ASSERT_OK(xhal_pool_alloc(next.get(), nullptr, 512, str(""), &address));
+  EXPECT_OK(xhal_pool_free(next.get(), address, nullptr, 0));
+  EXPECT_EQ(seen.calls, calls);
+}
+
 }  // namespace
 }  // namespace xhal::test
