@@ -30,7 +30,7 @@ constexpr uint64_t kLongQueue = 512;  // submissions since the last release
 
 struct Chaos final : ReleasePolicy {
   Mutex mutex{Rank::layer};
-  std::condition_variable_any work;
+  std::condition_variable work;
   std::map<StreamState*, uint64_t> streams;  // -> when it was last given something
   uint64_t clock = 0;
   uint64_t woken = 0;
@@ -38,7 +38,7 @@ struct Chaos final : ReleasePolicy {
   std::atomic<uint64_t> waits{0};    // how many waits have begun
   bool stop = false;
   StreamState* busy = nullptr;  // being drained, outside the lock
-  std::condition_variable_any idle;
+  std::condition_variable idle;
   std::mt19937_64 random;
   std::thread thread;
 
@@ -57,8 +57,8 @@ const AtLoad chaos_at_load(chaos);
 void in_forked_child() {
   auto& c = chaos();
   new (&c.thread) std::thread;
-  new (&c.work) std::condition_variable_any;
-  new (&c.idle) std::condition_variable_any;
+  new (&c.work) std::condition_variable;
+  new (&c.idle) std::condition_variable;
   c.busy = nullptr;
   c.waiters = 0;
 }
@@ -78,7 +78,7 @@ std::vector<StreamState*> order(Chaos& c, bool first) {
 
 void run() {
   auto& c = chaos();
-  std::unique_lock lock(c.mutex);
+  std::unique_lock<std::mutex> lock(c.mutex);
   uint64_t seen = 0, seen_waits = 0;
   while (!c.stop) {
     c.work.wait(lock, [&] { return c.stop || c.woken != seen || c.waits != seen_waits; });
@@ -124,7 +124,7 @@ void Chaos::stream_begins(StreamState& stream) {
 }
 
 void Chaos::stream_ends(StreamState& stream) noexcept {
-  std::unique_lock lock(mutex);
+  std::unique_lock<std::mutex> lock(mutex);
   streams.erase(&stream);
   idle.wait(lock, [&] { return busy != &stream; });
 }
