@@ -240,7 +240,7 @@ struct Validate {
   static xhal_status check_arguments(xhal_stream* stream, xhal_kernel*, const xhal_grid*,
                                      const xhal_kernel_arg* args, uint32_t count) noexcept {
     constexpr const char* op = "xhal_kernel_launch";
-    return exported(op, [&]() -> xhal_status {
+    return guarded(op, [&]() -> xhal_status {
       const auto& record = *state_of(stream)->device;
       for (uint32_t i = 0; args != nullptr && i < count; ++i) {
         const uint64_t address = args[i].value.bits;
@@ -270,7 +270,7 @@ struct Validate {
                   "is of {}",
                   private_of(op)->device->id(), record.id());
     }
-    return exported("xhal_op_launch", [&]() -> xhal_status {
+    return guarded("xhal_op_launch", [&]() -> xhal_status {
       xhal_op_properties properties{};
       properties.struct_size = sizeof properties;
       record.raw.op_query(op, &properties, nullptr, 0);

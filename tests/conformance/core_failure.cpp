@@ -165,6 +165,67 @@ TEST_F(Failure, ManyRoundsOfFailureAndRecoveryWork) {
   }
 }
 
+// stream.h, xhal_stream_abort.
+class Abort : public Failure {
+ protected:
+  void SetUp() override {
+    if (!can(XHAL_CAP_ABORT)) GTEST_SKIP() << "the device does not claim abort";
+  }
+};
+
+TEST_F(Abort, DropsWhatWaitsAndFailsTheStream) {
+  const Buffer buffer(64);
+  const auto bytes = counting(64);
+  buffer.write(bytes.data(), 64);
+  std::atomic<xhal_status> told = XHAL_OK;
+  const Timeline later;
+  ASSERT_TRUE(ok(xhal_stream_wait(stream_, later, 1)));
+  ASSERT_TRUE(ok(xhal_stream_fill(stream_, buffer.address(), 64, 0xdd, 1)));
+  ASSERT_TRUE(ok(xhal_stream_host_call(
+      stream_, [](void* user, xhal_status s) { *static_cast<std::atomic<xhal_status>*>(user) = s; },
+      &told, 0)));
+  const auto after = record();
+  ASSERT_TRUE(ok(xhal_stream_abort(stream_)));
+  EXPECT_TRUE(fails_with(XHAL_ERR_DEVICE, xhal_event_wait(&after, kDeadlineNs)));
+  EXPECT_TRUE(ok(xhal_timeline_signal(later, 1)));
+  EXPECT_TRUE(fails_with(XHAL_ERR_DEVICE, xhal_stream_fill(stream_, buffer.address(), 64, 1, 1)))
+      << "it refuses until it is recovered";
+  ASSERT_TRUE(ok(xhal_stream_recover(stream_)));
+  EXPECT_EQ(told, XHAL_ERR_DEVICE) << "a dropped host call is called with the failure";
+  EXPECT_EQ(buffer.read(), bytes) << "what was aborted never runs";
+  ASSERT_TRUE(ok(xhal_stream_fill(stream_, buffer.address(), 64, 0x33, 1)));
+  ASSERT_TRUE(stream_.finishes());
+  EXPECT_EQ(buffer.read(), std::vector<uint8_t>(64, 0x33));
+}
+
+TEST_F(Abort, DropsAWaitWithNothingBehindIt) {
+  const Timeline later;
+  ASSERT_TRUE(ok(xhal_stream_wait(stream_, later, 1)));
+  ASSERT_TRUE(ok(xhal_stream_abort(stream_)));
+  EXPECT_TRUE(fails_with(XHAL_ERR_DEVICE, xhal_stream_synchronize(stream_, kDeadlineNs)));
+}
+
+TEST_F(Abort, OfAStreamThatHasNothingToDoDoesNothing) {
+  EXPECT_TRUE(ok(xhal_stream_abort(stream_)));
+  EXPECT_TRUE(stream_.finishes());
+  fail_stream();
+  ASSERT_NE(xhal_stream_synchronize(stream_, kDeadlineNs), XHAL_OK);
+  EXPECT_TRUE(ok(xhal_stream_abort(stream_))) << "likewise when it has failed";
+}
+
+TEST_F(Abort, LeavesOtherStreamsAlone) {
+  const Buffer buffer(64);
+  const Stream other;
+  const Timeline later;
+  ASSERT_TRUE(ok(xhal_stream_wait(stream_, later, 1)));
+  ASSERT_TRUE(ok(xhal_stream_wait(other, later, 1)));
+  ASSERT_TRUE(ok(xhal_stream_fill(other, buffer.address(), 64, 0x44, 1)));
+  ASSERT_TRUE(ok(xhal_stream_abort(stream_)));
+  ASSERT_TRUE(ok(xhal_timeline_signal(later, 1)));
+  EXPECT_TRUE(other.finishes());
+  EXPECT_EQ(buffer.read(), std::vector<uint8_t>(64, 0x44));
+}
+
 // An operation that fails on the device itself, where the plugin has one: an index that lies
 // outside.
 class OperatorFailure : public testing::Test {

@@ -224,6 +224,7 @@ std::vector<Function> every_function() {
   OF(stream_wait, "stream", "timeline", "value");
   OF(stream_signal, "stream", "timeline", "value");
   OF(stream_recover, "stream");
+  OF(stream_abort, "stream");
   OF(stream_begin_capture, "stream", "_");
   OF(stream_end_capture, "stream", "graph");
   OF(stream_capturing, "stream", "capturing");

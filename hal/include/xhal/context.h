@@ -45,7 +45,8 @@ XHAL_API xhal_status xhal_context_create(xhal_device* device, const xhal_context
 /* Destroys a context and all it owns. The default context cannot be destroyed (INVALID_ARGUMENT).
  * When memory cannot be scrubbed the error is returned, the context stays with that memory, and the
  * call may be repeated.
- * Thread: external sync with every use of it.   Blocks: until its work has stopped.   Since: 0.1 */
+ * Thread: external sync with every use of it.   Blocks: as xhal_stream_destroy for each of its
+ * streams.   Since: 0.1 */
 XHAL_API xhal_status xhal_context_destroy(xhal_context* context);
 
 /* After a failure whose scope is the context (a fault that stopped all its streams): returns once

@@ -159,8 +159,8 @@ XHAL_API xhal_status xhal_device_open(const xhal_device_open_info* info, xhal_de
                                       xhal_context** context);
 
 /* Gives one open back; the last one destroys the default context and everything created under it.
- * Thread: external sync with every use of the device.   Blocks: until running work has
- * stopped.   Since: 0.1 */
+ * Thread: external sync with every use of the device.   Blocks: as xhal_stream_destroy for each of
+ * its streams; a lost device's are dropped.   Since: 0.1 */
 XHAL_API xhal_status xhal_device_close(xhal_device* device);
 
 /* The enumeration record of an open device, now verified. Thread: any. Blocks: no. Since: 0.1 */

@@ -52,7 +52,8 @@ XHAL_API xhal_status xhal_pool_destroy(xhal_pool* pool);
  * Errors: OUT_OF_MEMORY: the text names the largest holders by tag, what is free and the largest
  * free block.
  * Thread: any, also from callbacks.   Blocks: in the driver when a new slab is needed; with
- * `stream` NULL, when only a block in use by queued work is left, until that work has run.
+ * `stream` NULL, when only a block in use by queued work is left, until that work has run: not
+ * from a host call of that work.
  * Lifetime: until freed.   Since: 0.1 */
 XHAL_API xhal_status xhal_pool_alloc(xhal_pool* pool, xhal_stream* stream, uint64_t size_bytes,
                                      xhal_string tag, uint64_t* address);

@@ -44,7 +44,8 @@ XHAL_API xhal_status xhal_stream_create(xhal_context* context, const xhal_stream
                                         xhal_stream** stream);
 
 /* Destroys a stream after its submitted work has run (or been dropped, if it failed). Events of it
- * stay answerable.
+ * stay answerable. A wait that nobody signals is work, too: it ends when its timeline is failed or
+ * destroyed, or the stream is aborted.
  * Thread: external sync.   Blocks: until its work has ended.   Since: 0.1 */
 XHAL_API xhal_status xhal_stream_destroy(xhal_stream* stream);
 
@@ -81,8 +82,8 @@ enum {
 };
 
 /* Calls `callback` on a host thread in stream order, with XHAL_OK, or with the stream's failure
- * when it is dropped: always exactly once for each accepted call, and once a replay for one that
- * was captured (never for the capture itself). A call that returned an error is not called. It may
+ * when it is dropped (dropped calls may come in any order): always exactly once for each accepted
+ * call, and once a replay for one that was captured (never for the capture itself). A call that returned an error is not called. It may
  * signal timelines, record, submit, allocate from and free into pools, and may not block on xHAL
  * work.
  * Thread: any.   Blocks: no.   Lifetime: `user` until called.   Since: 0.1 */
@@ -110,8 +111,8 @@ XHAL_API xhal_status xhal_stream_recover(xhal_stream* stream);
 /* Stops what runs on a stream (a kernel that never ends), drops what is queued, and fails the
  * stream with XHAL_ERR_DEVICE; xhal_stream_recover makes it usable again. On a stream that has
  * nothing to do, or has failed, it does nothing.
- * Errors: UNSUPPORTED (without XHAL_CAP_ABORT), DEVICE_LOST where only losing the device could stop
- * it.
+ * Errors: UNSUPPORTED (without XHAL_CAP_ABORT), CAPTURE (end the capture instead), BUSY (from inside
+ * a submission to the stream), DEVICE_LOST where only losing the device could stop it.
  * Thread: any.   Blocks: until the device has stopped it.   Since: 0.3 */
 XHAL_API xhal_status xhal_stream_abort(xhal_stream* stream);
 

@@ -97,7 +97,10 @@ xhal_status read(const T* given, T& local, Chains chains = Chains::refuse,
   }
   std::memcpy(&local, given, size < sizeof(T) ? size : sizeof(T));
   local.struct_size = sizeof(T);
-  if constexpr (requires { local.next; }) return check_chain(local.next, chains, knows);
+  if constexpr (requires { local.next; }) {
+    if (local.type != 0) return XHAL_ERR_UNKNOWN_FIELD;
+    return check_chain(local.next, chains, knows);
+  }
   return XHAL_OK;
 }
 

@@ -35,14 +35,16 @@ XHAL_API xhal_status xhal_timeline_create(uint64_t initial, xhal_timeline** time
 XHAL_API xhal_status xhal_timeline_destroy(xhal_timeline* timeline);
 
 /* Raises the value from the host. Lower or equal values change nothing.
- * Errors: the failure of a failed timeline; PERMISSION on an imported (wait-only) one.
+ * Errors: the failure of a failed timeline; INVALID_ARGUMENT for a value 2^63 or more above its
+ * first one; PERMISSION on an imported (wait-only) one.
  * Thread: any.   Blocks: no.   Since: 0.1 */
 XHAL_API xhal_status xhal_timeline_signal(xhal_timeline* timeline, uint64_t value);
 
 /* Fails a timeline the host signals: values above where it stands are never reached, waiters get
  * `error`'s status and text, streams that wait for it fail with DEPENDENCY and `error` as the
- * cause. Only the first failure counts. `error` is copied; of it status (negative) and text are
- * required. Errors: INVALID_ARGUMENT; PERMISSION on an imported one or a stream's own. Thread: any.
+ * cause. Only the first failure counts. `error` is copied; its status, one of XHAL_ERR_*, is
+ * required, its text else that of the status.
+ * Errors: INVALID_ARGUMENT; PERMISSION on an imported one or a stream's own. Thread: any.
  * Blocks: no.   Since: 0.2 */
 XHAL_API xhal_status xhal_timeline_fail(xhal_timeline* timeline, const xhal_error* error);
 

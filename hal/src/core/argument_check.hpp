@@ -29,11 +29,20 @@ inline constexpr std::pair<std::string_view, std::string_view> kMayBeNull[] = {
   return fail(XHAL_ERR_INVALID_ARGUMENT, function, "{}: {} is NULL", function, argument);
 }
 
-[[gnu::noinline, gnu::cold]] inline xhal_status refuse_flags(const char* function,
-                                                             uint32_t unknown) noexcept {
+// The bits of a field that no version of this library knows.
+struct Unknown {
+  uint64_t bits = 0;
+  const char* field = "flags";
+};
+
+[[gnu::noinline, gnu::cold]] inline xhal_status refuse_unknown(const char* function,
+                                                               Unknown unknown) noexcept {
   return fail(XHAL_ERR_UNKNOWN_FIELD, function,
-              "{}: the flags {:#x} are unknown to this library (xHAL {}.{})", function, unknown,
-              XHAL_VERSION_MAJOR, XHAL_VERSION_MINOR);
+              "{}: {} {:#x} is unknown to this library (xHAL {}.{})", function, unknown.field,
+              unknown.bits, XHAL_VERSION_MAJOR, XHAL_VERSION_MINOR);
+}
+inline xhal_status refuse_flags(const char* function, uint32_t unknown) noexcept {
+  return refuse_unknown(function, {unknown});
 }
 
 struct NamedPointer {

@@ -1,5 +1,6 @@
 #include "core/correlation.hpp"
 
+#include <new>
 #include <vector>
 
 #include "core/error.hpp"
@@ -31,17 +32,20 @@ uint64_t current_correlation() noexcept {
 }
 
 CorrelationScope::CorrelationScope(uint64_t id) noexcept {
-  auto& c = thread_correlation().get();
-  outer_active_ = c.overridden;
-  outer_ = c.override_id;
-  c.overridden = true;
-  c.override_id = id;
+  auto* const c = thread_correlation().get();
+  if (c == nullptr) return;  // no memory: the work is done without its id
+  outer_active_ = c->overridden;
+  outer_ = c->override_id;
+  c->overridden = true;
+  c->override_id = id;
+  set_ = true;
 }
 
 CorrelationScope::~CorrelationScope() {
-  auto& c = thread_correlation().get();
-  c.overridden = outer_active_;
-  c.override_id = outer_;
+  if (!set_) return;
+  auto* const c = thread_correlation().find();
+  c->overridden = outer_active_;
+  c->override_id = outer_;
 }
 
 }  // namespace xhal
@@ -50,16 +54,19 @@ extern "C" {
 
 xhal_status xhal_correlation_push(uint64_t id) {
   return xhal::exported("xhal_correlation_push", [&] {
-    xhal::thread_correlation().get().stack.push_back(id);
+    auto* const c = xhal::thread_correlation().get();
+    if (c == nullptr) throw std::bad_alloc();
+    c->stack.push_back(id);
     return XHAL_OK;
   });
 }
 
 xhal_status xhal_correlation_pop(uint64_t* id) {
   constexpr const char* op = "xhal_correlation_pop";
-  auto& stack = xhal::thread_correlation().get().stack;
-  if (stack.empty())
+  auto* const c = xhal::thread_correlation().find();
+  if (c == nullptr || c->stack.empty())
     return xhal::fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: nothing was pushed on this thread", op);
+  auto& stack = c->stack;
   if (id != nullptr) *id = stack.back();
   stack.pop_back();
   return XHAL_OK;

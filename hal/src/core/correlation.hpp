@@ -16,8 +16,9 @@ class CorrelationScope {
   CorrelationScope& operator=(const CorrelationScope&) = delete;
 
  private:
-  bool outer_active_;
-  uint64_t outer_;
+  bool set_ = false;
+  bool outer_active_ = false;
+  uint64_t outer_ = 0;
 };
 
 }  // namespace xhal

@@ -2,7 +2,9 @@
 
 #include <cstddef>
 #include <exception>
+#include <map>
 #include <new>
+#include <utility>
 
 #include "core/locks.hpp"
 #include "core/thread_value.hpp"
@@ -16,11 +18,31 @@ ThreadValue<ErrorRecord>& records() {
   return *value;
 }
 const AtLoad records_at_load(records);
-ErrorRecord& thread_record() { return records().get(); }
+
+// What a thread without memory for a record of its own has: a status with nothing beside it.
+constinit thread_local xhal_status bare_status = XHAL_OK;
+const std::map<xhal_status, ErrorRecord>& bare_records() {
+  static const auto* all = [] {
+    auto* map = new std::map<xhal_status, ErrorRecord>;
+    for (const auto& [status, text] : {
+             std::pair<xhal_status, const char*>{XHAL_OK, ""},
+#define RECORD(name, value, text) {XHAL_##name, text},
+             XHAL_STATUS_LIST(RECORD)
+#undef RECORD
+         }) {
+      (*map)[status].status = status;
+      (*map)[status].text = text;
+    }
+    return map;
+  }();
+  return *all;
+}
+const AtLoad bare_records_at_load(bare_records);
 
 xhal_string str(const std::string& text) { return {text.data(), text.size()}; }
 std::string copy(xhal_string text) {
-  return text.size == 0 ? std::string() : std::string(text.data, text.size);
+  // A plugin's may have a length and no text.
+  return text.size == 0 || text.data == nullptr ? std::string() : std::string(text.data, text.size);
 }
 
 }  // namespace
@@ -63,20 +85,42 @@ xhal_error ErrorRecord::view() const {
   return e;
 }
 
-ErrorRecord ErrorRecord::dependent(std::string_view dropped) const {
-  ErrorRecord r = *this;
-  if (status == XHAL_ERR_DEVICE_LOST || status == XHAL_ERR_SHUTDOWN)
-    return r;  // these are everybody's own failure
-  r.status = XHAL_ERR_DEPENDENCY;
-  r.cause = cause == XHAL_OK ? status : cause;
-  r.cause_text = cause == XHAL_OK ? text : cause_text;
-  r.operation = dropped;
-  r.text =
-      fmt::format("{} was not run, because work it depends on failed: {}", dropped, r.cause_text);
-  return r;
+ErrorRecord ErrorRecord::dependent(std::string_view dropped) const noexcept {
+  // Some are everybody's own failure.
+  const bool own = status == XHAL_ERR_DEVICE_LOST || status == XHAL_ERR_SHUTDOWN;
+  try {
+    ErrorRecord r = *this;
+    if (own) return r;
+    r.status = XHAL_ERR_DEPENDENCY;
+    r.scope = XHAL_SCOPE_OPERATION;
+    r.cause = cause == XHAL_OK ? status : cause;
+    r.cause_text = cause == XHAL_OK ? text : cause_text;
+    r.operation = dropped;
+    r.text =
+        fmt::format("{} was not run, because work it depends on failed: {}", dropped, r.cause_text);
+    return r;
+  } catch (...) {
+    ErrorRecord r = plain(own ? status : XHAL_ERR_DEPENDENCY);
+    r.scope = own ? scope : uint32_t{XHAL_SCOPE_OPERATION};
+    r.cause = cause == XHAL_OK ? status : cause;
+    return r;
+  }
 }
 
-xhal_status set_error(ErrorRecord record) noexcept {
+void error_is_reported(xhal_status status) noexcept {
+  if (last_error().status != status) (void)set_error(ErrorRecord::plain(status));
+  if (auto* record = records().find(); record != nullptr) record->reported = true;
+}
+
+xhal_status set_error(const ErrorRecord& record) noexcept {
+  try {
+    return set_error(ErrorRecord(record));
+  } catch (...) {
+    return set_error(ErrorRecord::plain(record.status));
+  }
+}
+
+xhal_status set_error(ErrorRecord&& record) noexcept {
   const xhal_status status = record.status;
   if (record.text.empty()) {
     try {
@@ -84,14 +128,18 @@ xhal_status set_error(ErrorRecord record) noexcept {
     } catch (...) {
     }
   }
-  thread_record() = std::move(record);
+  if (auto* mine = records().get(); mine != nullptr)
+    *mine = std::move(record);
+  else
+    bare_status = status;
   return status;
 }
 
 const ErrorRecord& last_error() noexcept {
-  static const auto* none = new ErrorRecord;
-  const auto* record = records().find();
-  return record == nullptr ? *none : *record;
+  if (const auto* record = records().find(); record != nullptr) return *record;
+  const auto& bare = bare_records();
+  const auto it = bare.find(bare_status);
+  return it != bare.end() ? it->second : bare.at(XHAL_ERR_INTERNAL);
 }
 
 xhal_status fail_formatted(xhal_status status, std::string_view operation, fmt::string_view format,
@@ -103,7 +151,7 @@ xhal_status fail_formatted(xhal_status status, std::string_view operation, fmt::
     record.text = fmt::vformat(format, args);
     return set_error(std::move(record));
   } catch (...) {  // no memory for the text: the status itself still arrives
-    return status;
+    return set_error(ErrorRecord::plain(status));
   }
 }
 

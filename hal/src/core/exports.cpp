@@ -71,17 +71,25 @@ void remember(xhal_context*, const xhal_op_info* info, xhal_op** op) {
   xhal::private_of(*op)->scalar_limit = scalar_limit(info->id);
 }
 
-// Flags that no version of this library knows.
 template <class... Args>
-constexpr uint32_t unknown_flags(Args...) {
-  return 0;
+constexpr xhal::Unknown unknown_bits(Args...) {
+  return {};
 }
-uint32_t unknown_flags(xhal_context*, const xhal_op_info* info, xhal_op**) {
-  const bool readable = xhal::structs::is_size<xhal_op_info>(info->struct_size);
-  return readable ? info->flags & ~uint32_t{XHAL_OP_DETERMINISTIC} : 0;
+xhal::Unknown unknown_bits(xhal_context*, const xhal_op_info* info, xhal_op**) {
+  if (!xhal::structs::is_size<xhal_op_info>(info->struct_size)) return {};
+  if (const uint32_t flags = info->flags & ~uint32_t{XHAL_OP_DETERMINISTIC}; flags != 0)
+    return {flags};
+  for (uint32_t i = 0; i < info->operand_count; ++i) {
+    const auto& t = info->operands[i];
+    if (t.flags != 0) return {t.flags, "the flags of an operand"};
+    for (const uint64_t word : t.reserved) {
+      if (word != 0) return {word, "the reserved part of an operand"};
+    }
+  }
+  return {};
 }
-uint32_t unknown_flags(xhal_stream*, xhal_host_fn, void*, uint32_t flags) {
-  return flags & ~uint32_t{XHAL_HOST_CALL_NON_BLOCKING};
+xhal::Unknown unknown_bits(xhal_stream*, xhal_host_fn, void*, uint32_t flags) {
+  return {flags & ~uint32_t{XHAL_HOST_CALL_NON_BLOCKING}};
 }
 
 }  // namespace
@@ -114,11 +122,9 @@ uint32_t unknown_flags(xhal_stream*, xhal_host_fn, void*, uint32_t flags) {
       return refuse_missing<nulls>(object, "xhal_" #name, #args, XHAL_UNPACK args);              \
     XHAL_SECOND_##SECOND(                                                                        \
         object, second,                                                                          \
-        "xhal_" #name) if (const uint32_t unknown = unknown_flags(XHAL_UNPACK args);             \
-                           __builtin_expect(unknown != 0,                                        \
-                                            0)) return refused(xhal::refuse_flags("xhal_" #name, \
-                                                                                  unknown),      \
-                                                               object);                          \
+        "xhal_" #name) if (const auto unknown = unknown_bits(XHAL_UNPACK args);                  \
+                           __builtin_expect(unknown.bits != 0, 0))                               \
+      return refused(xhal::refuse_unknown("xhal_" #name, unknown), object);                      \
     const auto slot = __atomic_load_n(&xhal::dispatch_of(object)->name, __ATOMIC_RELAXED);       \
     const xhal_status status = call_slot(slot, XHAL_UNPACK args);                                \
     if (__builtin_expect(status < 0, 0)) return failed(status, object, "xhal_" #name);           \

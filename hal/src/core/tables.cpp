@@ -124,7 +124,7 @@ xhal_status annotate(xhal_status status, const void* object, const char* operati
     record.reported = true;
     return set_error(std::move(record));
   } catch (...) {
-    return status;
+    return set_error(ErrorRecord::plain(status));
   }
 }
 

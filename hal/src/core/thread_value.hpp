@@ -22,17 +22,13 @@ class ThreadValue {
   T* find() const noexcept {
     return usable_ ? static_cast<T*>(pthread_getspecific(key_)) : nullptr;
   }
-  // Without memory for one of its own the thread shares a common one: its content then may be
-  // another thread's, which is better than an abort.
-  T& get() noexcept {
-    if (auto* value = find(); value != nullptr) return *value;
+  // Makes it. Null without memory for one.
+  T* get() noexcept {
+    if (auto* value = find(); value != nullptr) return value;
     auto* value = usable_ ? new (std::nothrow) T : nullptr;
-    if (value == nullptr || pthread_setspecific(key_, value) != 0) {
-      delete value;
-      static auto* common = new T;
-      return *common;
-    }
-    return *value;
+    if (value != nullptr && pthread_setspecific(key_, value) == 0) return value;
+    delete value;
+    return nullptr;
   }
 
  private:

@@ -131,14 +131,16 @@ xhal_status xhal_context_destroy(xhal_context* context) {
                   "{}: the default context of {} ends with xhal_device_close", op, record.id());
     }
     auto& state = *xhal::state_of(context);
+    decltype(record.contexts)::node_type listed;  // back into the list it goes without an allocation
     {
       // Who takes it out of the list destroys it: a close of the device may be about to.
       const std::lock_guard lock(xhal::DeviceRecord::mutex());
-      if (record.contexts.erase(context) == 0) return xhal::fail_state(op);
+      listed = record.contexts.extract(context);
     }
+    if (listed.empty()) return xhal::fail_state(op);
     const auto stays = [&] {
       const std::lock_guard lock(xhal::DeviceRecord::mutex());
-      record.contexts.insert(context);
+      record.contexts.insert(std::move(listed));
     };
     if (const auto s = xhal::empty_context(state); s < 0) {
       stays();

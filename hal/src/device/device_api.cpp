@@ -127,8 +127,11 @@ xhal_status xhal_device_events_fd(xhal_device* device, int32_t* fd) {
   if (const auto s = xhal::required(op, {{"fd", fd}}); s != XHAL_OK) return s;
   if (!xhal::is_running()) return xhal::fail_state(op);
   return xhal::exported(op, [&]() -> xhal_status {
-    *fd = xhal::open_device_events(*xhal::private_of(device)->device);
-    if (*fd >= 0) return XHAL_OK;
+    const int events = xhal::open_device_events(*xhal::private_of(device)->device);
+    if (events >= 0) {
+      *fd = events;
+      return XHAL_OK;
+    }
     return fail(XHAL_ERR_OUT_OF_MEMORY, op, "{}: no descriptor left: raise `ulimit -n`", op);
   });
 }

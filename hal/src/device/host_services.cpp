@@ -21,12 +21,12 @@ xhal_status alloc(const xhal_dispatch* table, uint32_t kind, uint64_t size, void
 }
 
 xhal_status error_set(const xhal_error* error) {
-  return exported("error_set", [&] { return set_error(ErrorRecord::from(*error)); });
+  return guarded("error_set", [&] { return set_error(ErrorRecord::from(*error)); });
 }
 
 xhal_status range_add(xhal_device* device, xhal_context* context, uint64_t base, uint64_t size,
                       uint32_t kind, uint32_t flags) {
-  return exported("range_add", [&]() -> xhal_status {
+  return guarded("range_add", [&]() -> xhal_status {
     AddressRange other{};
     if (size == 0 || base + size < base) {
       return fail(XHAL_ERR_INVALID_ARGUMENT, "range_add",
@@ -87,7 +87,7 @@ xhal_status timeline_poll(xhal_timeline* timeline, uint64_t value, xhal_error* e
 
 xhal_status timeline_notify(xhal_timeline* timeline, uint64_t value, xhal_timeline_fn callback,
                             void* user) {
-  return exported("timeline_notify", [&] {
+  return guarded("timeline_notify", [&] {
     Timeline::of(timeline)->notify(value, [callback, user](xhal_status s) { callback(user, s); });
     return XHAL_OK;
   });

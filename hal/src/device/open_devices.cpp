@@ -221,7 +221,7 @@ void set_phase(DeviceRecord& record, Phase phase) {
 
 xhal_status close_closing(DeviceRecord& record) {
   const auto* const outer = std::exchange(inside, &record);
-  const xhal_status status = exported(kClose, [&] { return close_in_plugin(record); });
+  const xhal_status status = guarded(kClose, [&] { return close_in_plugin(record); });
   inside = outer;
   if (status == XHAL_OK) set_phase(record, Phase::closed);
   return status;
@@ -264,7 +264,7 @@ xhal_status open_device(PluginRecord& plugin, uint32_t ordinal, const xhal_devic
   record.open_count = 1;
   lock.unlock();
   const auto* const outer = std::exchange(inside, &record);
-  const xhal_status status = exported(kOpen, [&] { return open_in_plugin(record, ordinal, info); });
+  const xhal_status status = guarded(kOpen, [&] { return open_in_plugin(record, ordinal, info); });
   inside = outer;
   set_phase(record, status == XHAL_OK ? Phase::open : Phase::closed);
   *opened = &record;

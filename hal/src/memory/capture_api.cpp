@@ -43,9 +43,10 @@ xhal_status xhal_stream_begin_capture(xhal_stream* stream, xhal_pool* pool) {
     return xhal::bad_handle(pool, XHAL_KIND_POOL, op);
   return xhal::exported(op, [&]() -> xhal_status {
     if (xhal::is_forked()) return xhal::fail_state(op);
-    uint64_t capture = 0;
-    const auto status = xhal::begin_capture(*xhal::state_of(stream), pool, &capture);
-    if (status == XHAL_OK && pool != nullptr) xhal::pool_capture_begins(pool, capture);
+    const uint64_t capture = xhal::next_capture();
+    if (pool != nullptr) xhal::pool_capture_begins(pool, capture);
+    const auto status = xhal::begin_capture(*xhal::state_of(stream), pool, capture);
+    if (status != XHAL_OK && pool != nullptr) xhal::pool_capture_over(pool, capture);
     return status;
   });
 }

@@ -32,8 +32,9 @@ End locate(StreamState& side, uint64_t address) {
     return {Place::foreign, address, address, range};
   if (record.has(XHAL_CAP_PAGEABLE_COPY) || !is_pinned(*range))
     return {Place::host, address, address, range};
-  const uint64_t seen = pinned_address(*side.context, *range, address);
-  if (seen == 0) return {Place::host, address, address, range};
+  uint64_t seen = 0;  // without registration it is bounced
+  if (pinned_address(*side.context, *range, address, &seen) != XHAL_OK || seen == 0)
+    return {Place::host, address, address, range};
   return {Place::pinned, address, seen, range};
 }
 

@@ -5,12 +5,14 @@
 
 #include <condition_variable>
 #include <cstring>
+#include <utility>
 #include <vector>
 
 #include "core/device_record.hpp"
 #include "core/error.hpp"
 #include "core/locks.hpp"
 #include "core/state.hpp"
+#include "core/tables.hpp"
 #include "memory/pinned_slabs.hpp"
 
 namespace xhal {
@@ -78,40 +80,64 @@ uint64_t round_to(uint64_t size, uint64_t unit) { return (size + unit - 1) / uni
 
 uint64_t number_of(const ContextState& context) { return private_of(context.handle)->number; }
 
+// A memfd, so that a device process can map it; the name shows in /proc/PID/maps.
+struct SlabMemory {
+  explicit SlabMemory(uint64_t bytes)
+      : size(bytes), fd(memfd_create("xhal-pinned", MFD_CLOEXEC)) {
+    if (fd >= 0 && ftruncate(fd, static_cast<off_t>(size)) == 0)
+      address = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  }
+  ~SlabMemory() {
+    if (fd < 0) return;
+    if (address != MAP_FAILED) munmap(address, size);
+    close(fd);
+  }
+  SlabMemory(const SlabMemory&) = delete;
+  SlabMemory& operator=(const SlabMemory&) = delete;
+  int release() noexcept { return std::exchange(fd, -1); }
+
+  const uint64_t size;
+  int fd;
+  void* address = MAP_FAILED;
+};
+
 // Makes a slab and enters it. Its first unit stays the slab's own, unless it is one block.
 xhal_status make_slab(uint64_t size, uint64_t unit, PinnedSlab** made, const char* op) {
-  // A memfd, so that a device process can map it; the name shows in /proc/PID/maps.
-  const int fd = memfd_create("xhal-pinned", MFD_CLOEXEC);
-  void* memory = MAP_FAILED;
-  if (fd >= 0 && ftruncate(fd, static_cast<off_t>(size)) == 0)
-    memory = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-  if (memory == MAP_FAILED) {
+  SlabMemory memory(size);
+  if (memory.address == MAP_FAILED) {
     const int error = errno;
-    if (fd >= 0) close(fd);
     return fail(XHAL_ERR_OUT_OF_MEMORY, op, "{}: no {} bytes of pinned host memory: {}{}", op, size,
                 std::strerror(error),
                 error == EMFILE || error == ENFILE ? ".\n  Raise `ulimit -n`." : "");
   }
   auto& p = pinned();
+  FreeRuns::Room room;
   const std::lock_guard lock(p.mutex);
-  PinnedSlab* slab = nullptr;
+  // What needs memory comes first: without it nothing has changed.
   if (p.unused.empty()) {
-    slab = new PinnedSlab;
-  } else {
-    slab = p.unused.back();
-    p.unused.pop_back();
+    p.unused.reserve(p.slabs.size() + 1);  // for all that there are and this one
+    p.unused.push_back(new PinnedSlab);
   }
-  slab->base = reinterpret_cast<uint64_t>(memory);
+  auto* const slab = p.unused.back();
+  const auto base = reinterpret_cast<uint64_t>(memory.address);
+  const auto entry = p.slabs.emplace(base, slab).first;
+  if (unit != 0) {
+    AddressRange own{base, unit, XHAL_MEMORY_HOST, kProperties};
+    own.detail = reinterpret_cast<uint64_t>(slab);
+    try {
+      address_map().add(own);
+    } catch (...) {
+      p.slabs.erase(entry);
+      throw;
+    }
+    sharing_of(p, unit)->runs.give(base + unit, size - unit, room);
+  }
+  p.unused.pop_back();
+  slab->base = base;
   slab->size = size;
-  slab->fd = fd;
+  slab->fd = memory.release();
   slab->unit = unit;
-  p.slabs.emplace(slab->base, slab);
   *made = slab;
-  if (unit == 0) return XHAL_OK;
-  AddressRange own{slab->base, unit, XHAL_MEMORY_HOST, kProperties};
-  own.detail = reinterpret_cast<uint64_t>(slab);
-  address_map().add(own);
-  sharing_of(p, unit)->runs.give(slab->base + unit, size - unit);
   return XHAL_OK;
 }
 
@@ -129,10 +155,13 @@ struct Undo {
 
 // Takes the slab's registrations out of use; false when another thread is at work on one. With the
 // lock held.
-bool begin_undo(PinnedSlab& slab, std::vector<Undo>& list) {
+bool begin_undo(PinnedSlab& slab, std::vector<Undo>& list) noexcept {
+  size_t made = 0;
   for (auto* r = slab.registrations.load(); r != nullptr; r = r->next.load()) {
     if (r->context.load() != 0 && r->address.load() == Registration::kBusy) return false;
+    ++made;
   }
+  if (made > list.capacity()) return false;  // a copy from it has just registered it once more
   for (auto* r = slab.registrations.load(); r != nullptr; r = r->next.load()) {
     if (r->context.load() == 0) continue;
     if (r->address.load() == Registration::kRefused) {
@@ -162,14 +191,14 @@ void finish_undo(const std::vector<Undo>& list) {
 // A block's memory is free; the slab that is thereby wholly free is returned, unless it is kept.
 // With the lock held.
 PinnedSlab* release_block(Pinned& p, PinnedSlab& slab, uint64_t address, uint64_t size,
-                          std::vector<Undo>& list) {
+                          FreeRuns::Room& room, std::vector<Undo>& list) noexcept {
   if (slab.fd < 0) return nullptr;
   auto* sharing = sharing_of(p, slab.unit);
   if (sharing == nullptr) {
     // Somebody still registers it: a copy from memory that is being freed. Then it stays.
     return begin_undo(slab, list) ? &slab : nullptr;
   }
-  const auto [run, run_size] = sharing->runs.give(address, size);
+  const auto [run, run_size] = sharing->runs.give(address, size, room);
   if (run_size != slab.size - slab.unit) return nullptr;
   const bool has_spare = sharing->spare != nullptr && sharing->spare != &slab;
   if (!has_spare || !begin_undo(slab, list)) {
@@ -180,11 +209,36 @@ PinnedSlab* release_block(Pinned& p, PinnedSlab& slab, uint64_t address, uint64_
   return &slab;
 }
 
+// A block is no address any more: its memory is the slab's again, or the system's.
+void give_back(PinnedSlab& slab, const AddressRange& block, FreeRuns::Room& room,
+               std::vector<Undo> undo) noexcept {
+  auto& p = pinned();
+  PinnedSlab* gone = nullptr;
+  {
+    const std::lock_guard lock(p.mutex);
+    gone = release_block(p, slab, block.base, block.size_bytes, room, undo);
+  }
+  if (gone == nullptr) return;
+  finish_undo(undo);
+  if (gone->unit != 0) (void)address_map().remove(gone->base);
+  const int fd = gone->fd;
+  void* memory = reinterpret_cast<void*>(gone->base);
+  const uint64_t size = gone->size;
+  {
+    const std::lock_guard lock(p.mutex);
+    p.slabs.erase(gone->base);
+    p.unused.push_back(gone);  // there is room
+  }
+  munmap(memory, size);
+  close(fd);
+}
+
 }  // namespace
 
 xhal_status alloc_pinned(uint64_t size_bytes, void** address, const char* op) {
   auto& p = pinned();
   PinnedSlab* slab = nullptr;
+  FreeRuns::Room room;
   AddressRange block{0, 0, XHAL_MEMORY_HOST, kProperties};
   block.requested_bytes = size_bytes;
   if (size_bytes > kLargestShared) {
@@ -209,7 +263,12 @@ xhal_status alloc_pinned(uint64_t size_bytes, void** address, const char* op) {
     }
   }
   block.detail = reinterpret_cast<uint64_t>(slab);
-  address_map().add(block);
+  try {
+    address_map().add(block);
+  } catch (...) {
+    give_back(*slab, block, room, {});
+    throw;
+  }
   *address = reinterpret_cast<void*>(block.base);
   return XHAL_OK;
 }
@@ -222,38 +281,29 @@ xhal_status free_pinned(void* address, const char* op) {
     return fail(XHAL_ERR_BUSY, op, "{}: {} is a slab of a pool; it is freed with the pool", op,
                 address);
   }
+  // What needs memory comes first: a failed call has changed nothing.
+  FreeRuns::Room room;
+  std::vector<Undo> undo;
+  if (ours) {
+    uint64_t made = 0;
+    auto* r = reinterpret_cast<PinnedSlab*>(block->detail)->registrations.load();
+    for (; r != nullptr; r = r->next.load()) ++made;
+    undo.reserve(made);
+  }
   if (!ours || !address_map().remove(base)) {
     return fail(XHAL_ERR_INVALID_ARGUMENT, op,
                 "{}: {} did not come from xhal_host_alloc, or was freed", op, address);
   }
-  auto& p = pinned();
-  auto& slab = *reinterpret_cast<PinnedSlab*>(block->detail);
-  std::vector<Undo> undo;
-  PinnedSlab* gone = nullptr;
-  {
-    const std::lock_guard lock(p.mutex);
-    gone = release_block(p, slab, base, block->size_bytes, undo);
-  }
-  if (gone == nullptr) return XHAL_OK;
-  finish_undo(undo);
-  if (gone->unit != 0) address_map().remove(gone->base);
-  const int fd = gone->fd;
-  void* memory = reinterpret_cast<void*>(gone->base);
-  const uint64_t size = gone->size;
-  {
-    const std::lock_guard lock(p.mutex);
-    p.slabs.erase(gone->base);
-    p.unused.push_back(gone);
-  }
-  munmap(memory, size);
-  close(fd);
+  give_back(*reinterpret_cast<PinnedSlab*>(block->detail), *block, room, std::move(undo));
   return XHAL_OK;
 }
 
-uint64_t pinned_address(ContextState& context, const AddressRange& block, uint64_t address) {
+xhal_status pinned_address(ContextState& context, const AddressRange& block, uint64_t address,
+                           uint64_t* where) {
   auto& slab = *reinterpret_cast<PinnedSlab*>(block.detail);
   const uint64_t number = number_of(context);
   auto* known = registration_of(slab, number);
+  xhal_status status = XHAL_OK;
   uint64_t seen =
       known == nullptr ? Registration::kBusy : known->address.load(std::memory_order_acquire);
   if (seen == Registration::kBusy) {
@@ -279,15 +329,20 @@ uint64_t pinned_address(ContextState& context, const AddressRange& block, uint64
       lock.unlock();
       uint64_t there = 0;
       const auto* table = dispatch_of(context.handle);
-      const bool taken = table->host_register(context.handle, reinterpret_cast<void*>(slab.base),
-                                              slab.size, &there) == XHAL_OK;
-      seen = taken && there != 0 ? there : Registration::kRefused;
+      status = table->host_register(context.handle, reinterpret_cast<void*>(slab.base), slab.size,
+                                    &there);
+      seen = status == XHAL_OK && there != 0 ? there : Registration::kRefused;
+      const bool for_good = status == XHAL_OK || status == XHAL_ERR_UNSUPPORTED;
+      if (!for_good) status = annotate(status, context.handle, "xhal_host_register");
       lock.lock();
       known->address.store(seen);
+      if (!for_good) known->context.store(0);
       p.registered.notify_all();
+      if (!for_good) return status;
     }
   }
-  return seen == Registration::kRefused ? 0 : seen + (address - slab.base);
+  *where = seen == Registration::kRefused ? 0 : seen + (address - slab.base);
+  return XHAL_OK;
 }
 
 bool find_pinned(const void* address, int32_t* fd, uint64_t* offset,

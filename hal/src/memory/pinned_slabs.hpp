@@ -35,12 +35,28 @@ struct PinnedSlab {
 class FreeRuns {
  public:
   // The smallest run that is large enough, cut; 0 when there is none.
-  uint64_t take(uint64_t size);
-  // Returns the run it has become, joined with its neighbours.
-  std::pair<uint64_t, uint64_t> give(uint64_t address, uint64_t size);
-  void erase(uint64_t address, uint64_t size);
+  uint64_t take(uint64_t size) noexcept;
+  // What a run takes up here. Made beforehand, so that giving back cannot fail half-way.
+  class Room {
+   public:
+    Room() {
+      address_.emplace(0, 0);
+      size_.emplace(0, 0);
+    }
+
+   private:
+    friend FreeRuns;
+    std::map<uint64_t, uint64_t> address_;
+    std::set<std::pair<uint64_t, uint64_t>> size_;
+  };
+  // Returns the run it has become, joined with its neighbours. `room` is used up.
+  std::pair<uint64_t, uint64_t> give(uint64_t address, uint64_t size, Room& room) noexcept;
+  void erase(uint64_t address, uint64_t size) noexcept;
 
  private:
+  void insert(uint64_t address, uint64_t size, std::map<uint64_t, uint64_t>::node_type address_node,
+              std::set<std::pair<uint64_t, uint64_t>>::node_type size_node) noexcept;
+
   std::map<uint64_t, uint64_t> by_address_;
   std::set<std::pair<uint64_t, uint64_t>> by_size_;
 };

@@ -262,7 +262,7 @@ xhal_status pool_capture_begins(xhal_pool* pool, uint64_t capture) {
 
 void pool_capture_over(xhal_pool* pool, uint64_t capture) noexcept {
   if (!is_live(pool, XHAL_KIND_POOL)) return;
-  (void)exported("xhal_graph_destroy", [&] {
+  (void)guarded("xhal_graph_destroy", [&] {
     Pool::of(pool)->part->capture_over(capture);
     return XHAL_OK;
   });

@@ -469,7 +469,7 @@ xhal_status end_pool(xhal_pool* pool) {
 }
 
 void abandon_pool(xhal_pool* pool) noexcept {
-  (void)exported("xhal_context_destroy", [&] { return end_pool(pool); });
+  (void)guarded("xhal_context_destroy", [&] { return end_pool(pool); });
 }
 
 }  // namespace xhal

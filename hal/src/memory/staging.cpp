@@ -100,9 +100,14 @@ xhal_status Staging::grow(uint32_t size_class, ContextState& context) {
   slab->size_class = size_class;
   slab->base = reinterpret_cast<uint64_t>(memory);
   slab->pieces = std::make_unique<Piece[]>(c.per_slab);
-  const bool pageable = context.device->has(XHAL_CAP_PAGEABLE_COPY);
-  const uint64_t seen =
-      pageable ? slab->base : pinned_address(context, *address_map().find(slab->base), slab->base);
+  uint64_t seen = slab->base;
+  if (!context.device->has(XHAL_CAP_PAGEABLE_COPY)) {
+    const auto block = *address_map().find(slab->base);
+    if (const auto s = pinned_address(context, block, slab->base, &seen); s != XHAL_OK) {
+      free_slab(*slab);
+      return s;
+    }
+  }
   if (seen == 0) {
     free_slab(*slab);
     if (context.device->lost) return set_error(*context.device->lost_error);

@@ -54,12 +54,16 @@ uint64_t capture_of(const StreamState& stream, const xhal_pool* pool) noexcept {
   return capture != nullptr && capture->pool == pool ? capture->id : 0;
 }
 
-xhal_status begin_capture(StreamState& stream, xhal_pool* pool, uint64_t* id) {
-  static std::atomic<uint64_t> last_id{0};
+uint64_t next_capture() noexcept {
+  static constinit std::atomic<uint64_t> last{0};
+  return last.fetch_add(1, std::memory_order_relaxed) + 1;
+}
+
+xhal_status begin_capture(StreamState& stream, xhal_pool* pool, uint64_t id) {
   if (is_captured(stream))
     return fail(XHAL_ERR_CAPTURE, kBegin, "{}: the stream is being captured already", kBegin);
   auto capture = std::make_unique<Capture>();
-  capture->id = last_id.fetch_add(1, std::memory_order_relaxed) + 1;
+  capture->id = id;
   capture->origin = &stream;
   capture->pool = pool;
   capture->streams.emplace_back(&stream);
@@ -70,7 +74,6 @@ xhal_status begin_capture(StreamState& stream, xhal_pool* pool, uint64_t* id) {
     return annotate(status, stream.handle, kBegin);
   }
   stream_captured(stream);
-  *id = capture->id;
   stream.capture.store(capture.release(), std::memory_order_release);
   return XHAL_OK;
 }

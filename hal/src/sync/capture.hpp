@@ -22,7 +22,9 @@ inline bool is_captured(const StreamState& stream) noexcept {
   return stream.capture.load(std::memory_order_acquire) != nullptr;
 }
 
-xhal_status begin_capture(StreamState& stream, xhal_pool* pool, uint64_t* id);
+// A number that no capture of this process has had.
+uint64_t next_capture() noexcept;
+xhal_status begin_capture(StreamState& stream, xhal_pool* pool, uint64_t id);
 // `id` and `pool` are set when a capture has ended, also when it failed (then there is no graph).
 xhal_status end_capture(StreamState& stream, xhal_graph** graph, uint64_t* id, xhal_pool** pool);
 // `stream` waits for an event that was recorded in a capture, and so joins it.

@@ -205,14 +205,23 @@ void drop_all(std::list<Held>& items, const Failure& failure) {
 // The stream whose held work this thread is giving to the plugin.
 constinit thread_local StreamState* draining_here = nullptr;
 
+// While no other thread is giving held work to the plugin.
+std::unique_lock<std::mutex> lock_when_not_draining(StreamState& stream) noexcept {
+  std::unique_lock lock(stream.lock());
+  while (stream.draining) {
+    lock.unlock();
+    sched_yield();
+    lock.lock();
+  }
+  return lock;
+}
+
 // Fails the timeline that the stream had when the item was taken, whatever it has by now.
 void run_item(StreamState& stream, Timeline& timeline, Held item) {
   const CorrelationScope scope(item.correlation);
   const xhal_status status = item.gate ? run_gate(stream, item) : item.submit();
   if (status >= 0) return;
-  ErrorRecord record = last_error();
-  if (record.status != status) record = ErrorRecord::plain(status);
-  const Failure failure = make_failure(std::move(record));
+  const Failure failure = failure_of_call(status);
   if (item.drop) item.drop(failure);
   timeline.fail(failure);  // also drops what is held
 }
@@ -264,6 +273,14 @@ bool drain_some(StreamState& stream, bool one) noexcept {
   return submitted;
 }
 
+// Something may be ready to go, or the policy decides when it goes.
+void look_at_held(StreamState& stream) noexcept {
+  if (auto* p = policy(); p != nullptr)
+    p->something_held(stream);
+  else
+    drain_some(stream, false);
+}
+
 }  // namespace
 
 Held::Held(Held&& other) noexcept { *this = std::move(other); }
@@ -297,29 +314,31 @@ void make_intercept(DeviceRecord& record) {
 }
 
 xhal_status hold_until(StreamState& stream, Timeline& timeline, uint64_t value, bool reached) {
-  {
-    Held item;
-    item.gate = TimelinePin(timeline);
-    item.gate_value = value;
-    item.gate_reached = reached;
-    const std::lock_guard lock(stream.lock());
-    if (stream.mode == Mode::failed) return set_error(*stream.failure);
-    stream.held.push_back(std::move(item));
-    if (stream.mode == Mode::direct) {
-      stream.mode = Mode::holding;
-      set_dispatch(stream, &stream.device->intercept);
-    }
-  }
-  const auto wake = [here = StreamRef(&stream)] {
-    if (auto* p = policy(); p != nullptr)
-      p->something_held(*here);
-    else
-      drain(*here);
-  };
+  std::list<Held> gate(1);
+  gate.front().gate = TimelinePin(timeline);
+  gate.front().gate_value = value;
+  gate.front().gate_reached = reached;
+  // Whoever opens the gate is told of it before it is there: that may need memory.
+  const auto wake = [here = StreamRef(&stream)] { look_at_held(*here); };
   if (reached)
     timeline.notify(value, [wake](xhal_status) { wake(); });
   else
     timeline.when_submitted(value, wake);
+  Failure failure;
+  {
+    const std::lock_guard lock(stream.lock());
+    if (stream.mode == Mode::failed) {
+      failure = stream.failure;
+    } else {
+      stream.held.splice(stream.held.end(), gate);
+      if (stream.mode == Mode::direct) {
+        stream.mode = Mode::holding;
+        set_dispatch(stream, &stream.device->intercept);
+      }
+    }
+  }
+  if (failure != nullptr) return set_error(*failure);
+  look_at_held(stream);  // it may have opened meanwhile
   return XHAL_OK;
 }
 
@@ -339,16 +358,32 @@ void stream_failed(StreamState& stream, const Timeline& timeline, const Failure&
   drop_all(dropped, failure);
 }
 
+void stream_paused(StreamState& stream) noexcept {
+  auto lock = lock_when_not_draining(stream);
+  stream.draining = true;
+  if (stream.mode != Mode::direct) return;
+  stream.mode = Mode::holding;
+  set_dispatch(stream, &stream.device->intercept);
+}
+
+void stream_goes_on(StreamState& stream) noexcept {
+  {
+    const std::lock_guard lock(stream.lock());
+    stream.draining = false;
+  }
+  look_at_held(stream);
+}
+
+bool holds_work(StreamState& stream) noexcept {
+  const std::lock_guard lock(stream.lock());
+  return !stream.held.empty();
+}
+
 void stream_recovered(StreamState& stream, Timeline* fresh) noexcept {
   if (draining_here == &stream) return;
   std::list<Held> dropped;
   Failure failure;
-  std::unique_lock lock(stream.lock());
-  while (stream.draining) {
-    lock.unlock();
-    sched_yield();
-    lock.lock();
-  }
+  auto lock = lock_when_not_draining(stream);
   if (fresh != nullptr) {
     // Its timeline may have failed a moment ago, before stream_failed() was there.
     failure = stream.timeline.load()->failure();

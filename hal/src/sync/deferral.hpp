@@ -51,6 +51,13 @@ void stream_failed(StreamState& stream, const Timeline& timeline, const Failure&
 // From now on its timeline is `fresh`; without one, the one it has. Waits until what another thread
 // is giving to the plugin for it has been given; does nothing when that is this thread.
 void stream_recovered(StreamState& stream, Timeline* fresh = nullptr) noexcept;
+// Keeps everything that is submitted from here on, and waits until what another thread is giving to
+// the plugin has been given; not from inside a submission to the stream.
+void stream_paused(StreamState& stream) noexcept;
+// Ends that. What was kept goes to the plugin, unless the stream has failed meanwhile.
+void stream_goes_on(StreamState& stream) noexcept;
+// Whether libxhal holds work of the stream back.
+bool holds_work(StreamState& stream) noexcept;
 // While a stream is captured its submissions are recorded, so nothing may be held back; afterwards
 // as after a recovery.
 void stream_captured(StreamState& stream) noexcept;

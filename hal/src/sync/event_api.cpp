@@ -7,9 +7,12 @@
 namespace xhal {
 namespace {
 
-// NULL, or of a capture: neither has a time of its own.
+// NULL, or of a capture, which has no time of its own, or not from this version of the library.
 [[gnu::noinline, gnu::cold]] xhal_status bad_event(const xhal_event* event, const char* operation) {
   if (event == nullptr) return refuse_null(operation, "event");
+  if ((event->flags & XHAL_EVENT_CAPTURED) == 0) {
+    return refuse_unknown(operation, {event->flags & ~uint32_t{XHAL_EVENT_TIMED}, "event->flags"});
+  }
   return fail(
       XHAL_ERR_CAPTURE, operation,
       "{}: the event was recorded during a capture and has no time of its own; use it only with "
@@ -18,7 +21,7 @@ namespace {
 }
 
 bool is_bad(const xhal_event* event) {
-  return event == nullptr || (event->flags & XHAL_EVENT_CAPTURED) != 0;
+  return event == nullptr || (event->flags & ~uint32_t{XHAL_EVENT_TIMED}) != 0;
 }
 
 }  // namespace

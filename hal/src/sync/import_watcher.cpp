@@ -127,8 +127,9 @@ void watch_import(Timeline& timeline) {
                                    [&](const auto& t) { return t.get() == &timeline; });
     if (!known) w.watched.emplace_back(timeline);
     if (!w.running) {
+      std::thread next(watch);  // where there is none, nothing has changed
       ended.swap(w.thread);
-      w.thread = std::thread(watch);
+      w.thread.swap(next);
       w.running = true;
     }
   }

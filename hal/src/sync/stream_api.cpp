@@ -53,10 +53,19 @@ xhal_status xhal_stream_create(xhal_context* context, const xhal_stream_info* in
     // A plugin older than the field would refuse it as unknown.
     local.name = {};
     if (state->device->plugin->speaks(2)) local.name = {state->name.data(), state->name.size()};
-    if (xhal::policy() != nullptr) state->mode = xhal::StreamState::Mode::holding;
+    std::set<xhal_stream*> place{nullptr};  // in the context's list; later nothing may fail
+    auto listed = place.extract(place.begin());
+    auto* const policy = xhal::policy();
+    if (policy != nullptr) {
+      state->mode = xhal::StreamState::Mode::holding;
+      policy->stream_begins(*state);
+    }
     Timeline* timeline = nullptr;
-    if (const auto s = xhal::make_timeline(0, state.get(), state->device, &timeline); s != XHAL_OK)
+    if (const auto s = xhal::make_timeline(0, state.get(), state->device, &timeline);
+        s != XHAL_OK) {
+      if (policy != nullptr) policy->stream_ends(*state);
       return s;
+    }
     state->timeline.store(timeline, std::memory_order_release);
     xhal_stream* made = nullptr;
     xhal_status status =
@@ -66,15 +75,16 @@ xhal_status xhal_stream_create(xhal_context* context, const xhal_stream_info* in
                     "{}: the plugin returned success without a stream made by object_alloc", op);
     }
     if (status != XHAL_OK) {
+      if (policy != nullptr) policy->stream_ends(*state);
       xhal::end_timeline(*timeline);
       return xhal::annotate(status, context, op);
     }
     xhal::private_of(made)->state = state.get();
     intrusive_ptr_add_ref(state.get());  // the handle's
     xhal::stream_begins(*state, made);
-    if (auto* p = xhal::policy(); p != nullptr) p->stream_begins(*state);
+    listed.value() = made;
     const std::lock_guard lock(xhal::ContextState::mutex());
-    context_state->streams.insert(made);
+    context_state->streams.insert(std::move(listed));
     *stream = made;
     return XHAL_OK;
   });
@@ -102,11 +112,13 @@ xhal_status xhal_stream_destroy(xhal_stream* stream) {
       return fail(XHAL_ERR_BUSY, op, "{}: called from inside a submission to this stream", op);
     }
     if (auto* p = xhal::policy(); p != nullptr) p->stream_ends(*state);
+    decltype(state->context->streams)::node_type listed;
     {
       // Who takes it out of the list destroys it: a shutdown may be about to.
       const std::lock_guard lock(xhal::ContextState::mutex());
-      if (state->context->streams.erase(stream) == 0) return xhal::fail_state(op);
+      listed = state->context->streams.extract(stream);
     }
+    if (listed.empty()) return xhal::fail_state(op);
     // Before the plugin's destroy: the handle's memory may be another stream's right after it.
     auto* const timeline = state->timeline.load();
     xhal::release_from_stream(*timeline);
@@ -118,7 +130,7 @@ xhal_status xhal_stream_destroy(xhal_stream* stream) {
       xhal::stream_stays(*state, *timeline);
       if (auto* p = xhal::policy(); p != nullptr) p->stream_begins(*state);
       const std::lock_guard lock(xhal::ContextState::mutex());
-      state->context->streams.insert(stream);
+      state->context->streams.insert(std::move(listed));
       return xhal::annotate(status, stream, op);
     }
     state->ended.store(true, std::memory_order_release);
@@ -219,6 +231,44 @@ xhal_status xhal_stream_recover(xhal_stream* stream) {
   });
 }
 
+xhal_status xhal_stream_abort(xhal_stream* stream) {
+  constexpr const char* op = "xhal_stream_abort";
+  CHECK_STREAM(stream, op)
+  return xhal::exported(op, [&]() -> xhal_status {
+    auto& state = *xhal::state_of(stream);
+    const auto slot = __atomic_load_n(&state.device->table.stream_abort, __ATOMIC_RELAXED);
+    if (!xhal::is_running() || state.device->lost) return finish(slot(stream), stream, op);
+    if (!state.device->has(XHAL_CAP_ABORT)) {
+      return fail(XHAL_ERR_UNSUPPORTED, op,
+                  "{}: {} cannot stop a stream.\n"
+                  "  A wait that nobody signals ends when its timeline is failed or destroyed.",
+                  op, state.device->id());
+    }
+    if (xhal::is_captured(state)) {
+      return fail(XHAL_ERR_CAPTURE, op,
+                  "{}: the stream is being captured, nothing of it runs; end the capture instead",
+                  op);
+    }
+    if (xhal::is_draining_here(state)) {
+      return fail(XHAL_ERR_BUSY, op, "{}: called from inside a submission to this stream", op);
+    }
+    // The plugin first: when the failure shows, nothing may touch the work's memory any more.
+    xhal::stream_paused(state);
+    const xhal::TimelinePin timeline(*state.timeline.load());
+    const xhal_status status = slot(stream);
+    if (status == XHAL_OK && xhal::holds_work(state) && !timeline.get()->failed()) {
+      xhal::ErrorRecord record;
+      record.status = XHAL_ERR_DEVICE;
+      record.scope = XHAL_SCOPE_OPERATION;
+      record.operation = op;
+      record.text = "the stream was aborted before its work had run";
+      timeline.get()->fail(xhal::make_failure(std::move(record)));  // drops what is held
+    }
+    xhal::stream_goes_on(state);
+    return finish(status, stream, op);
+  });
+}
+
 xhal_status xhal_event_record(xhal_stream* stream, uint32_t flags, xhal_event* event) {
   constexpr const char* op = "xhal_event_record";
   CHECK_STREAM(stream, op)
@@ -250,6 +300,9 @@ xhal_status xhal_stream_wait_event(xhal_stream* stream, const xhal_event* event)
     return submitted(s, stream, op);
   if (xhal::is_forked()) return xhal::fail_state(op);
   auto& state = *xhal::state_of(stream);
+  if (const uint32_t unknown = event->flags & ~uint32_t{XHAL_EVENT_TIMED | XHAL_EVENT_CAPTURED};
+      unknown != 0)
+    return submitted(xhal::refuse_unknown(op, {unknown, "event->flags"}), stream, op);
   if ((event->flags & XHAL_EVENT_CAPTURED) != 0)
     return xhal::exported(op,
                           [&] { return submitted(xhal::join_capture(state, *event), stream, op); });

@@ -75,7 +75,7 @@ ErrorRecord failed_elsewhere(const Timeline& t) {
         cell->owner_pid);
   } else {
     record.status = XHAL_ERR_INTERNAL;
-    record.scope = XHAL_SCOPE_DEVICE;
+    record.scope = XHAL_SCOPE_OPERATION;
     record.text =
         "something wrote `failed` of this timeline's cell behind libxhal's back; a device fails a "
         "timeline through host->timeline_fail (host.h)";
@@ -98,15 +98,29 @@ uint64_t deadline_after(uint64_t timeout_ns) noexcept {
   return timeout_ns >= XHAL_FOREVER - now ? XHAL_FOREVER : now + timeout_ns;
 }
 
-Failure make_failure(ErrorRecord record) noexcept {
+static const Failure& out_of_memory() {
+  static const auto* plain = new Failure(
+      std::make_shared<const ErrorRecord>(ErrorRecord::plain(XHAL_ERR_OUT_OF_MEMORY)));
+  return *plain;
+}
+static const AtLoad out_of_memory_at_load(out_of_memory);
+
+Failure make_failure(ErrorRecord&& record) noexcept {
   try {
     if (record.status >= 0) record.status = XHAL_ERR_INTERNAL;
     if (record.text.empty()) record.text = xhal_status_text(record.status);
     return std::make_shared<const ErrorRecord>(std::move(record));
   } catch (...) {
-    static const auto* plain = new Failure(
-        std::make_shared<const ErrorRecord>(ErrorRecord::plain(XHAL_ERR_OUT_OF_MEMORY)));
-    return *plain;
+    return out_of_memory();
+  }
+}
+
+Failure failure_of_call(xhal_status status) noexcept {
+  try {
+    const ErrorRecord& record = last_error();
+    return make_failure(record.status == status ? ErrorRecord(record) : ErrorRecord::plain(status));
+  } catch (...) {
+    return make_failure(ErrorRecord::plain(status));
   }
 }
 

@@ -191,7 +191,9 @@ void timelines_of_closed_device(DeviceRecord& device, bool quiet) noexcept;
 // The lock of a timeline's callbacks and failure.
 std::mutex& timeline_lock(const Timeline& timeline) noexcept;
 
-Failure make_failure(ErrorRecord record) noexcept;
+Failure make_failure(ErrorRecord&& record) noexcept;
+// The failure that a call in this thread has just returned.
+Failure failure_of_call(xhal_status status) noexcept;
 
 // Absolute deadlines on CLOCK_MONOTONIC, in ns; XHAL_FOREVER maps to XHAL_FOREVER.
 uint64_t now_ns() noexcept;

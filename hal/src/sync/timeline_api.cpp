@@ -60,6 +60,10 @@ xhal_status wait_all(xhal_timeline* const* timelines, const uint64_t* values, ui
 
 bool is_ours(const Timeline& t) { return !t.imported && t.device == nullptr; }
 
+bool is_failure(xhal_status status) {
+  return status < 0 && xhal_status_name(status) != std::string_view("XHAL_?");
+}
+
 }  // namespace
 }  // namespace xhal
 
@@ -113,10 +117,15 @@ xhal_status xhal_timeline_fail(xhal_timeline* timeline, const xhal_error* error)
   CHECK_TIMELINE(timeline, op)
   auto& t = *Timeline::of(timeline);
   if (const auto s = xhal::required(op, {{"error", error}}); s != XHAL_OK) return s;
-  if (!xhal::structs::is_size<xhal_error>(error->struct_size) || error->status >= 0) {
+  if (!xhal::structs::is_size<xhal_error>(error->struct_size) || !xhal::is_failure(error->status)) {
     return xhal::fail(XHAL_ERR_INVALID_ARGUMENT, op,
-                      "{}: needs an error record with its struct_size and a negative status", op);
+                      "{}: needs an error record with its struct_size and one of XHAL_ERR_*, got {}",
+                      op, error->status);
   }
+  if (xhal::is_missing(error->text) || xhal::is_missing(error->operation) ||
+      xhal::is_missing(error->cause_text) || xhal::is_missing(error->plugin) ||
+      xhal::is_missing(error->device))
+    return xhal::refuse_null(op, "a text of error");
   if (!xhal::is_running()) return xhal::fail_state(op);
   if (!xhal::is_ours(t)) return xhal::not_ours(t, op);
   return xhal::exported(op, [&] {
@@ -179,8 +188,11 @@ xhal_status xhal_timeline_eventfd(xhal_timeline* timeline, uint64_t value, int32
   if (xhal::is_forked()) return xhal::fail_state(op);
   return xhal::exported(op, [&]() -> xhal_status {
     auto& t = *Timeline::of(timeline);
-    *fd = xhal::timeline_outlet(t, t.inner(value));
-    if (*fd >= 0) return XHAL_OK;
+    const int outlet = xhal::timeline_outlet(t, t.inner(value));
+    if (outlet >= 0) {
+      *fd = outlet;
+      return XHAL_OK;
+    }
     return xhal::fail(XHAL_ERR_OUT_OF_MEMORY, op, "{}: no descriptor left: raise `ulimit -n`", op);
   });
 }

@@ -44,7 +44,13 @@ uint64_t Timeline::notify(uint64_t v, Notified callback) {
     waiting.emplace(std::pair(v, number), std::move(callback));
     tell_device(*this, waiting.size());
   }
-  if (imported) watch_import(*this);
+  if (imported) {
+    try {
+      watch_import(*this);
+    } catch (...) {  // nobody looks: what is refused is not called later
+      if (cancel(v, number)) throw;
+    }
+  }
   // The value may have been reached between the caller's look and the registration.
   if (poll(v) != XHAL_NOT_READY) run_callbacks();
   return number;

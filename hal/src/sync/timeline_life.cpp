@@ -255,8 +255,8 @@ void end_timeline(Timeline& t) noexcept {
   }
   ErrorRecord record;
   record.status = XHAL_ERR_ABANDONED;
-  record.operation = "xhal_timeline_destroy";
   try {
+    record.operation = "xhal_timeline_destroy";
     record.text = fmt::format("the timeline was destroyed at {}, below the awaited value",
                               t.shown(t.last_reached()));
   } catch (...) {  // the status itself still arrives

@@ -47,7 +47,8 @@ void describe(uint32_t ordinal, xhal_device_info& info) {
                            XHAL_CAP_MODULE,           XHAL_CAP_VIRTUAL_MEMORY,
                            XHAL_CAP_EXPORT_FD,        XHAL_CAP_HOST_REGISTER,
                            XHAL_CAP_ACTIVITY,         XHAL_CAP_CONTROL,
-                           XHAL_CAP_TIMESTAMP,        XHAL_CAP_SCRUB};
+                           XHAL_CAP_TIMESTAMP,        XHAL_CAP_SCRUB,
+                           XHAL_CAP_ABORT};
   for (const uint32_t bit : able) info.capabilities[bit / 64] |= uint64_t{1} << bit % 64;
   if (!guard_asked_for()) info.capabilities[0] |= uint64_t{1} << XHAL_CAP_HOST_VISIBLE;
   make_uuid(ordinal, topology.sites().size(), info.uuid);

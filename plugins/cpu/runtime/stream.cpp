@@ -379,6 +379,15 @@ xhal_status Stream::recover(xhal_timeline* fresh) {
   return XHAL_OK;
 }
 
+// A kernel on a processor comes to its end by itself; what is behind it is not begun.
+xhal_status Stream::abort() {
+  aborts_.fetch_add(1);
+  cancel_park();
+  wait_idle();
+  aborts_.fetch_sub(1);
+  return XHAL_OK;
+}
+
 xhal_status Stream::query(xhal_stream_properties* properties) {
   if (properties == nullptr) throw plugin::Error(XHAL_ERR_INVALID_ARGUMENT, "a pointer is NULL");
   properties->priority = ready_.priority;

@@ -65,6 +65,7 @@ class Stream : public plugin::Object {
   xhal_status capture_record(uint64_t* token);
   xhal_status capture_wait(uint64_t token);
   xhal_status recover(xhal_timeline* fresh);
+  xhal_status abort();
   xhal_status query(xhal_stream_properties* properties);
   xhal_status destroy();
 
@@ -121,9 +122,13 @@ class Stream : public plugin::Object {
   void report(uint32_t activity_kind, uint32_t operation, uint64_t start, uint64_t end,
               uint64_t bytes, uint64_t correlation);
   void drop_graph(Graph& graph);
-  bool stopped() const {
+  // Whether work is dropped instead of run. By the owner.
+  bool stopped() {
+    if (aborts_.load(std::memory_order_relaxed) != 0) [[unlikely]]
+      fail_aborted();
     return failed_.load(std::memory_order_relaxed) || dropping_.load(std::memory_order_relaxed);
   }
+  void fail_aborted();
   void fail(Failure failure);
   void fail_operation(xhal_status status, std::string_view operation, std::string text);
   const Failure& reason();
@@ -147,6 +152,7 @@ class Stream : public plugin::Object {
   Capture* capture_ = nullptr;         // set and read under the capture's external synchronisation
   std::atomic<bool> failed_{false};    // stays until recover
   std::atomic<bool> dropping_{false};  // being recovered or cancelled
+  std::atomic<uint32_t> aborts_{0};    // calls of abort that are under way
   Failure failure_;
 
   alignas(64) std::atomic<uint64_t> state_{0};

@@ -91,6 +91,15 @@ void Stream::fail_operation(xhal_status status, std::string_view operation, std:
   fail(std::move(f));
 }
 
+void Stream::fail_aborted() {
+  Failure f;
+  f.status = XHAL_ERR_DEVICE;
+  f.operation = "xhal_stream_abort";
+  f.text = "the stream was aborted before its work had run.\n"
+           "  Later work of this stream is dropped until xhal_stream_recover.";
+  fail(std::move(f));
+}
+
 // Why work is dropped: the stream's own failure, or the one that libxhal has given to its timeline.
 const Failure& Stream::reason() {
   if (failed_.load(std::memory_order_relaxed)) return failure_;

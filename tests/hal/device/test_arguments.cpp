@@ -69,9 +69,65 @@ TEST_F(FlagsTest, UnknownFlagsAreRefusedEverywhere) {
             XHAL_ERR_UNKNOWN_FIELD);
   EXPECT_FALSE(called);
 
-  const auto op_info = with_flags<xhal_op_info>(kUnknown);
+  auto op_info = with_flags<xhal_op_info>(kUnknown);
   xhal_op* op = nullptr;
   EXPECT_EQ(xhal_op_prepare(device_->context(), &op_info, &op), XHAL_ERR_UNKNOWN_FIELD);
+  xhal_tensor_desc operand{};
+  op_info.flags = 0;
+  op_info.operand_count = 1;
+  op_info.operands = &operand;
+  operand.flags = kUnknown;
+  EXPECT_EQ(xhal_op_prepare(device_->context(), &op_info, &op), XHAL_ERR_UNKNOWN_FIELD);
+  operand.flags = 0;
+  operand.reserved[1] = 5;
+  EXPECT_EQ(xhal_op_prepare(device_->context(), &op_info, &op), XHAL_ERR_UNKNOWN_FIELD);
+
+  ASSERT_OK(xhal_event_record(stream_.get(), 0, &event));
+  event.flags = kUnknown;
+  EXPECT_EQ(xhal_event_query(&event), XHAL_ERR_UNKNOWN_FIELD);
+  EXPECT_EQ(xhal_event_wait(&event, kSoon), XHAL_ERR_UNKNOWN_FIELD);
+  EXPECT_EQ(xhal_stream_wait_event(stream_.get(), &event), XHAL_ERR_UNKNOWN_FIELD);
+}
+
+TEST_F(FlagsTest, ATypeThatIsNoneIsRefused) {
+  xhal_context_info context_info{};
+  context_info.struct_size = sizeof context_info;
+  context_info.type = 3;
+  xhal_context* context = nullptr;
+  EXPECT_EQ(xhal_context_create(device_->get(), &context_info, &context), XHAL_ERR_UNKNOWN_FIELD);
+  xhal_stream_info stream_info{};
+  stream_info.struct_size = sizeof stream_info;
+  stream_info.type = 4;
+  xhal_stream* stream = nullptr;
+  EXPECT_EQ(xhal_stream_create(device_->context(), &stream_info, &stream), XHAL_ERR_UNKNOWN_FIELD);
+}
+
+TEST_F(FlagsTest, ATimelineFailsOnlyWithAKnownStatusAndATextThatIsThere) {
+  const auto t = timeline();
+  xhal_error error{};
+  error.struct_size = sizeof error;
+  error.status = -999;
+  EXPECT_EQ(xhal_timeline_fail(t.get(), &error), XHAL_ERR_INVALID_ARGUMENT);
+  error.status = XHAL_ERR_IO;
+  error.text = {nullptr, 6};
+  EXPECT_EQ(xhal_timeline_fail(t.get(), &error), XHAL_ERR_INVALID_ARGUMENT);
+  error.text = {};
+  EXPECT_OK(xhal_timeline_fail(t.get(), &error));
+  EXPECT_EQ(xhal_timeline_query(t.get(), 1, nullptr), XHAL_ERR_IO);
+  EXPECT_EQ(error_text(), xhal_status_text(XHAL_ERR_IO));
+}
+
+// The size of a slot's structure is refused without a record.
+TEST_F(FlagsTest, AFailureIsNotTakenForAnEarlierOneWithTheSameStatus) {
+  xhal_pool_info pool_info{};
+  pool_info.struct_size = 8;
+  xhal_pool* pool = nullptr;
+  ASSERT_EQ(xhal_pool_create(device_->context(), &pool_info, &pool), XHAL_ERR_STRUCT_SIZE);
+  const auto op = prepare(device_->context(), XHAL_OP_fill, {{tensor(XHAL_CODE_FLOAT, 32, {4})}});
+  xhal_op_properties properties{};
+  properties.struct_size = 4;
+  EXPECT_EQ(xhal_op_query(op.get(), &properties, nullptr, 0), XHAL_ERR_STRUCT_SIZE);
+  EXPECT_THAT(error_text(), HasSubstr("xhal_op_query"));
 }
 
 TEST_F(FlagsTest, ARefusedFlagIsNamedInTheText) {

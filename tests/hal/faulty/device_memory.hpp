@@ -47,6 +47,7 @@ class Memory {
       return address;
     }
     if (size > kBytes - used_) return 0;
+    free_.reserve(++pieces_);  // giving back needs no memory
     used_ += size;
     return base_ + used_ - size;
   }
@@ -65,7 +66,7 @@ class Memory {
   };
   uint64_t base_ = 0;
   std::mutex mutex_;  // of what follows
-  uint64_t used_ = 0;
+  uint64_t used_ = 0, pieces_ = 0;
   std::vector<Piece> free_;  // the last freed is given out first
 };
 

@@ -238,6 +238,10 @@ struct Stream : Object {
     failed = false;
     return XHAL_OK;
   }
+  xhal_status abort() {  // nothing of what it was given is left to be done
+    reach(call("stream_abort"));
+    return XHAL_OK;
+  }
   xhal_status destroy() {
     reach(call("stream_destroy"));
     return xhal::plugin::destroy(this);

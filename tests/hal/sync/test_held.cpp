@@ -201,5 +201,67 @@ TEST_F(HeldTest, AWaitForAnImportedTimelineEndsWhenItsOwnerSignals) {
   EXPECT_OK(xhal_event_wait(&after, kSoon));
 }
 
+// The plugin knows nothing of what libxhal holds, so the abort of its slot cannot drop it.
+class HeldAbortTest : public FaultyTest {
+ protected:
+  void SetUp() override {
+    FaultyTest::SetUp();
+    board().capabilities = Board::kUsualCapabilities | cap(XHAL_CAP_ABORT);
+    device_ = std::make_unique<Device>(open_device("faulty:0"));
+    stream_ = device_->stream();
+  }
+  void TearDown() override {
+    stream_.reset();
+    device_.reset();
+    FaultyTest::TearDown();
+  }
+  std::unique_ptr<Device> device_;
+  Stream stream_;
+};
+
+TEST_F(HeldAbortTest, AnAbortDropsWhatLibxhalHoldsBack) {
+  const auto memory = alloc(*device_, 64);
+  std::vector<uint8_t> before = read(stream_.get(), memory, 64);
+  Gate gate(stream_.get());
+  ASSERT_OK(xhal_stream_fill(stream_.get(), memory, 64, 0x77, 1));
+  ASSERT_OK(xhal_stream_abort(stream_.get()));
+  EXPECT_EQ(xhal_stream_fill(stream_.get(), memory, 64, 0x78, 1), XHAL_ERR_DEVICE);
+  EXPECT_THAT(error_text(), HasSubstr("aborted"));
+  gate.open();
+  ASSERT_OK(xhal_stream_recover(stream_.get()));
+  EXPECT_EQ(read(stream_.get(), memory, 64), before);
+}
+
+TEST_F(HeldAbortTest, AnAbortThePluginRefusesLeavesHeldWorkAsItWas) {
+  board().before("stream_abort", [](const Call&) { return XHAL_ERR_DEVICE; });
+  const auto memory = alloc(*device_, 64);
+  Gate gate(stream_.get());
+  ASSERT_OK(xhal_stream_fill(stream_.get(), memory, 64, 0x77, 1));
+  EXPECT_EQ(xhal_stream_abort(stream_.get()), XHAL_ERR_DEVICE);
+  EXPECT_THAT(error_text(), HasSubstr("stream_abort failed, as it was asked to"));
+  gate.open();
+  EXPECT_EQ(read(stream_.get(), memory, 64), std::vector<uint8_t>(64, 0x77));
+}
+
+TEST_F(HeldAbortTest, TheWayOutOfAWaitNobodySignalsIsAnAbort) {
+  Gate never(stream_.get());
+  ASSERT_OK(xhal_stream_abort(stream_.get()));
+  within_deadline("xhal_stream_destroy behind an aborted wait", [&] { stream_.reset(); });
+}
+
+TEST_F(HeldAbortTest, WithoutTheCapabilityItIsRefusedAndNothingIsDropped) {
+  stream_.reset();
+  device_.reset();
+  board().capabilities = Board::kUsualCapabilities;
+  device_ = std::make_unique<Device>(open_device("faulty:0"));
+  stream_ = device_->stream();
+  const auto memory = alloc(*device_, 64);
+  Gate gate(stream_.get());
+  ASSERT_OK(xhal_stream_fill(stream_.get(), memory, 64, 0x77, 1));
+  EXPECT_EQ(xhal_stream_abort(stream_.get()), XHAL_ERR_UNSUPPORTED);
+  gate.open();
+  EXPECT_EQ(read(stream_.get(), memory, 64), std::vector<uint8_t>(64, 0x77));
+}
+
 }  // namespace
 }  // namespace xhal::test
