@@ -88,12 +88,10 @@ TEST_F(NoMemoryTest, TimelinesAreMadeAwaitedAndDestroyed) {
   xhal_timeline* t = nullptr;
   until_it_succeeds("create", [&] { return xhal_timeline_create(3, &t); });
   int called = 0;
-  until_it_succeeds(
-      "notify",
-      [&] {
-        return xhal_timeline_notify(
-            t, 4, [](void* user, xhal_status) { ++*static_cast<int*>(user); }, &called);
-      });
+  until_it_succeeds("notify", [&] {
+    return xhal_timeline_notify(
+        t, 4, [](void* user, xhal_status) { ++*static_cast<int*>(user); }, &called);
+  });
   int32_t fd = -1;
   until_it_succeeds("eventfd", [&] { return xhal_timeline_eventfd(t, 4, &fd); });
   int32_t exported = -1;
@@ -229,9 +227,8 @@ TEST_F(NoMemoryTest, PoolsGiveAndTakeBack) {
 
 TEST_F(NoMemoryTest, ContextsAndStreamsAreMadeWholeOrNotAtAll) {
   xhal_context* context = nullptr;
-  until_it_succeeds("context_create", [&] {
-    return xhal_context_create(device_->get(), nullptr, &context);
-  });
+  until_it_succeeds("context_create",
+                    [&] { return xhal_context_create(device_->get(), nullptr, &context); });
   xhal_stream* stream = nullptr;
   until_it_succeeds("stream_create", [&] { return xhal_stream_create(context, nullptr, &stream); });
   uint64_t memory = 0;

@@ -83,10 +83,10 @@ enum {
 
 /* Calls `callback` on a host thread in stream order, with XHAL_OK, or with the stream's failure
  * when it is dropped (dropped calls may come in any order): always exactly once for each accepted
- * call, and once a replay for one that was captured (never for the capture itself). A call that returned an error is not called. It may
- * signal timelines, record, submit, allocate from and free into pools, and may not block on xHAL
- * work.
- * Thread: any.   Blocks: no.   Lifetime: `user` until called.   Since: 0.1 */
+ * call, and once a replay for one that was captured (never for the capture itself). A call that
+ * returned an error is not called. It may signal timelines, record, submit, allocate from and free
+ * into pools, and may not block on xHAL work. Thread: any.   Blocks: no.   Lifetime: `user` until
+ * called.   Since: 0.1 */
 XHAL_API xhal_status xhal_stream_host_call(xhal_stream* stream, xhal_host_fn callback, void* user,
                                            uint32_t flags);
 
@@ -111,8 +111,8 @@ XHAL_API xhal_status xhal_stream_recover(xhal_stream* stream);
 /* Stops what runs on a stream (a kernel that never ends), drops what is queued, and fails the
  * stream with XHAL_ERR_DEVICE; xhal_stream_recover makes it usable again. On a stream that has
  * nothing to do, or has failed, it does nothing.
- * Errors: UNSUPPORTED (without XHAL_CAP_ABORT), CAPTURE (end the capture instead), BUSY (from inside
- * a submission to the stream), DEVICE_LOST where only losing the device could stop it.
+ * Errors: UNSUPPORTED (without XHAL_CAP_ABORT), CAPTURE (end the capture instead), BUSY (from
+ * inside a submission to the stream), DEVICE_LOST where only losing the device could stop it.
  * Thread: any.   Blocks: until the device has stopped it.   Since: 0.3 */
 XHAL_API xhal_status xhal_stream_abort(xhal_stream* stream);
 

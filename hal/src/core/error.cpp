@@ -24,10 +24,9 @@ constinit thread_local xhal_status bare_status = XHAL_OK;
 const std::map<xhal_status, ErrorRecord>& bare_records() {
   static const auto* all = [] {
     auto* map = new std::map<xhal_status, ErrorRecord>;
-    for (const auto& [status, text] : {
-             std::pair<xhal_status, const char*>{XHAL_OK, ""},
+    for (const auto& [status, text] : {std::pair<xhal_status, const char*>{XHAL_OK, ""},
 #define RECORD(name, value, text) {XHAL_##name, text},
-             XHAL_STATUS_LIST(RECORD)
+                                       XHAL_STATUS_LIST(RECORD)
 #undef RECORD
          }) {
       (*map)[status].status = status;

@@ -20,8 +20,8 @@ struct ErrorRecord {
   xhal_status cause = XHAL_OK;
   uint32_t operand = 0;
   std::string cause_text, stream_name;
-  bool reported =
-      false;  // a function has already returned it: a later failure without a record needs a new one
+  bool reported = false;  // a function has already returned it: a later failure without a record
+                          // needs a new one
 
   static ErrorRecord from(const xhal_error& error);
   static ErrorRecord plain(xhal_status status) {

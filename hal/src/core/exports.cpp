@@ -112,23 +112,25 @@ xhal::Unknown unknown_bits(xhal_stream*, xhal_host_fn, void*, uint32_t flags) {
   XHAL_SECOND_OF(XHAL_KIND_DEVICE, first, second, operation)
 
 #define XHAL_SLOT_HOSTED(object, method, name, since, params, args)
-#define XHAL_SLOT(object, method, name, since, params, args, SECOND, second)                     \
-  extern "C" xhal_status xhal_##name params {                                                    \
-    constexpr uint32_t kind = xhal::kKindOf<std::remove_pointer_t<decltype(object)>>;            \
-    if (__builtin_expect(!xhal::is_live(object, kind), 0))                                       \
-      return bad_first(object, kind, "xhal_" #name);                                             \
-    constexpr auto nulls = xhal::nulls::rules(&xhal_##name, "xhal_" #name, #args);               \
-    if (__builtin_expect(xhal::lacks_argument<nulls>(XHAL_UNPACK args), 0))                      \
-      return refuse_missing<nulls>(object, "xhal_" #name, #args, XHAL_UNPACK args);              \
-    XHAL_SECOND_##SECOND(                                                                        \
-        object, second,                                                                          \
-        "xhal_" #name) if (const auto unknown = unknown_bits(XHAL_UNPACK args);                  \
-                           __builtin_expect(unknown.bits != 0, 0))                               \
-      return refused(xhal::refuse_unknown("xhal_" #name, unknown), object);                      \
-    const auto slot = __atomic_load_n(&xhal::dispatch_of(object)->name, __ATOMIC_RELAXED);       \
-    const xhal_status status = call_slot(slot, XHAL_UNPACK args);                                \
-    if (__builtin_expect(status < 0, 0)) return failed(status, object, "xhal_" #name);           \
-    remember(XHAL_UNPACK args);                                                                  \
-    return status;                                                                               \
+#define XHAL_SLOT(object, method, name, since, params, args, SECOND, second)                       \
+  extern "C" xhal_status xhal_##name params {                                                      \
+    constexpr uint32_t kind = xhal::kKindOf<std::remove_pointer_t<decltype(object)>>;              \
+    if (__builtin_expect(!xhal::is_live(object, kind), 0))                                         \
+      return bad_first(object, kind, "xhal_" #name);                                               \
+    constexpr auto nulls = xhal::nulls::rules(&xhal_##name, "xhal_" #name, #args);                 \
+    if (__builtin_expect(xhal::lacks_argument<nulls>(XHAL_UNPACK args), 0))                        \
+      return refuse_missing<nulls>(object, "xhal_" #name, #args, XHAL_UNPACK args);                \
+    XHAL_SECOND_##SECOND(                                                                          \
+        object, second,                                                                            \
+        "xhal_" #name) if (const auto unknown = unknown_bits(XHAL_UNPACK args);                    \
+                           __builtin_expect(unknown.bits != 0,                                     \
+                                            0)) return refused(xhal::refuse_unknown("xhal_" #name, \
+                                                                                    unknown),      \
+                                                               object);                            \
+    const auto slot = __atomic_load_n(&xhal::dispatch_of(object)->name, __ATOMIC_RELAXED);         \
+    const xhal_status status = call_slot(slot, XHAL_UNPACK args);                                  \
+    if (__builtin_expect(status < 0, 0)) return failed(status, object, "xhal_" #name);             \
+    remember(XHAL_UNPACK args);                                                                    \
+    return status;                                                                                 \
   }
 #include "xhal/slots.inc"

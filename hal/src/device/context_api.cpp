@@ -131,7 +131,8 @@ xhal_status xhal_context_destroy(xhal_context* context) {
                   "{}: the default context of {} ends with xhal_device_close", op, record.id());
     }
     auto& state = *xhal::state_of(context);
-    decltype(record.contexts)::node_type listed;  // back into the list it goes without an allocation
+    decltype(record
+                 .contexts)::node_type listed;  // back into the list it goes without an allocation
     {
       // Who takes it out of the list destroys it: a close of the device may be about to.
       const std::lock_guard lock(xhal::DeviceRecord::mutex());

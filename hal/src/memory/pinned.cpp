@@ -82,8 +82,7 @@ uint64_t number_of(const ContextState& context) { return private_of(context.hand
 
 // A memfd, so that a device process can map it; the name shows in /proc/PID/maps.
 struct SlabMemory {
-  explicit SlabMemory(uint64_t bytes)
-      : size(bytes), fd(memfd_create("xhal-pinned", MFD_CLOEXEC)) {
+  explicit SlabMemory(uint64_t bytes) : size(bytes), fd(memfd_create("xhal-pinned", MFD_CLOEXEC)) {
     if (fd >= 0 && ftruncate(fd, static_cast<off_t>(size)) == 0)
       address = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   }

@@ -17,9 +17,9 @@ inline bool is_pinned(const AddressRange& range) {
 }
 
 // Where the context's device sees `address`, which lies in the pinned block `block`; registers the
-// block's slab on first use, without a lock held. `*seen` is 0 when the device does not take it: then
-// it is bounced. Another failure of the registration (no memory) is returned, and it is tried again
-// next time.
+// block's slab on first use, without a lock held. `*seen` is 0 when the device does not take it:
+// then it is bounced. Another failure of the registration (no memory) is returned, and it is tried
+// again next time.
 xhal_status pinned_address(ContextState& context, const AddressRange& block, uint64_t address,
                            uint64_t* seen);
 

@@ -10,8 +10,7 @@ uint64_t FreeRuns::take(uint64_t size) noexcept {
   const auto [run, address] = *it;
   auto size_node = by_size_.extract(it);
   auto address_node = by_address_.extract(address);
-  if (run > size)
-    insert(address + size, run - size, std::move(address_node), std::move(size_node));
+  if (run > size) insert(address + size, run - size, std::move(address_node), std::move(size_node));
   return address;
 }
 

@@ -99,8 +99,8 @@ uint64_t deadline_after(uint64_t timeout_ns) noexcept {
 }
 
 static const Failure& out_of_memory() {
-  static const auto* plain = new Failure(
-      std::make_shared<const ErrorRecord>(ErrorRecord::plain(XHAL_ERR_OUT_OF_MEMORY)));
+  static const auto* plain =
+      new Failure(std::make_shared<const ErrorRecord>(ErrorRecord::plain(XHAL_ERR_OUT_OF_MEMORY)));
   return *plain;
 }
 static const AtLoad out_of_memory_at_load(out_of_memory);

@@ -118,9 +118,10 @@ xhal_status xhal_timeline_fail(xhal_timeline* timeline, const xhal_error* error)
   auto& t = *Timeline::of(timeline);
   if (const auto s = xhal::required(op, {{"error", error}}); s != XHAL_OK) return s;
   if (!xhal::structs::is_size<xhal_error>(error->struct_size) || !xhal::is_failure(error->status)) {
-    return xhal::fail(XHAL_ERR_INVALID_ARGUMENT, op,
-                      "{}: needs an error record with its struct_size and one of XHAL_ERR_*, got {}",
-                      op, error->status);
+    return xhal::fail(
+        XHAL_ERR_INVALID_ARGUMENT, op,
+        "{}: needs an error record with its struct_size and one of XHAL_ERR_*, got {}", op,
+        error->status);
   }
   if (xhal::is_missing(error->text) || xhal::is_missing(error->operation) ||
       xhal::is_missing(error->cause_text) || xhal::is_missing(error->plugin) ||

@@ -42,12 +42,18 @@ void describe(uint32_t ordinal, xhal_device_info& info) {
   info.flags = 0;
   info.numa_node = site.numa_node;
   info.memory_bytes = site.memory_bytes;
-  const uint32_t able[] = {XHAL_CAP_PAGEABLE_COPY,    XHAL_CAP_WAIT_BEFORE_SIGNAL,
-                           XHAL_CAP_FOREIGN_TIMELINE, XHAL_CAP_GRAPH,
-                           XHAL_CAP_MODULE,           XHAL_CAP_VIRTUAL_MEMORY,
-                           XHAL_CAP_EXPORT_FD,        XHAL_CAP_HOST_REGISTER,
-                           XHAL_CAP_ACTIVITY,         XHAL_CAP_CONTROL,
-                           XHAL_CAP_TIMESTAMP,        XHAL_CAP_SCRUB,
+  const uint32_t able[] = {XHAL_CAP_PAGEABLE_COPY,
+                           XHAL_CAP_WAIT_BEFORE_SIGNAL,
+                           XHAL_CAP_FOREIGN_TIMELINE,
+                           XHAL_CAP_GRAPH,
+                           XHAL_CAP_MODULE,
+                           XHAL_CAP_VIRTUAL_MEMORY,
+                           XHAL_CAP_EXPORT_FD,
+                           XHAL_CAP_HOST_REGISTER,
+                           XHAL_CAP_ACTIVITY,
+                           XHAL_CAP_CONTROL,
+                           XHAL_CAP_TIMESTAMP,
+                           XHAL_CAP_SCRUB,
                            XHAL_CAP_ABORT};
   for (const uint32_t bit : able) info.capabilities[bit / 64] |= uint64_t{1} << bit % 64;
   if (!guard_asked_for()) info.capabilities[0] |= uint64_t{1} << XHAL_CAP_HOST_VISIBLE;

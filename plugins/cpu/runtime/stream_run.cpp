@@ -95,8 +95,9 @@ void Stream::fail_aborted() {
   Failure f;
   f.status = XHAL_ERR_DEVICE;
   f.operation = "xhal_stream_abort";
-  f.text = "the stream was aborted before its work had run.\n"
-           "  Later work of this stream is dropped until xhal_stream_recover.";
+  f.text =
+      "the stream was aborted before its work had run.\n"
+      "  Later work of this stream is dropped until xhal_stream_recover.";
   fail(std::move(f));
 }
 
