@@ -23,7 +23,8 @@ void* allocate_or_throw(size_t size, size_t alignment) {
 
 }  // namespace
 
-// Of the whole process, libxhal and its plugins with it.
+// Of the whole process, libxhal and its plugins with it. Not inline: GCC would compare malloc with
+// delete.
 void* operator new(size_t size) { return allocate_or_throw(size, alignof(std::max_align_t)); }
 void* operator new(size_t size, const std::nothrow_t&) noexcept {
   return allocate(size, alignof(std::max_align_t));
@@ -31,10 +32,14 @@ void* operator new(size_t size, const std::nothrow_t&) noexcept {
 void* operator new(size_t size, std::align_val_t alignment) {
   return allocate_or_throw(size, static_cast<size_t>(alignment));
 }
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, size_t) noexcept { std::free(memory); }
-void operator delete(void* memory, std::align_val_t) noexcept { std::free(memory); }
-void operator delete(void* memory, size_t, std::align_val_t) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory, size_t) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory, std::align_val_t) noexcept {
+  std::free(memory);
+}
+[[gnu::noinline]] void operator delete(void* memory, size_t, std::align_val_t) noexcept {
+  std::free(memory);
+}
 
 namespace xhal::test {
 namespace {
@@ -223,6 +228,53 @@ TEST_F(NoMemoryTest, PoolsGiveAndTakeBack) {
   stats.struct_size = sizeof stats;
   ASSERT_OK(xhal_pool_query(made, &stats));
   EXPECT_EQ(stats.used_bytes, 0u);
+}
+
+TEST_F(NoMemoryTest, DevicesAreOpenedAndClosed) {
+  stream_.reset();
+  device_.reset();
+  xhal_device_open_info info{};
+  info.struct_size = sizeof info;
+  for (const auto& d : devices()) {
+    if (d.id == std::string_view("faulty:0")) info.index = d.index;
+  }
+  for (int round = 0; round < 2; ++round) {  // of the second everything but the device is there
+    xhal_device* opened = nullptr;
+    xhal_context* context = nullptr;
+    until_it_succeeds("device_open", [&] { return xhal_device_open(&info, &opened, &context); });
+    int32_t fd = -1;
+    until_it_succeeds("device_events_fd", [&] { return xhal_device_events_fd(opened, &fd); });
+    ::close(fd);
+    alloc_in(context, 4096);  // what the close gives back
+    until_it_succeeds("device_close", [&] { return xhal_device_close(opened); });
+  }
+}
+
+TEST_F(NoMemoryTest, HostMemoryIsRegisteredOnceOrNotAtAll) {
+  std::vector<char> memory(8192);
+  uint64_t seen = 0;
+  auto* const context = device_->context();
+  until_it_succeeds("host_register", [&] {
+    return xhal_host_register(context, memory.data(), memory.size(), &seen);
+  });
+  until_it_succeeds("host_unregister",
+                    [&] { return xhal_host_unregister(context, memory.data()); });
+  EXPECT_EQ(xhal_host_unregister(context, memory.data()), XHAL_ERR_INVALID_ARGUMENT);
+}
+
+TEST_F(NoMemoryTest, CopiesThroughABounceBufferArriveOrAreRefused) {
+  const auto memory = alloc(*device_, 1 << 20);
+  std::vector<uint8_t> host(1 << 20, 0x5c);
+  until_it_succeeds("copy to the device", [&] {
+    return xhal_stream_copy(stream_.get(), memory, address_of(host.data()), host.size());
+  });
+  ASSERT_OK(xhal_stream_synchronize(stream_.get(), kSoon));
+  std::vector<uint8_t> back(host.size());
+  until_it_succeeds("copy from the device", [&] {
+    return xhal_stream_copy(stream_.get(), address_of(back.data()), memory, back.size());
+  });
+  ASSERT_OK(xhal_stream_synchronize(stream_.get(), kSoon));
+  EXPECT_EQ(back, host);
 }
 
 TEST_F(NoMemoryTest, ContextsAndStreamsAreMadeWholeOrNotAtAll) {

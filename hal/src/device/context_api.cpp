@@ -19,18 +19,27 @@ Mutex& ContextState::mutex() {
 }
 const AtLoad mutex_at_load(&ContextState::mutex);
 
-void adopt_context(DeviceRecord& record, xhal_context* context, const xhal_context_info& info,
-                   bool is_default) {
-  auto state = std::make_unique<ContextState>();
-  state->device = &record;
-  state->handle = context;
-  state->flags = info.flags;
-  state->is_default = is_default;
-  state->quota_bytes = info.quota_bytes;
-  adopt_context_memory(*state);
+ContextToBe::ContextToBe(DeviceRecord& record, const xhal_context_info& info, bool is_default)
+    : state_(std::make_unique<ContextState>()) {
+  state_->device = &record;
+  state_->flags = info.flags;
+  state_->is_default = is_default;
+  state_->quota_bytes = info.quota_bytes;
+  std::set<xhal_context*> place{nullptr};
+  listed_ = place.extract(place.begin());
+  adopt_context_memory(*state_);
+}
+
+ContextToBe::~ContextToBe() {
+  if (state_ != nullptr) delete state_->memory;
+}
+
+void ContextToBe::becomes(xhal_context* context) noexcept {
+  state_->handle = context;
+  listed_.value() = context;
   const std::lock_guard lock(DeviceRecord::mutex());
-  record.contexts.insert(context);
-  private_of(context)->state = state.release();
+  state_->device->contexts.insert(std::move(listed_));
+  private_of(context)->state = state_.release();
 }
 
 // Streams first, for pools have blocks on them; memory last, for pools give theirs back.
@@ -59,11 +68,12 @@ xhal_status empty_context(ContextState& context) {
 }
 
 void forget_context(ContextState& context) noexcept {
-  // At a shutdown other threads may be on their way out of it.
-  if (is_running())
+  if (is_running()) {
+    delete context.memory;
     delete &context;
-  else
+  } else {  // at a shutdown other threads may be on their way out of it
     keep_for_ever(&context);
+  }
 }
 
 }  // namespace xhal
@@ -107,6 +117,7 @@ xhal_status xhal_context_create(xhal_device* device, const xhal_context_info* in
           "{}: plugin {} is older than ABI 0.3 and would ignore XHAL_CONTEXT_PRIORITY_LIMIT", op,
           record.plugin->name);
     }
+    xhal::ContextToBe ours(record, local, false);
     xhal_context* made = nullptr;
     xhal_status status = xhal::dispatch_of(device)->context_create(device, &local, &made);
     if (status == XHAL_OK && !is_live(made, XHAL_KIND_CONTEXT)) {
@@ -114,7 +125,7 @@ xhal_status xhal_context_create(xhal_device* device, const xhal_context_info* in
                     "{}: the plugin returned success without a context made by object_alloc", op);
     }
     if (status != XHAL_OK) return xhal::annotate(status, device, op);
-    xhal::adopt_context(record, made, local, false);
+    ours.becomes(made);
     *context = made;
     return XHAL_OK;
   });
@@ -143,13 +154,12 @@ xhal_status xhal_context_destroy(xhal_context* context) {
       const std::lock_guard lock(xhal::DeviceRecord::mutex());
       record.contexts.insert(std::move(listed));
     };
-    if (const auto s = xhal::empty_context(state); s < 0) {
+    if (const auto s = xhal::guarded(op, [&] { return xhal::empty_context(state); }); s < 0) {
       stays();
       return xhal::annotate(s, context, op);
     }
     const xhal_status status = xhal::dispatch_of(context)->context_destroy(context);
     if (status < 0 && is_live(context, XHAL_KIND_CONTEXT)) {  // the plugin still has it, empty
-      xhal::adopt_context_memory(state);
       stays();
       return xhal::annotate(status, context, op);
     }

@@ -124,6 +124,11 @@ xhal_status open_in_plugin(DeviceRecord& record, uint32_t ordinal,
   open.next = info.next;
   open.context_flags = info.context_flags;
   open.priority_limit = info.priority_limit;
+  xhal_context_info wishes{};
+  wishes.quota_bytes = info.quota_bytes;
+  wishes.flags = info.context_flags;
+  wishes.priority_limit = info.priority_limit;
+  ContextToBe default_context(record, wishes, true);
   xhal_device* device = nullptr;
   xhal_context* context = nullptr;
   xhal_status status = plugin.table.device_open(&open, &record.info, &device, &context);
@@ -150,26 +155,29 @@ xhal_status open_in_plugin(DeviceRecord& record, uint32_t ordinal,
   record.info.priority = listed.priority;
   record.info.index = info.index;
   record.info.flags &= ~static_cast<uint32_t>(XHAL_DEVICE_UNVERIFIED);
-  if (!observe) {
-    xhal_context_info wishes{};
-    wishes.quota_bytes = info.quota_bytes;
-    wishes.flags = info.context_flags;
-    wishes.priority_limit = info.priority_limit;
-    adopt_context(record, context, wishes, true);
-  }
+  if (!observe) default_context.becomes(context);
   return XHAL_OK;
 }
 
 // Stops everything of a device that is `closing`. When memory cannot be overwritten that has to be,
 // the plugin is not asked to close, for it would give that memory back.
 xhal_status close_in_plugin(DeviceRecord& record) {
-  std::vector<xhal_context*> contexts;
+  // Until the plugin is asked to close they may all come back.
+  struct Contexts : std::set<xhal_context*> {
+    explicit Contexts(DeviceRecord& of) : record(of) {}
+    ~Contexts() {
+      const std::lock_guard lock(DeviceRecord::mutex());
+      record.contexts.merge(*this);
+    }
+    DeviceRecord& record;
+  } contexts(record);
+  const std::string id = record.id();
+  std::vector<ContextState*> states;
   {
     const std::lock_guard lock(DeviceRecord::mutex());
-    contexts.assign(record.contexts.begin(), record.contexts.end());
-    record.contexts.clear();
+    states.reserve(record.contexts.size());
+    contexts.swap(record.contexts);
   }
-  std::vector<ContextState*> states;
   xhal_status unscrubbed = XHAL_OK;
   ErrorRecord error;
   for (auto* context : contexts) {
@@ -181,17 +189,12 @@ xhal_status close_in_plugin(DeviceRecord& record) {
     states.push_back(state);
   }
   if (unscrubbed < 0) {
-    for (auto* state : states) {
-      if (state->memory == nullptr) adopt_context_memory(*state);
-    }
     (void)set_error(std::move(error));
-    const std::lock_guard lock(DeviceRecord::mutex());
-    record.contexts.insert(contexts.begin(), contexts.end());
     return annotate(unscrubbed, record.device, kClose);
   }
   // Before the plugin's part ends: the device's object may then become another device.
   address_map().remove_device(record);
-  const std::string id = record.id();
+  contexts.clear();
   const xhal_status status = record.raw.device_close(record.device);
   if (status < 0) {
     log(XHAL_LOG_WARN,

@@ -2,6 +2,10 @@
 // opens or closes one: who needs that device meanwhile waits for it.
 #pragma once
 
+#include <memory>
+#include <set>
+
+#include "core/context_state.hpp"
 #include "core/device_record.hpp"
 
 namespace xhal {
@@ -25,9 +29,20 @@ void post_device_event(DeviceRecord& record, uint32_t kind, uint32_t severity,
                        std::string_view text) noexcept;
 int open_device_events(DeviceRecord& record);
 
-// libxhal's part of a context that the plugin has made; and the end of what is in one.
-void adopt_context(DeviceRecord& record, xhal_context* context, const xhal_context_info& info,
-                   bool is_default);
+// libxhal's part of a context. Made before the plugin makes its own: nothing can fail after that.
+class ContextToBe {
+ public:
+  ContextToBe(DeviceRecord& record, const xhal_context_info& info, bool is_default);
+  ~ContextToBe();
+  ContextToBe(const ContextToBe&) = delete;
+  ContextToBe& operator=(const ContextToBe&) = delete;
+  void becomes(xhal_context* context) noexcept;
+
+ private:
+  std::unique_ptr<ContextState> state_;
+  std::set<xhal_context*>::node_type listed_;
+};
+// The end of what is in a context, and of libxhal's part.
 xhal_status empty_context(ContextState& context);
 void forget_context(ContextState& context) noexcept;
 

@@ -279,6 +279,13 @@ void AddressMap::insert(uint64_t base, Node* node) {
   if (i == 0) directory->first[c].store(base, std::memory_order_release);
 }
 
+void AddressMap::forget(Index& index, const void* owner, uint64_t base) noexcept {
+  const auto it = index.find(owner);
+  if (it == index.end()) return;
+  it->second.erase(base);
+  if (it->second.empty()) index.erase(it);
+}
+
 bool AddressMap::add(AddressRange range, AddressRange* conflict) {
   const std::lock_guard lock(mutex_);
   if (const auto other = overlap_locked(range.base, range.size_bytes)) {
@@ -286,11 +293,8 @@ bool AddressMap::add(AddressRange range, AddressRange* conflict) {
     return false;
   }
   // Everything that can throw first.
-  const void* record = record_of_device(range.device);
-  if (record != nullptr) by_device_[record].insert(range.base);
-  if (range.context != nullptr) by_context_[range.context].insert(range.base);
   if (free_nodes_.empty()) {
-    auto& fresh = nodes_.emplace_back(new Node[kNodesAtOnce]());
+    auto& fresh = nodes_.emplace_back(std::make_unique<Node[]>(kNodesAtOnce));
     // Room for all of them, so that giving one back cannot fail.
     const size_t room = nodes_.size() * kNodesAtOnce;
     if (free_nodes_.capacity() < room) free_nodes_.reserve(2 * room);
@@ -298,19 +302,29 @@ bool AddressMap::add(AddressRange range, AddressRange* conflict) {
   }
   if (free_chunks_.empty()) {
     free_chunks_.reserve(chunks_.size() + 1);
-    free_chunks_.push_back(chunks_.emplace_back(new Chunk()).get());
+    free_chunks_.push_back(chunks_.emplace_back(std::make_unique<Chunk>()).get());
   }
   const uint32_t chunks = chunk_count_.load(std::memory_order_relaxed);
   const auto* old = directory_.load(std::memory_order_relaxed);
   Directory* larger = nullptr;
   if (old == nullptr || chunks == old->capacity) {
-    larger = directories_.emplace_back(new Directory(old == nullptr ? 4 : old->capacity * 2)).get();
+    const uint32_t capacity = old == nullptr ? 4 : old->capacity * 2;
+    larger = directories_.emplace_back(std::make_unique<Directory>(capacity)).get();
     for (uint32_t i = 0; i < chunks; ++i) {
       larger->first[i].store(old->first[i].load(std::memory_order_relaxed),
                              std::memory_order_relaxed);
       larger->chunk[i].store(old->chunk[i].load(std::memory_order_relaxed),
                              std::memory_order_relaxed);
     }
+  }
+  const void* record = record_of_device(range.device);
+  try {
+    if (record != nullptr) by_device_[record].insert(range.base);
+    if (range.context != nullptr) by_context_[range.context].insert(range.base);
+  } catch (...) {
+    forget(by_device_, record, range.base);
+    forget(by_context_, range.context, range.base);
+    throw;
   }
   range.allocation_id = next_allocation_id();
   auto* node = free_nodes_.back();
@@ -355,14 +369,8 @@ std::optional<AddressRange> AddressMap::remove_locked(uint64_t base) {
   const auto place = exactly(base);
   if (!place) return std::nullopt;
   const AddressRange range = take_out(*place);
-  const auto forget = [&](auto& index, const void* owner) {
-    const auto it = index.find(owner);
-    if (it == index.end()) return;
-    it->second.erase(base);
-    if (it->second.empty()) index.erase(it);
-  };
-  forget(by_device_, record_of_device(range.device));
-  forget(by_context_, range.context);
+  forget(by_device_, record_of_device(range.device), base);
+  forget(by_context_, range.context, base);
   return range;
 }
 

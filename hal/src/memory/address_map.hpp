@@ -132,7 +132,9 @@ class AddressMap {
   std::vector<std::unique_ptr<Node[]>> nodes_;
   std::vector<Chunk*> free_chunks_;
   std::vector<Node*> free_nodes_;
-  std::unordered_map<const void*, std::unordered_set<uint64_t>> by_device_, by_context_;
+  using Index = std::unordered_map<const void*, std::unordered_set<uint64_t>>;
+  static void forget(Index& index, const void* owner, uint64_t base) noexcept;
+  Index by_device_, by_context_;
 };
 
 AddressMap& address_map();

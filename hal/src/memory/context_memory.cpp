@@ -13,6 +13,7 @@
 namespace xhal {
 
 ContextMemory::~ContextMemory() {
+  if (!ended) Staging::close(staging);
   for (auto* peer = peers.load(std::memory_order_relaxed); peer != nullptr;)
     delete std::exchange(peer, peer->next);
 }
@@ -36,8 +37,10 @@ xhal_status scrub(ContextState& context, const AddressRange& range) {
 }
 
 xhal_status end_context_memory(ContextState& context, bool lost) {
-  auto* memory = context.memory;
-  if (memory == nullptr || memory->ended) return XHAL_OK;
+  auto* const memory = context.memory;
+  if (memory->ended) return XHAL_OK;
+  // At a shutdown other threads may be on their way out of it: then it stays as it is.
+  auto empty = is_running() ? std::make_unique<ContextMemory>(context) : nullptr;
   if (!lost) {
     std::vector<uint64_t> left;
     {
@@ -60,13 +63,10 @@ xhal_status end_context_memory(ContextState& context, bool lost) {
   forget_registrations(context);
   Staging::close(memory->staging);
   address_map().remove_context(context.handle);
-  if (is_running()) {
-    context.memory = nullptr;
-    delete memory;
-  } else {  // at a shutdown other threads may be on their way out of it
-    memory->ended = true;
-    keep_for_ever(memory);
-  }
+  memory->ended = true;
+  if (empty == nullptr) return XHAL_OK;
+  context.memory = empty.release();
+  delete memory;
   return XHAL_OK;
 }
 

@@ -39,7 +39,7 @@ struct ContextMemory {
   AddressMap registered;
   std::atomic<uint32_t> registered_count{0};
   std::atomic<Peer*> peers{nullptr};
-  bool ended = false;  // by the thread that closes the device
+  bool ended = false;  // by the thread that closes the device; then the staging is closed, too
 
   // Of what follows (striped).
   std::mutex& lock() const noexcept;
@@ -51,7 +51,8 @@ struct ContextMemory {
 void adopt_context_memory(ContextState& context);
 // When it ends, after its streams and pools and before the plugin's part of it: overwrites what it
 // has allocated, if it was made so (not when the device is lost), then forgets what it still owns.
-// On an error nothing has been given back, and it may be called again.
+// The context has an empty one then, for it may yet stay. On an error nothing has been given back,
+// and it may be called again.
 xhal_status end_context_memory(ContextState& context, bool lost);
 
 // Overwrites an allocation if the context wants that. With an error the memory must be kept.

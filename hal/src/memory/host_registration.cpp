@@ -123,7 +123,13 @@ xhal_status xhal_host_register(xhal_context* context, void* host, uint64_t size_
     range.kind = XHAL_MEMORY_HOST;
     range.detail = seen;
     range.allocation_id = memory.registered.find(base)->allocation_id;
-    xhal::everywhere().add(memory, range);
+    try {
+      xhal::everywhere().add(memory, range);
+    } catch (...) {
+      (void)xhal::dispatch_of(context)->host_unregister(context, host);
+      memory.registered.remove(base);
+      throw;
+    }
     memory.registered.set_detail(base, XHAL_MEMORY_HOST, seen);
     memory.registered_count.fetch_add(1, std::memory_order_release);
     *device_address = seen;

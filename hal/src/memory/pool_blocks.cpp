@@ -230,12 +230,16 @@ Owner& Blocks::owner(StreamState* stream, uint64_t capture) {
 }
 
 Owner& Blocks::make_owner(StreamState* stream, uint64_t capture) {
-  auto made = std::make_unique<Owner>();
-  made->stream = stream;
-  made->capture = capture;
-  by_key_.emplace(Key{stream, capture}, made.get());
-  owners_.push_back(std::move(made));
-  return *owners_.back();
+  Owner& made = *owners_.emplace_back(std::make_unique<Owner>());
+  made.stream = stream;
+  made.capture = capture;
+  try {
+    by_key_.emplace(Key{stream, capture}, &made);
+  } catch (...) {
+    owners_.pop_back();
+    throw;
+  }
+  return made;
 }
 
 Owner& Blocks::heir(Owner& o) {

@@ -7,6 +7,7 @@
 #include "core/correlation.hpp"
 #include "core/plugin_record.hpp"
 #include "core/state.hpp"
+#include "core/tables.hpp"
 #include "sync/release_policy.hpp"
 
 namespace xhal {
@@ -221,6 +222,7 @@ void run_item(StreamState& stream, Timeline& timeline, Held item) {
   const CorrelationScope scope(item.correlation);
   const xhal_status status = item.gate ? run_gate(stream, item) : item.submit();
   if (status >= 0) return;
+  (void)annotate(status, stream.handle, "a held submission");
   const Failure failure = failure_of_call(status);
   if (item.drop) item.drop(failure);
   timeline.fail(failure);  // also drops what is held

@@ -175,7 +175,9 @@ struct Card {
     }
     if (command.verb != Verb::signal && command.verb != Verb::map) last_operation = operation;
     if (sendmsg(socket, &message, MSG_NOSIGNAL) == sizeof command) return XHAL_OK;
-    return fail(XHAL_ERR_DEVICE_LOST, "the card process does not answer", operation);
+    const std::string text =
+        "remote:" + std::to_string(ordinal) + ": the card process does not answer";
+    return fail(XHAL_ERR_DEVICE_LOST, text, operation);
   }
 
   // The number by which the card knows the shared memory that `address` lies in; sends it when it
