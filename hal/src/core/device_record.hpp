@@ -39,6 +39,9 @@ struct DeviceRecord {
   xhal_dispatch next[static_cast<size_t>(Layer::count)];  // what each layer calls
 
   PluginRecord* plugin = nullptr;
+  // Which device it is: fixed, so that anybody may read it while `info` is written by an open.
+  std::string name;  // "npu:1"
+  uint32_t ordinal = 0;
   xhal_device_info info{};
   xhal_device* device = nullptr;
   xhal_context* context = nullptr;
@@ -72,7 +75,7 @@ struct DeviceRecord {
   bool has(uint32_t capability) const {
     return (info.capabilities[capability / 64] >> (capability % 64) & 1) != 0;
   }
-  std::string id() const { return info.id; }
+  const std::string& id() const noexcept { return name; }
 };
 
 inline DeviceRecord* record_of(const xhal_dispatch* table) {

@@ -121,6 +121,7 @@ xhal_status set_error(const ErrorRecord& record) noexcept {
 
 xhal_status set_error(ErrorRecord&& record) noexcept {
   const xhal_status status = record.status;
+  record.reported = false;  // it may be a copy of one that was
   if (record.text.empty()) {
     try {
       record.text = xhal_status_text(status);

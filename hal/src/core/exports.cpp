@@ -127,7 +127,7 @@ xhal::Unknown unknown_bits(xhal_stream*, xhal_host_fn, void*, uint32_t flags) {
                                             0)) return refused(xhal::refuse_unknown("xhal_" #name, \
                                                                                     unknown),      \
                                                                object);                            \
-    const auto slot = __atomic_load_n(&xhal::dispatch_of(object)->name, __ATOMIC_RELAXED);         \
+    const auto slot = xhal::load_slot(xhal::dispatch_of(object)->name);                            \
     const xhal_status status = call_slot(slot, XHAL_UNPACK args);                                  \
     if (__builtin_expect(status < 0, 0)) return failed(status, object, "xhal_" #name);             \
     remember(XHAL_UNPACK args);                                                                    \

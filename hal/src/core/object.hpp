@@ -37,6 +37,12 @@ inline xhal_object_head* head_of(const void* object) {
 }
 
 // The table of an object. A stream's changes while others call: libxhal puts its own in between.
+// A slot of a table that another thread may be switching, because its device is lost or closed.
+template <class Slot>
+inline Slot load_slot(const Slot& slot) noexcept {
+  return __atomic_load_n(&slot, __ATOMIC_RELAXED);
+}
+
 inline const xhal_dispatch* dispatch_of(const void* object) {
   return __atomic_load_n(&head_of(object)->dispatch, __ATOMIC_ACQUIRE);
 }
@@ -68,7 +74,7 @@ const char* kind_name(uint32_t kind);
 xhal_status bad_handle(const void* object, uint32_t expected_kind, const char* operation) noexcept;
 
 inline bool is_live(const void* object, uint32_t kind) {
-  return object != nullptr && head_of(object)->kind == kind;
+  return object != nullptr && __atomic_load_n(&head_of(object)->kind, __ATOMIC_RELAXED) == kind;
 }
 
 }  // namespace xhal

@@ -13,7 +13,7 @@ template <class Handle, auto kSlot>
 xhal_status destroy(Handle* object, const char* operation) {
   if (!is_live(object, kKindOf<Handle>)) return bad_handle(object, kKindOf<Handle>, operation);
   const xhal_status status = destroy_unpinned(object, [](void* o) {
-    const auto slot = __atomic_load_n(&(dispatch_of(o)->*kSlot), __ATOMIC_RELAXED);
+    const auto slot = load_slot(dispatch_of(o)->*kSlot);
     return slot(static_cast<Handle*>(o));
   });
   return status < 0 ? annotate(status, object, operation) : status;
@@ -39,7 +39,7 @@ xhal_status xhal_module_kernel(xhal_module* module, xhal_string name, xhal_kerne
   if (!is_live(module, XHAL_KIND_MODULE)) return xhal::bad_handle(module, XHAL_KIND_MODULE, op);
   if (const auto s = xhal::required(op, {{"kernel", kernel}}); s != XHAL_OK) return s;
   if (xhal::is_missing(name)) return xhal::refuse_null(op, "name");
-  const auto slot = __atomic_load_n(&xhal::dispatch_of(module)->module_kernel, __ATOMIC_RELAXED);
+  const auto slot = xhal::load_slot(xhal::dispatch_of(module)->module_kernel);
   xhal_kernel* made = nullptr;
   const xhal_status status = slot(module, name, &made);
   if (status < 0) return xhal::annotate(status, module, op);
@@ -62,7 +62,7 @@ xhal_status xhal_kernel_query(xhal_kernel* kernel, xhal_kernel_properties* prope
   }
   xhal_kernel_properties local{};
   local.struct_size = sizeof local;
-  const auto slot = __atomic_load_n(&xhal::dispatch_of(kernel)->kernel_query, __ATOMIC_RELAXED);
+  const auto slot = xhal::load_slot(xhal::dispatch_of(kernel)->kernel_query);
   const xhal_status status = slot(kernel, &local);
   if (status < 0) return xhal::annotate(status, kernel, op);
   local.number = xhal::private_of(kernel)->number;

@@ -113,7 +113,7 @@ xhal_status annotate(xhal_status status, const void* object, const char* operati
     if (record.operation.empty()) record.operation = operation;
     if (auto* device = private_of(object)->device; device != nullptr) {
       if (record.plugin.empty()) record.plugin = device->plugin->name;
-      if (record.device.empty()) record.device = device->info.id;
+      if (record.device.empty()) record.device = device->id();
       if (head_of(object)->kind == XHAL_KIND_STREAM && record.stream == 0) {
         record.stream = private_of(object)->number;
         record.stream_name = stream_name(private_of(object)->state);
@@ -121,8 +121,9 @@ xhal_status annotate(xhal_status status, const void* object, const char* operati
       if (head_of(object)->kind == XHAL_KIND_CONTEXT && record.context == 0)
         record.context = private_of(object)->number;
     }
-    record.reported = true;
-    return set_error(std::move(record));
+    (void)set_error(std::move(record));
+    error_is_reported(status);
+    return status;
   } catch (...) {
     return set_error(ErrorRecord::plain(status));
   }

@@ -119,7 +119,8 @@ xhal_status xhal_context_create(xhal_device* device, const xhal_context_info* in
     }
     xhal::ContextToBe ours(record, local, false);
     xhal_context* made = nullptr;
-    xhal_status status = xhal::dispatch_of(device)->context_create(device, &local, &made);
+    xhal_status status =
+        xhal::load_slot(xhal::dispatch_of(device)->context_create)(device, &local, &made);
     if (status == XHAL_OK && !is_live(made, XHAL_KIND_CONTEXT)) {
       status = fail(XHAL_ERR_PLUGIN, op,
                     "{}: the plugin returned success without a context made by object_alloc", op);
@@ -158,7 +159,8 @@ xhal_status xhal_context_destroy(xhal_context* context) {
       stays();
       return xhal::annotate(s, context, op);
     }
-    const xhal_status status = xhal::dispatch_of(context)->context_destroy(context);
+    const xhal_status status =
+        xhal::load_slot(xhal::dispatch_of(context)->context_destroy)(context);
     if (status < 0 && is_live(context, XHAL_KIND_CONTEXT)) {  // the plugin still has it, empty
       stays();
       return xhal::annotate(status, context, op);

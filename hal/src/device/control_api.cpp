@@ -127,7 +127,8 @@ xhal_status xhal_device_control_table(xhal_device* device, const xhal_control_ta
                 record.id());
   }
   const xhal_control_table* given = nullptr;
-  const xhal_status status = xhal::dispatch_of(device)->device_control_table(device, &given);
+  const xhal_status status =
+      xhal::load_slot(xhal::dispatch_of(device)->device_control_table)(device, &given);
   if (status < 0) return xhal::annotate(status, device, op);
   if (given == nullptr)
     return fail(XHAL_ERR_PLUGIN, op, "{}: {} gave no table", op, record.plugin->name);
@@ -147,7 +148,8 @@ xhal_status xhal_device_comm_table(xhal_device* device, const struct xhal_comm_t
                 record.plugin->name, record.plugin->abi_used & 0xffff);
   }
   const xhal_comm_table* given = nullptr;
-  const xhal_status status = xhal::dispatch_of(device)->device_comm_table(device, &given);
+  const xhal_status status =
+      xhal::load_slot(xhal::dispatch_of(device)->device_comm_table)(device, &given);
   if (status < 0) return xhal::annotate(status, device, op);
   if (given == nullptr)
     return fail(XHAL_ERR_PLUGIN, op, "{}: {} gave no table", op, record.plugin->name);

@@ -38,7 +38,7 @@ xhal_status range_add(xhal_device* device, xhal_context* context, uint64_t base,
                 "the address range {:#x} + {} overlaps {:#x} + {} of {}; addresses must be unique "
                 "in the process",
                 base, size, other.base, other.size_bytes,
-                owner == nullptr ? "pinned host memory" : owner->info.id);
+                owner == nullptr ? "pinned host memory" : owner->id());
   });
 }
 
@@ -59,7 +59,7 @@ void timeline_fail(xhal_timeline* timeline, const xhal_error* error) {
     ErrorRecord record = ErrorRecord::from(*error);
     if (t.device != nullptr) {
       record.plugin = t.device->plugin->name;
-      record.device = t.device->info.id;
+      record.device = t.device->id();
       const StreamRef stream = stream_of(t);
       if (stream != nullptr && stream->handle != nullptr) {
         if (record.stream == 0) record.stream = private_of(stream->handle)->number;

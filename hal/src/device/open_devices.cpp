@@ -48,7 +48,7 @@ const AtLoad open_devices_at_load(open_devices);
 thread_local const DeviceRecord* inside = nullptr;
 
 bool is_same(const DeviceRecord& d, const PluginRecord& plugin, uint32_t ordinal) {
-  return d.plugin == &plugin && d.info.ordinal == ordinal;
+  return d.plugin == &plugin && d.ordinal == ordinal;
 }
 
 // A closed one of the same device under which nothing lives, else a new one; the lock is held.
@@ -59,7 +59,8 @@ DeviceRecord& record_for(OpenDevices& devices, PluginRecord& plugin, uint32_t or
   auto record = std::make_unique<DeviceRecord>();
   record->timestamps = new TimestampRing;
   record->plugin = &plugin;
-  record->info.ordinal = ordinal;
+  record->name = fmt::format("{}:{}", plugin.name, ordinal);
+  record->ordinal = ordinal;
   devices.all.push_back(record.get());
   adopt_device_timelines(*record);
   return *record.release();
@@ -69,10 +70,10 @@ xhal_status refused(DeviceRecord& record, xhal_status status) {
   ErrorRecord error = last_error();
   if (error.status != status) error = ErrorRecord::plain(status);
   error.plugin = record.plugin->name;
-  error.device = record.info.id;
+  error.device = record.id();
   error.operation = kOpen;
   if (error.text.empty())
-    error.text = fmt::format("{} cannot be opened: {}", record.info.id, xhal_status_text(status));
+    error.text = fmt::format("{} cannot be opened: {}", record.id(), xhal_status_text(status));
   return set_error(std::move(error));
 }
 
@@ -339,7 +340,7 @@ bool stop_devices_after_fork() noexcept {
 
 void lose_device(DeviceRecord& record, ErrorRecord reason) noexcept {
   // The next open has another generation, before anybody can make it.
-  if (!record.losing) next_generation(*record.plugin, record.info.ordinal);
+  if (!record.losing) next_generation(*record.plugin, record.ordinal);
   {
     const std::lock_guard lock(DeviceRecord::mutex());
     if (record.losing) return;
@@ -347,7 +348,7 @@ void lose_device(DeviceRecord& record, ErrorRecord reason) noexcept {
     try {
       error = std::move(reason);
       error.plugin = record.plugin->name;
-      error.device = record.info.id;
+      error.device = record.id();
     } catch (...) {  // the status itself still arrives
     }
     error.status = XHAL_ERR_DEVICE_LOST;

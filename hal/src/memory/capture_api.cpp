@@ -21,7 +21,7 @@ struct GraphState {
 // The graph's replays have run, and nothing that is held back names it any more.
 xhal_status destroy_graph(void* graph) {
   auto* state = static_cast<GraphState*>(private_of(graph)->state);
-  const auto slot = __atomic_load_n(&dispatch_of(graph)->graph_destroy, __ATOMIC_RELAXED);
+  const auto slot = load_slot(dispatch_of(graph)->graph_destroy);
   const xhal_status status = slot(static_cast<xhal_graph*>(graph));
   if (status < 0 || state == nullptr) return status;
   pool_capture_over(state->pool, state->capture);

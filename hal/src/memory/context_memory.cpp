@@ -30,8 +30,8 @@ void adopt_context_memory(ContextState& context) { context.memory = new ContextM
 
 xhal_status scrub(ContextState& context, const AddressRange& range) {
   if ((context.flags & XHAL_CONTEXT_SCRUB) == 0 || context.device->lost) return XHAL_OK;
-  const xhal_status status =
-      dispatch_of(context.handle)->context_scrub(context.handle, range.base, range.size_bytes);
+  const xhal_status status = load_slot(dispatch_of(context.handle)->context_scrub)(
+      context.handle, range.base, range.size_bytes);
   // Lost meanwhile: there is nothing left to protect.
   return status == XHAL_ERR_DEVICE_LOST && context.device->lost ? XHAL_OK : status;
 }
@@ -128,9 +128,10 @@ bool peer_copies(ContextState& context, DeviceRecord& peer) {
   }
   uint32_t access = 0;
   const auto* table = dispatch_of(device.device);
-  const bool copies = table->device_peer_query(device.device, peer.device, &access) == XHAL_OK &&
-                      (access & XHAL_PEER_COPY) != 0 &&
-                      table->device_peer_enable(device.device, peer.device) == XHAL_OK;
+  const bool copies =
+      load_slot(table->device_peer_query)(device.device, peer.device, &access) == XHAL_OK &&
+      (access & XHAL_PEER_COPY) != 0 &&
+      load_slot(table->device_peer_enable)(device.device, peer.device) == XHAL_OK;
   // Two threads may both find out: then it is known twice.
   auto* fresh = new Peer{number, copies, known};
   while (!memory.peers.compare_exchange_weak(fresh->next, fresh, std::memory_order_acq_rel)) {

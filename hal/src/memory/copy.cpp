@@ -83,7 +83,7 @@ xhal_status check_owner(const ContextState& context, const AddressRange& range, 
 }
 
 xhal_status native_copy(StreamState& side, uint64_t dst, uint64_t src, uint64_t size) {
-  return dispatch_of(side.handle)->stream_copy(side.handle, dst, src, size);
+  return load_slot(dispatch_of(side.handle)->stream_copy)(side.handle, dst, src, size);
 }
 
 xhal_status order(StreamState& first, StreamState& then) {
@@ -144,7 +144,8 @@ xhal_status fill(StreamState& side, uint64_t dst, uint64_t size, uint64_t patter
   if (addresses_are_checked()) {
     if (const auto s = check_block(*range, dst, size, op, "the range"); s != XHAL_OK) return s;
   }
-  return dispatch_of(side.handle)->stream_fill(side.handle, dst, size, pattern, pattern_bytes);
+  return load_slot(dispatch_of(side.handle)->stream_fill)(side.handle, dst, size, pattern,
+                                                          pattern_bytes);
 }
 
 }  // namespace xhal

@@ -114,8 +114,8 @@ xhal_status xhal_host_register(xhal_context* context, void* host, uint64_t size_
                          host, size_bytes, other.base, other.size_bytes));
     }
     uint64_t seen = 0;
-    const xhal_status status =
-        xhal::dispatch_of(context)->host_register(context, host, size_bytes, &seen);
+    const xhal_status status = xhal::load_slot(xhal::dispatch_of(context)->host_register)(
+        context, host, size_bytes, &seen);
     if (status != XHAL_OK) {
       memory.registered.remove(base);
       return refuse(status);
@@ -126,7 +126,7 @@ xhal_status xhal_host_register(xhal_context* context, void* host, uint64_t size_
     try {
       xhal::everywhere().add(memory, range);
     } catch (...) {
-      (void)xhal::dispatch_of(context)->host_unregister(context, host);
+      (void)xhal::load_slot(xhal::dispatch_of(context)->host_unregister)(context, host);
       memory.registered.remove(base);
       throw;
     }
@@ -154,7 +154,8 @@ xhal_status xhal_host_unregister(xhal_context* context, void* host) {
                             context, op);
     }
     memory.registered.set_detail(base, 0, range->detail);  // from now on no copy uses it
-    const xhal_status status = xhal::dispatch_of(context)->host_unregister(context, host);
+    const xhal_status status =
+        xhal::load_slot(xhal::dispatch_of(context)->host_unregister)(context, host);
     if (status < 0) {
       memory.registered.set_detail(base, XHAL_MEMORY_HOST, range->detail);
       return xhal::annotate(status, context, op);

@@ -71,7 +71,7 @@ xhal_status allocate(ContextState& context, xhal_memory_info info, uint64_t* add
   info.flags &= ~uint32_t{XHAL_MEMORY_ANY_CONTEXT};  // libxhal's word
   const auto* table = dispatch_of(context.handle);
   uint64_t base = 0;
-  xhal_status status = table->memory_alloc(context.handle, &info, &base);
+  xhal_status status = load_slot(table->memory_alloc)(context.handle, &info, &base);
   if (status == XHAL_OK) {
     const auto range = address_map().find(base);
     if (!range || range->base != base || range->context != context.handle) {
@@ -106,7 +106,8 @@ xhal_status release(ContextState& context, const AddressRange& range, const char
     }
   }
   xhal_status status = own ? scrub(context, range) : XHAL_OK;
-  if (status >= 0) status = dispatch_of(context.handle)->memory_free(context.handle, range.base);
+  if (status >= 0)
+    status = load_slot(dispatch_of(context.handle)->memory_free)(context.handle, range.base);
   if (!own) return status;
   if (status >= 0) {
     give_quota(context, range.requested_bytes);
@@ -192,7 +193,8 @@ xhal_status xhal_memory_export(xhal_context* context, uint64_t address, uint32_t
                     "{}: {:#x} lies in no allocation of this context on {}", op, address,
                     xhal::private_of(context)->device->id());
     } else {
-      status = xhal::dispatch_of(context)->memory_export(context, address, handle_type, external);
+      status = xhal::load_slot(xhal::dispatch_of(context)->memory_export)(context, address,
+                                                                          handle_type, external);
     }
     return xhal::finish(status, context, op);
   });
@@ -216,7 +218,8 @@ xhal_status xhal_memory_import(xhal_context* context, const xhal_external* exter
     } else if (external->handle_type != XHAL_EXTERNAL_IPC && external->fd < 0) {
       status = fail(XHAL_ERR_INVALID_ARGUMENT, op, "{}: {} is no descriptor", op, external->fd);
     } else {
-      status = xhal::dispatch_of(context)->memory_import(context, external, address);
+      status =
+          xhal::load_slot(xhal::dispatch_of(context)->memory_import)(context, external, address);
     }
     return xhal::finish(status, context, op);
   });

@@ -328,8 +328,8 @@ xhal_status pinned_address(ContextState& context, const AddressRange& block, uin
       lock.unlock();
       uint64_t there = 0;
       const auto* table = dispatch_of(context.handle);
-      status = table->host_register(context.handle, reinterpret_cast<void*>(slab.base), slab.size,
-                                    &there);
+      status = load_slot(table->host_register)(context.handle, reinterpret_cast<void*>(slab.base),
+                                               slab.size, &there);
       seen = status == XHAL_OK && there != 0 ? there : Registration::kRefused;
       const bool for_good = status == XHAL_OK || status == XHAL_ERR_UNSUPPORTED;
       if (!for_good) status = annotate(status, context.handle, "xhal_host_register");

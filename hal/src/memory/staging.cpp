@@ -14,17 +14,15 @@ void free_slab(const StagingSlab& slab) {
 
 // Whether the hardware is known to have dropped what it had of a piece whose work has failed.
 bool is_quiet(const Piece& piece, StreamState& present) {
-  const auto is_gone = [](xhal_stream* stream, uint64_t number) {
-    return !is_live(stream, XHAL_KIND_STREAM) || private_of(stream)->number != number;
-  };
+  const auto is_gone = [](const StreamRef& s) { return s->ended.load(std::memory_order_acquire); };
   // A helper that has failed is destroyed before long, and never recovered.
-  if (piece.helper != nullptr && !is_gone(piece.helper, piece.helper_number) &&
-      !state_of(piece.helper)->timeline.load()->reached(piece.helper_work.load()))
+  if (piece.helper != nullptr && !is_gone(piece.helper) &&
+      !piece.helper->timeline.load()->reached(piece.helper_work.load()))
     return false;
-  if (is_gone(piece.user, piece.user_number)) return true;
+  if (is_gone(piece.user)) return true;
   // The stream that submits now is one that nobody recovers at the same time, so it may be looked
   // at; others will be when they submit.
-  return piece.user == present.handle && !present.timeline.load()->failed();
+  return piece.user.get() == &present && !present.timeline.load()->failed();
 }
 
 }  // namespace
@@ -150,10 +148,8 @@ xhal_status Staging::take(uint64_t size, StreamState& user, StreamState* helper,
         ++out_;
         p->references.store(1, std::memory_order_relaxed);
         p->unsafe.store(false, std::memory_order_relaxed);
-        p->user = user.handle;
-        p->user_number = private_of(user.handle)->number;
-        p->helper = helper == nullptr ? nullptr : helper->handle;
-        p->helper_number = helper == nullptr ? 0 : private_of(helper->handle)->number;
+        p->user = &user;
+        p->helper = helper;
         p->helper_work.store(UINT64_MAX);
         *piece = p;
         return XHAL_OK;

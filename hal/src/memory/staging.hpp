@@ -30,12 +30,8 @@ struct Piece {
   std::atomic<uint32_t> references{0};
   // Something did not run as it should: the device may still be at it.
   std::atomic<bool> unsafe{false};
-  // The stream whose work touches it, and its number, which is never used again.
-  xhal_stream* user = nullptr;
-  uint64_t user_number = 0;
-  // The helper stream whose work does, too, and how far that has to have got.
-  xhal_stream* helper = nullptr;
-  uint64_t helper_number = 0;
+  StreamRef user;    // whose work touches it
+  StreamRef helper;  // whose work does, too, and how far that has to have got
   std::atomic<uint64_t> helper_work{0};
 };
 

@@ -68,7 +68,7 @@ xhal_status begin_capture(StreamState& stream, xhal_pool* pool, uint64_t id) {
   capture->pool = pool;
   capture->streams.emplace_back(&stream);
   if (const auto s = prepare(stream, kBegin); s != XHAL_OK) return s;
-  const xhal_status status = stream.device->table.stream_begin_capture(stream.handle);
+  const xhal_status status = load_slot(stream.device->table.stream_begin_capture)(stream.handle);
   if (status != XHAL_OK) {
     allow_hidden_events(stream);
     return annotate(status, stream.handle, kBegin);
@@ -87,13 +87,13 @@ xhal_status end_capture(StreamState& stream, xhal_graph** graph, uint64_t* id, x
   *id = capture->id;
   *pool = capture->pool;
   xhal_graph* made = nullptr;
-  xhal_status status = stream.device->table.stream_end_capture(stream.handle, &made);
+  xhal_status status = load_slot(stream.device->table.stream_end_capture)(stream.handle, &made);
   if (status == XHAL_OK && !is_live(made, XHAL_KIND_GRAPH)) {
     status = fail(XHAL_ERR_PLUGIN, kEnd,
                   "{}: the plugin returned success without a graph made by object_alloc", kEnd);
   }
   if (status == XHAL_OK && !capture->refused.empty()) {
-    (void)stream.device->table.graph_destroy(made);
+    (void)load_slot(stream.device->table.graph_destroy)(made);
     status = fail(XHAL_ERR_CAPTURE, kEnd, "{}: a submission to the capture was refused: {}", kEnd,
                   capture->refused);
   }
@@ -135,7 +135,8 @@ xhal_status join_capture(StreamState& stream, const xhal_event& event) {
     if (const auto s = prepare(stream, kJoin); s != XHAL_OK) return s;
     capture->streams.reserve(capture->streams.size() + 1);
   }
-  const auto status = stream.device->table.stream_capture_wait(stream.handle, event.value);
+  const auto status =
+      load_slot(stream.device->table.stream_capture_wait)(stream.handle, event.value);
   if (status != XHAL_OK) {
     if (mine == nullptr) allow_hidden_events(stream);
     return annotate(status, stream.handle, kJoin);

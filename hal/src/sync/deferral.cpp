@@ -77,23 +77,26 @@ xhal_status held(xhal_stream* stream, const char* operation, Make&& make) noexce
 
 xhal_status held_copy(xhal_stream* stream, uint64_t dst, uint64_t src, uint64_t size) noexcept {
   return held(stream, "xhal_stream_copy", [&] {
-    return submission([=] { return plugin_of(stream).stream_copy(stream, dst, src, size); });
+    return submission(
+        [=] { return load_slot(plugin_of(stream).stream_copy)(stream, dst, src, size); });
   });
 }
 
 xhal_status held_fill(xhal_stream* stream, uint64_t dst, uint64_t size, uint64_t pattern,
                       uint32_t bytes) noexcept {
   return held(stream, "xhal_stream_fill", [&] {
-    return submission(
-        [=] { return plugin_of(stream).stream_fill(stream, dst, size, pattern, bytes); });
+    return submission([=] {
+      return load_slot(plugin_of(stream).stream_fill)(stream, dst, size, pattern, bytes);
+    });
   });
 }
 
 xhal_status held_host_call(xhal_stream* stream, xhal_host_fn callback, void* user,
                            uint32_t flags) noexcept {
   return held(stream, "xhal_stream_host_call", [&] {
-    Held item = submission(
-        [=] { return plugin_of(stream).stream_host_call(stream, callback, user, flags); });
+    Held item = submission([=] {
+      return load_slot(plugin_of(stream).stream_host_call)(stream, callback, user, flags);
+    });
     item.drop = [=](const Failure& failure) { callback(user, failure->status); };
     return item;
   });
@@ -101,7 +104,8 @@ xhal_status held_host_call(xhal_stream* stream, xhal_host_fn callback, void* use
 
 xhal_status held_wait(xhal_stream* stream, xhal_timeline* timeline, uint64_t value) noexcept {
   return held(stream, "xhal_stream_wait", [&] {
-    Held item = submission([=] { return plugin_of(stream).stream_wait(stream, timeline, value); });
+    Held item = submission(
+        [=] { return load_slot(plugin_of(stream).stream_wait)(stream, timeline, value); });
     Timeline::of(timeline)->mark_asked(value);
     return item;
   });
@@ -111,7 +115,7 @@ xhal_status held_signal(xhal_stream* stream, xhal_timeline* timeline, uint64_t v
                         xhal_timestamp* time) noexcept {
   return held(stream, "xhal_stream_signal", [&] {
     Held item = submission([=] {
-      const auto s = plugin_of(stream).stream_signal(stream, timeline, value, time);
+      const auto s = load_slot(plugin_of(stream).stream_signal)(stream, timeline, value, time);
       if (s == XHAL_OK) Timeline::of(timeline)->mark_submitted(value);
       return s;
     });
@@ -146,8 +150,9 @@ xhal_status held_op_launch(xhal_stream* stream, xhal_op* op, const uint64_t* add
     std::vector<xhal_scalar> s(scalars, scalars + scalar_count);
     return submission(
         [=, a = std::move(a), s = std::move(s)] {
-          return plugin_of(stream).op_launch(stream, op, a.data(), static_cast<uint32_t>(a.size()),
-                                             s.data(), static_cast<uint32_t>(s.size()), workspace);
+          return load_slot(plugin_of(stream).op_launch)(stream, op, a.data(),
+                                                        static_cast<uint32_t>(a.size()), s.data(),
+                                                        static_cast<uint32_t>(s.size()), workspace);
         },
         op);
   });
@@ -166,8 +171,8 @@ xhal_status held_kernel_launch(xhal_stream* stream, xhal_kernel* kernel, const x
     }
     return submission(
         [=, g = *grid, list = std::move(list), values = std::move(values)] {
-          return plugin_of(stream).kernel_launch(stream, kernel, &g, list.data(),
-                                                 static_cast<uint32_t>(list.size()));
+          return load_slot(plugin_of(stream).kernel_launch)(stream, kernel, &g, list.data(),
+                                                            static_cast<uint32_t>(list.size()));
         },
         kernel);
   });
@@ -175,7 +180,8 @@ xhal_status held_kernel_launch(xhal_stream* stream, xhal_kernel* kernel, const x
 
 xhal_status held_graph_launch(xhal_stream* stream, xhal_graph* graph) noexcept {
   return held(stream, "xhal_graph_launch", [&] {
-    return submission([=] { return plugin_of(stream).graph_launch(stream, graph); }, graph);
+    return submission([=] { return load_slot(plugin_of(stream).graph_launch)(stream, graph); },
+                      graph);
   });
 }
 
@@ -190,7 +196,7 @@ xhal_status run_gate(StreamState& stream, const Held& item) {
   auto& t = *item.gate.get();
   if (!item.gate_reached) {
     t.mark_asked(item.gate_value);
-    return stream.device->table.stream_wait(stream.handle, t.handle(), item.gate_value);
+    return load_slot(stream.device->table.stream_wait)(stream.handle, t.handle(), item.gate_value);
   }
   if (t.poll(item.gate_value) == XHAL_OK) return XHAL_OK;
   return set_error(t.failure()->dependent("xhal_stream_wait"));

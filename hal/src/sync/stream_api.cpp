@@ -68,8 +68,8 @@ xhal_status xhal_stream_create(xhal_context* context, const xhal_stream_info* in
     }
     state->timeline.store(timeline, std::memory_order_release);
     xhal_stream* made = nullptr;
-    xhal_status status =
-        xhal::dispatch_of(context)->stream_create(context, &local, timeline->handle(), &made);
+    xhal_status status = xhal::load_slot(xhal::dispatch_of(context)->stream_create)(
+        context, &local, timeline->handle(), &made);
     if (status == XHAL_OK && !is_live(made, XHAL_KIND_STREAM)) {
       status = fail(XHAL_ERR_PLUGIN, op,
                     "{}: the plugin returned success without a stream made by object_alloc", op);
@@ -123,8 +123,7 @@ xhal_status xhal_stream_destroy(xhal_stream* stream) {
     auto* const timeline = state->timeline.load();
     xhal::release_from_stream(*timeline);
     xhal::stream_ends(*state);
-    const xhal_status status =
-        __atomic_load_n(&state->device->table.stream_destroy, __ATOMIC_RELAXED)(stream);
+    const xhal_status status = xhal::load_slot(state->device->table.stream_destroy)(stream);
     if (status < 0 && is_live(stream, XHAL_KIND_STREAM)) {
       // The plugin still has it, and so has libxhal.
       xhal::stream_stays(*state, *timeline);
@@ -215,8 +214,8 @@ xhal_status xhal_stream_recover(xhal_stream* stream) {
     }
     Timeline* fresh = nullptr;
     if (const auto s = xhal::make_timeline(0, &state, state.device, &fresh); s != XHAL_OK) return s;
-    const xhal_status status = __atomic_load_n(&state.device->table.stream_recover,
-                                               __ATOMIC_RELAXED)(stream, fresh->handle());
+    const xhal_status status =
+        xhal::load_slot(state.device->table.stream_recover)(stream, fresh->handle());
     if (status != XHAL_OK) {
       xhal::release_from_stream(*fresh);
       xhal::end_timeline(*fresh);
@@ -236,7 +235,7 @@ xhal_status xhal_stream_abort(xhal_stream* stream) {
   CHECK_STREAM(stream, op)
   return xhal::exported(op, [&]() -> xhal_status {
     auto& state = *xhal::state_of(stream);
-    const auto slot = __atomic_load_n(&state.device->table.stream_abort, __ATOMIC_RELAXED);
+    const auto slot = xhal::load_slot(state.device->table.stream_abort);
     if (!xhal::is_running() || state.device->lost) return finish(slot(stream), stream, op);
     if (!state.device->has(XHAL_CAP_ABORT)) {
       return fail(XHAL_ERR_UNSUPPORTED, op,
@@ -284,8 +283,8 @@ xhal_status xhal_event_record(xhal_stream* stream, uint32_t flags, xhal_event* e
   }
   if (__builtin_expect(xhal::is_captured(state), 0)) {
     uint64_t token = 0;
-    const xhal_status status = __atomic_load_n(&xhal::dispatch_of(stream)->stream_capture_record,
-                                               __ATOMIC_RELAXED)(stream, &token);
+    const xhal_status status =
+        xhal::load_slot(xhal::dispatch_of(stream)->stream_capture_record)(stream, &token);
     if (status != XHAL_OK) return submitted(status, stream, op);
     *event = {state.timeline.load()->handle(), token, 0, XHAL_EVENT_CAPTURED};
     return XHAL_OK;

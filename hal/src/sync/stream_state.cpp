@@ -45,8 +45,8 @@ std::mutex& StreamState::lock() const noexcept { return locks().of(this); }
 xhal_status signal_on(StreamState& stream, Timeline& timeline, uint64_t value,
                       xhal_timestamp* time) {
   const auto* dispatch = dispatch_of(stream.handle);
-  const xhal_status status = __atomic_load_n(&dispatch->stream_signal, __ATOMIC_RELAXED)(
-      stream.handle, timeline.handle(), value, time);
+  const xhal_status status =
+      load_slot(dispatch->stream_signal)(stream.handle, timeline.handle(), value, time);
   // The intercept table marks by itself, when it gives the signal to the plugin.
   if (status == XHAL_OK && dispatch == &stream.device->table) timeline.mark_submitted(value);
   return status;
@@ -62,8 +62,7 @@ xhal_status wait_on(StreamState& stream, Timeline& timeline, uint64_t value) {
   if (native && (any_time || submitted || timeline.failed())) {
     timeline.mark_asked(value);
     const auto* dispatch = dispatch_of(stream.handle);
-    return __atomic_load_n(&dispatch->stream_wait, __ATOMIC_RELAXED)(stream.handle,
-                                                                     timeline.handle(), value);
+    return load_slot(dispatch->stream_wait)(stream.handle, timeline.handle(), value);
   }
   return hold_until(stream, timeline, value, !native || timeline.imported);
 }

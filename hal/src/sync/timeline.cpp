@@ -79,7 +79,7 @@ ErrorRecord failed_elsewhere(const Timeline& t) {
     record.text =
         "something wrote `failed` of this timeline's cell behind libxhal's back; a device fails a "
         "timeline through host->timeline_fail (host.h)";
-    if (t.device != nullptr) record.device = t.device->info.id;
+    if (t.device != nullptr) record.device = t.device->id();
   }
   return record;
 }
@@ -125,6 +125,7 @@ Failure failure_of_call(xhal_status status) noexcept {
 }
 
 uint64_t Timeline::inner(uint64_t value) const noexcept {
+  if (device != nullptr) return value;
   if (value <= shown_first) return first;
   return can_reach(value) && value != UINT64_MAX ? first + (value - shown_first) : UINT64_MAX;
 }
@@ -251,7 +252,7 @@ xhal_status Timeline::wait(uint64_t v, uint64_t timeout_ns, const char* operatio
       const uint64_t now = imported || in_plugin || deadline != XHAL_FOREVER ? now_ns() : 0;
       if (now >= deadline) break;
       if (in_plugin) {
-        const auto slot = __atomic_load_n(&device->table.device_host_wait, __ATOMIC_RELAXED);
+        const auto slot = load_slot(device->table.device_host_wait);
         in_plugin = slot(device->device, handle(), v, std::min(deadline - now, kPluginWaitNs)) >= 0;
         if (reached(v)) advance(value());  // for the callbacks: the device has raised the cell
         continue;

@@ -50,7 +50,9 @@ struct Timeline {
   std::atomic<uint64_t> asked{0};         // the highest value that a plugin was given to wait for
   std::atomic<uint32_t> users{0};         // waits and gates under way; kEnded
   std::atomic<uint32_t> life{0};          // how often it has ended
-  uint64_t first = 0, shown_first = 0;  // the cell's value when it began, and what that is shown as
+  // The cell's value when it began, and what that is shown as. Of a program's own only: a stream's
+  // shows the cell's values, so that an event answers for ever, whichever stream has it by now.
+  uint64_t first = 0, shown_first = 0;
   DeviceRecord* device = nullptr;       // of the stream that owns it
   StreamState* stream = nullptr;        // likewise; under the lock of the list
   Timeline *before = nullptr, *after = nullptr;  // in the list of those that live
@@ -79,11 +81,13 @@ struct Timeline {
   // A value as the program sees it, and back.
   // A timeline goes less than 2^63 beyond where it began, or to UINT64_MAX, which is all there is.
   uint64_t shown(uint64_t inner) const noexcept {
-    return inner == UINT64_MAX ? UINT64_MAX : shown_first + (inner - first);
+    if (device != nullptr || inner == UINT64_MAX) return inner;
+    return shown_first + (inner - first);
   }
   uint64_t inner(uint64_t shown) const noexcept;
   bool can_reach(uint64_t shown) const noexcept {
-    return shown == UINT64_MAX || shown <= shown_first || shown - shown_first < kFurthest;
+    return device != nullptr || shown == UINT64_MAX || shown <= shown_first ||
+           shown - shown_first < kFurthest;
   }
   uint64_t last_reached() const noexcept;  // where it stands
 

@@ -179,9 +179,12 @@ xhal_status make_timeline(uint64_t initial, StreamState* stream, DeviceRecord* d
     t->device = device;
   }
   begin_again(*t);
-  t->first = t->value();
-  t->shown_first = stream != nullptr ? t->first : initial;
-  t->submitted = t->asked = t->recorded = t->first;
+  const uint64_t first = t->value();
+  if (device == nullptr) {
+    t->first = first;
+    t->shown_first = initial;
+  }
+  t->submitted = t->asked = t->recorded = first;
   t->signalled_by = 0;
   {
     const std::lock_guard lock(list_lock());

@@ -1,5 +1,5 @@
 // The caching allocator: whose a block is and when, with threads, callbacks, streams that end, and
-// little memory. Captures: pool_capture_test.cpp.
+// little memory. Captures and contexts: test_pools.cpp.
 #include <algorithm>
 #include <atomic>
 #include <future>

@@ -220,7 +220,7 @@ int soak(const Options& options) {
     workers.push_back(std::make_unique<Worker>(static_cast<uint32_t>(i), options.seed));
     workers.back()->place = places[i].get();
     places[i]->enter("nothing");
-    threads.emplace_back([&, i] { work(*workers[i], options); });
+    threads.emplace_back([&worker = *workers.back(), &options] { work(worker, options); });
   }
   places.back()->step = nullptr;
   Watch watch(options, places);
