@@ -105,9 +105,9 @@ xhal_status host_copy(StreamState& side, Piece* piece, void* to, const void* fro
       new HostStep{StreamRef(&side), TimelinePin(*side.timeline.load()), piece, to, from, size};
   if (piece != nullptr) piece->hold();
   // What only returns the piece need not hold the stream up.
-  const auto status = dispatch_of(side.handle)
-                          ->stream_host_call(side.handle, run_host_step, step,
-                                             size == 0 ? XHAL_HOST_CALL_NON_BLOCKING : 0);
+  const uint32_t flags = size == 0 ? XHAL_HOST_CALL_NON_BLOCKING : 0;
+  const auto status = load_slot(dispatch_of(side.handle)->stream_host_call)(
+      side.handle, run_host_step, step, flags);
   if (status == XHAL_OK) return XHAL_OK;
   if (piece != nullptr) piece->drop();
   delete step;

@@ -53,8 +53,8 @@ struct Timeline {
   // The cell's value when it began, and what that is shown as. Of a program's own only: a stream's
   // shows the cell's values, so that an event answers for ever, whichever stream has it by now.
   uint64_t first = 0, shown_first = 0;
-  DeviceRecord* device = nullptr;       // of the stream that owns it
-  StreamState* stream = nullptr;        // likewise; under the lock of the list
+  DeviceRecord* device = nullptr;                // of the stream that owns it
+  StreamState* stream = nullptr;                 // likewise; under the lock of the list
   Timeline *before = nullptr, *after = nullptr;  // in the list of those that live
 
   struct Callbacks;
