@@ -1,5 +1,7 @@
 #include "common/library.hpp"
 
+#include <cstdio>
+
 #include <fmt/core.h>
 
 namespace xhal::tools {
@@ -19,7 +21,10 @@ std::string error_text(xhal_status status) {
 Library::Library() {
   xhal_log_set(
       [](void* user, uint32_t level, xhal_string text) {
-        if (level <= XHAL_LOG_WARN) static_cast<Library*>(user)->warn(text_of(text));
+        if (level <= XHAL_LOG_WARN)
+          static_cast<Library*>(user)->warn(text_of(text));
+        else  // only with XHAL_LOG
+          std::fprintf(stderr, "xhal: %s\n", text_of(text).c_str());
       },
       this);
   xhal_init_info info{};

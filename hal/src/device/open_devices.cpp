@@ -360,6 +360,7 @@ void lose_device(DeviceRecord& record, ErrorRecord reason) noexcept {
   record.lost.store(true, std::memory_order_release);
   switch_to_lost(record.table);
   switch_to_lost(record.intercept);
+  log(XHAL_LOG_WARN, "{} is lost: {}", record.id(), record.lost_error->text);
   // Whoever is woken next may read it.
   post_device_event(record, XHAL_DEVICE_EVENT_LOST, XHAL_LOG_ERROR, record.lost_error->text);
   fail_all_timelines(record.lost_error, &record);

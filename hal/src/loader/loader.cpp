@@ -161,8 +161,6 @@ std::vector<fs::path> search_path(std::string_view extra) {
     const auto library = fs::weakly_canonical(self.dli_fname, ignored);
     if (library.has_parent_path()) path.push_back(library.parent_path() / "xhal" / "plugins");
   }
-  std::erase_if(path,
-                [](const fs::path& p) { return !p.is_absolute(); });  // never the working directory
   return path;
 }
 

@@ -13,7 +13,7 @@
 namespace xhal {
 
 // Directories searched for *.json, in order: `extra` and XHAL_PLUGIN_PATH, /etc, /usr/share, beside
-// this library. Never the working directory.
+// this library. Whoever reads it leaves out what is not absolute: never the working directory.
 std::vector<std::filesystem::path> search_path(std::string_view extra);
 // The manifests in a directory, sorted by name. One that is there and cannot be read has none, and
 // `why`.

@@ -101,6 +101,10 @@ void take_loaded(Plugin& plugin, Loaded loaded, std::vector<Notice>& notices) {
   for (uint32_t i = 0; i < loaded.devices.size(); ++i)
     take_device(record, plugin.devices[i], loaded.devices[i], i, i);
   plugin.state = XHAL_PLUGIN_LOADED;
+  notices.emplace_back(XHAL_LOG_DEBUG,
+                       fmt::format("plugin {} loaded from {}: build {}, ABI {}, {} devices",
+                                   record.name, record.library_path, record.build,
+                                   version_text(record.abi_used), plugin.devices.size()));
 }
 
 // The known device that this record means: of the same uuid, else, without one, at the same place.
@@ -155,9 +159,20 @@ std::vector<Notice> find_plugins(std::string_view extra, const xhal_host_service
   std::vector<std::unique_ptr<Plugin>> found;
   std::vector<fs::path> seen;
   for (const auto& directory : search_path(extra)) {
+    if (!directory.is_absolute()) {  // never the working directory
+      notices.emplace_back(XHAL_LOG_WARN,
+                           fmt::format("plugin folder {} is not searched: its path is not absolute",
+                                       directory.string()));
+      continue;
+    }
     std::string unreadable;
     const auto files = manifests_in(directory, &unreadable);
-    if (!unreadable.empty()) notices.emplace_back(XHAL_LOG_WARN, std::move(unreadable));
+    if (unreadable.empty()) {
+      notices.emplace_back(XHAL_LOG_DEBUG, fmt::format("plugin folder {}: {} manifests",
+                                                       directory.string(), files.size()));
+    } else {
+      notices.emplace_back(XHAL_LOG_WARN, std::move(unreadable));
+    }
     if (files.empty()) continue;
     fs::path real;
     const Problem directory_problem = check_folder(directory, &real);

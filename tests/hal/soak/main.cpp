@@ -5,6 +5,7 @@
 #include <malloc.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
@@ -135,21 +136,31 @@ class Watch {
     for (auto& thread : threads) thread.join();
   }
   bool flat() const {
-    if (options_.seconds < kShortestJudged) {
+    if (samples_.size() < kShortestJudged) {  // too short, or something else is wrong already
       std::printf("resident memory is not judged in less than %lu s\n", kShortestJudged);
       return true;
     }
     const auto allowed = kMayGrow + losses() * kBytesOfALoss +
                          lost_streams() * kBytesOfALostStream + failures() * kBytesOfAFailure;
+    // Medians: at any one moment there is what eight steps happen to hold.
+    const auto n = static_cast<std::ptrdiff_t>(samples_.size());
+    const auto warm = static_cast<std::ptrdiff_t>(warm_);
+    const auto first = median({samples_.begin() + warm / 4, samples_.begin() + warm});
+    const auto last = median({samples_.end() - std::min(n - warm, warm), samples_.end()});
     std::printf(
-        "resident memory: %.1f MiB at most in the first %lu s, %.1f MiB at most after; %lu losses "
-        "with %lu streams and %lu failures since may keep %.1f MiB\n",
-        mebibytes(warm_peak_), warm_, mebibytes(late_peak_), losses(), lost_streams(), failures(),
+        "resident memory: %.1f MiB in the first %lu s, %.1f MiB at the end; %lu losses with %lu "
+        "streams and %lu failures since may keep %.1f MiB\n",
+        mebibytes(first), warm_, mebibytes(last), losses(), lost_streams(), failures(),
         mebibytes(allowed));
-    return late_peak_ <= warm_peak_ + allowed;
+    return last <= first + allowed;
   }
 
  private:
+  static uint64_t median(std::vector<uint64_t> samples) {
+    const auto middle = samples.begin() + static_cast<std::ptrdiff_t>(samples.size() / 2);
+    std::nth_element(samples.begin(), middle, samples.end());
+    return *middle;
+  }
   static double mebibytes(uint64_t bytes) { return static_cast<double>(bytes) / (1 << 20); }
   uint64_t losses() const { return totals.losses - warm_losses_; }
   uint64_t lost_streams() const { return totals.lost_streams - warm_lost_streams_; }
@@ -158,13 +169,11 @@ class Watch {
   void sample(uint64_t second) {
     malloc_trim(0);
     const auto bytes = test::resident_bytes();
+    samples_.push_back(bytes);
     if (second < warm_) {
-      warm_peak_ = std::max(warm_peak_, bytes);
       warm_losses_ = totals.losses;
       warm_lost_streams_ = totals.lost_streams;
       warm_failures_ = totals.failures;
-    } else {
-      late_peak_ = std::max(late_peak_, bytes);
     }
     if (second % 10 == 9) {
       std::printf("%4lu s: %.1f MiB, %lu threads, %lu descriptors, %lu steps, %lu calls\n",
@@ -190,8 +199,8 @@ class Watch {
   const Options& options_;
   std::vector<std::unique_ptr<Place>>& places_;
   const uint64_t warm_;
-  uint64_t warm_peak_ = 0, late_peak_ = 0, warm_losses_ = 0, warm_lost_streams_ = 0,
-           warm_failures_ = 0;
+  std::vector<uint64_t> samples_;  // bytes, one a second
+  uint64_t warm_losses_ = 0, warm_lost_streams_ = 0, warm_failures_ = 0;
 };
 
 int soak(const Options& options) {
