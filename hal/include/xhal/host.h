@@ -91,12 +91,15 @@ typedef struct xhal_host_services {
    * timeline_fail and device_lost. A value below the present one changes nothing. */
   void (*timeline_advance)(xhal_timeline* timeline, uint64_t value);
   /* Fails a timeline: the record is kept with it and copied into every waiter's thread. Only the
-   * first failure counts. */
+   * first failure counts. What libxhal holds back behind a stream is dropped inside, so the plugin
+   * stops what runs and touches memory before it calls this. */
   void (*timeline_fail)(xhal_timeline* timeline, const xhal_error* error);
   /* XHAL_OK, XHAL_NOT_READY, or the status of its failure (then *error, if not NULL, receives the
    * record as far as 0.1 had it; its strings live as long as the timeline). */
   xhal_status (*timeline_poll)(xhal_timeline* timeline, uint64_t value, xhal_error* error);
-  /* As xhal_timeline_notify. */
+  /* As xhal_timeline_notify. It cannot be taken back: `user` lives until the call, which comes once,
+   * when the value is reached or the timeline fails or ends. A worker that must not wait for ever
+   * looks with timeline_poll, and sleeps on something of its own that the callback wakes. */
   xhal_status (*timeline_notify)(xhal_timeline* timeline, uint64_t value, xhal_timeline_fn callback,
                                  void* user);
 
