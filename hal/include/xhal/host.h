@@ -97,9 +97,9 @@ typedef struct xhal_host_services {
   /* XHAL_OK, XHAL_NOT_READY, or the status of its failure (then *error, if not NULL, receives the
    * record as far as 0.1 had it; its strings live as long as the timeline). */
   xhal_status (*timeline_poll)(xhal_timeline* timeline, uint64_t value, xhal_error* error);
-  /* As xhal_timeline_notify. It cannot be taken back: `user` lives until the call, which comes once,
-   * when the value is reached or the timeline fails or ends. A worker that must not wait for ever
-   * looks with timeline_poll, and sleeps on something of its own that the callback wakes. */
+  /* As xhal_timeline_notify. It cannot be taken back: `user` lives until the call, which comes
+   * once, when the value is reached or the timeline fails or ends. A worker that must not wait for
+   * ever looks with timeline_poll, and sleeps on something of its own that the callback wakes. */
   xhal_status (*timeline_notify)(xhal_timeline* timeline, uint64_t value, xhal_timeline_fn callback,
                                  void* user);
 
