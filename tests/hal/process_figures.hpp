@@ -40,3 +40,18 @@ inline constexpr bool kMemoryIsTheLibrarysOwn =
 #endif
 
 }  // namespace xhal::test
+
+extern "C" size_t __sanitizer_get_current_allocated_bytes();
+
+namespace xhal::test {
+
+// What the process holds: resident memory, or with a sanitizer, whose shadow and quarantine grow by
+// their own rules, what is allocated and not freed.
+inline uint64_t held_bytes() {
+  if constexpr (kMemoryIsTheLibrarysOwn)
+    return resident_bytes();
+  else
+    return __sanitizer_get_current_allocated_bytes();
+}
+
+}  // namespace xhal::test

@@ -124,8 +124,7 @@ Failure failure_of_call(xhal_status status) noexcept {
   }
 }
 
-uint64_t Timeline::inner(uint64_t value) const noexcept {
-  if (device != nullptr) return value;
+uint64_t Timeline::inner_of_own(uint64_t value) const noexcept {
   if (value <= shown_first) return first;
   return can_reach(value) && value != UINT64_MAX ? first + (value - shown_first) : UINT64_MAX;
 }

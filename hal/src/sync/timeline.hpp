@@ -84,7 +84,10 @@ struct Timeline {
     if (device != nullptr || inner == UINT64_MAX) return inner;
     return shown_first + (inner - first);
   }
-  uint64_t inner(uint64_t shown) const noexcept;
+  uint64_t inner(uint64_t shown) const noexcept {
+    return device != nullptr ? shown : inner_of_own(shown);
+  }
+  uint64_t inner_of_own(uint64_t shown) const noexcept;
   bool can_reach(uint64_t shown) const noexcept {
     return device != nullptr || shown == UINT64_MAX || shown <= shown_first ||
            shown - shown_first < kFurthest;

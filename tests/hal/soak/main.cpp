@@ -24,7 +24,7 @@ using Clock = std::chrono::steady_clock;
 
 // What a program may hold more after hours than after its first minute. A lost device and the
 // streams it took with it stay answerable for ever, with their records; nothing else stays.
-constexpr uint64_t kMayGrow = test::kMemoryIsTheLibrarysOwn ? 2 << 20 : 96 << 20;
+constexpr uint64_t kMayGrow = 4 << 20;
 constexpr uint64_t kBytesOfALoss = 16 << 10, kBytesOfALostStream = 4 << 10,
                    kBytesOfAFailure = 2 << 10;
 constexpr uint64_t kShortestJudged = 60;
@@ -137,7 +137,7 @@ class Watch {
   }
   bool flat() const {
     if (samples_.size() < kShortestJudged) {  // too short, or something else is wrong already
-      std::printf("resident memory is not judged in less than %lu s\n", kShortestJudged);
+      std::printf("memory is not judged in less than %lu s\n", kShortestJudged);
       return true;
     }
     const auto allowed = kMayGrow + losses() * kBytesOfALoss +
@@ -148,7 +148,7 @@ class Watch {
     const auto first = median({samples_.begin() + warm / 4, samples_.begin() + warm});
     const auto last = median({samples_.end() - std::min(n - warm, warm), samples_.end()});
     std::printf(
-        "resident memory: %.1f MiB in the first %lu s, %.1f MiB at the end; %lu losses with %lu "
+        "memory: %.1f MiB in the first %lu s, %.1f MiB at the end; %lu losses with %lu "
         "streams and %lu failures since may keep %.1f MiB\n",
         mebibytes(first), warm_, mebibytes(last), losses(), lost_streams(), failures(),
         mebibytes(allowed));
@@ -168,7 +168,7 @@ class Watch {
 
   void sample(uint64_t second) {
     malloc_trim(0);
-    const auto bytes = test::resident_bytes();
+    const auto bytes = test::held_bytes();
     samples_.push_back(bytes);
     if (second < warm_) {
       warm_losses_ = totals.losses;
@@ -245,7 +245,7 @@ int soak(const Options& options) {
       options.seed, totals.steps.load(), totals.calls.load(), totals.opens.load(),
       totals.losses.load(), totals.failures.load(), totals.captures.load(), totals.forks.load(),
       totals.callbacks_called.load());
-  if (!watch.flat()) complain("resident memory grows");
+  if (!watch.flat()) complain("memory grows");
   if (totals.callbacks_called != totals.callbacks_wanted) {
     complain(std::to_string(totals.callbacks_wanted) + " callbacks were due, " +
              std::to_string(totals.callbacks_called) + " came");
