@@ -64,8 +64,10 @@ function(xhal_plugin_output target manifest)
   target_link_options(${target} PRIVATE -Wl,--version-script=${symbols})
   set_target_properties(${target} PROPERTIES
     LIBRARY_OUTPUT_DIRECTORY ${XHAL_PLUGIN_OUTPUT_DIRECTORY})
-  get_filename_component(name ${manifest} NAME)
-  configure_file(${manifest} ${XHAL_PLUGIN_OUTPUT_DIRECTORY}/${name} COPYONLY)
+  # With the library, not before: a manifest without one is a plugin that cannot be loaded.
+  add_custom_command(TARGET ${target} POST_BUILD
+    COMMAND ${CMAKE_COMMAND} -E copy_if_different ${manifest} ${XHAL_PLUGIN_OUTPUT_DIRECTORY})
+  set_property(TARGET ${target} APPEND PROPERTY LINK_DEPENDS ${manifest})
   install(TARGETS ${target} LIBRARY DESTINATION ${XHAL_PLUGIN_INSTALL_DIR} COMPONENT runtime)
   install(FILES ${manifest} DESTINATION ${XHAL_PLUGIN_INSTALL_DIR} COMPONENT runtime)
 endfunction()
