@@ -1,5 +1,7 @@
 #include "core/tables.hpp"
 
+#include <sched.h>
+
 #include <algorithm>
 #include <atomic>
 #include <cstddef>
@@ -36,7 +38,10 @@ xhal_status unsupported(Handle* handle, Rest...) noexcept {
 
 template <class Handle, class... Rest>
 xhal_status lost(Handle* handle, Rest...) noexcept {
-  return set_error(*private_of(handle)->device->lost_error);
+  const auto& record = *private_of(handle)->device;
+  // Slots are read without order: that `lost` is seen here is what makes the record visible.
+  while (!record.lost.load(std::memory_order_acquire)) sched_yield();
+  return set_error(*record.lost_error);
 }
 
 template <Name kName, class Handle, class... Rest>
