@@ -126,7 +126,14 @@ xhal_status annotate(xhal_status status, const void* object, const char* operati
       if (head_of(object)->kind == XHAL_KIND_CONTEXT && record.context == 0)
         record.context = private_of(object)->number;
     }
-    (void)set_error(std::move(record));
+    auto* const device = private_of(object)->device;
+    (void)set_error(record);
+    // Not that of another device, which a stream of this one has waited for.
+    if (status == XHAL_ERR_DEVICE_LOST && device != nullptr && !device->lost &&
+        record.device == device->id()) {
+      taken_at_its_word(*device);
+      (void)set_error(std::move(record));  // callbacks may have had errors of their own
+    }
     error_is_reported(status);
     return status;
   } catch (...) {

@@ -338,6 +338,17 @@ bool stop_devices_after_fork() noexcept {
   return any;
 }
 
+void taken_at_its_word(DeviceRecord& record) noexcept {
+  ErrorRecord reason;
+  try {
+    reason = last_error();
+  } catch (...) {  // the status itself still arrives
+  }
+  lose_device(record, std::move(reason));
+  // Another thread may be at it.
+  while (!record.lost.load(std::memory_order_acquire)) sched_yield();
+}
+
 void lose_device(DeviceRecord& record, ErrorRecord reason) noexcept {
   // The next open has another generation, before anybody can make it.
   if (!record.losing) next_generation(*record.plugin, record.ordinal);
