@@ -36,8 +36,8 @@ class ValidateTest : public FaultyTest, public testing::WithParamInterface<const
 
   static constexpr int64_t kElements = 1024;
   static constexpr uint64_t kBytes = 4096;
-  // More than malloc takes from its heap, or asan keeps in quarantine: freed, it is no memory of the
-  // process any more.
+  // More than malloc takes from its heap, or asan keeps in quarantine: freed, it is no memory of
+  // the process any more.
   static constexpr uint64_t kMapped = 512 << 20;
   static constexpr uint64_t kNowhere = 0x10000;
   Stream stream_;
