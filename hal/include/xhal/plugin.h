@@ -18,20 +18,24 @@ XHAL_EXTERN_C_BEGIN
  * libxhal's; plugins give NULL. What the slot of a hosted call must do, where it differs from the
  * export:
  *   device_close        stops all work and frees everything of the device: its streams are
- * destroyed by then, contexts and what was allocated from them end here. After XHAL_OK nothing of
- * the device writes to a timeline, a timestamp or host memory any more, also of a lost device. A
- * plugin that cannot promise that returns an error: then what the device could still reach is kept
- * for ever. context_create      `info` is never NULL here. The default context is made by
- * device_open. memory_alloc        calls host->range_add; libxhal has checked sizes and quota.
+ *                       destroyed by then, contexts and what was allocated from them end here.
+ *                       After XHAL_OK nothing of the device writes to a timeline, a timestamp or
+ *                       host memory any more, also of a lost device. A plugin that cannot promise
+ *                       that returns an error: what the device could still reach is then kept for
+ *                       ever.
+ *   context_create      `info` is never NULL here. The default context is made by device_open.
+ *   memory_alloc        calls host->range_add; libxhal has checked sizes and quota.
  *   memory_free         calls host->range_remove; the address is a live allocation's start.
  *   host_register       libxhal keeps the list of what is registered (no range_add) and gives
- * copies the address that is returned here. Memory of xhal_host_alloc comes as the whole slab;
- * host->shared_memory may be called, also from inside. stream_create       `timeline` is libxhal's,
- * owned by the stream; it must outlive nothing. stream_destroy      returns when the stream's work
- * has run. stream_abort        only with XHAL_CAP_ABORT. Returns once nothing of the stream runs
- * and its queue is dropped; calls timeline_fail with XHAL_ERR_DEVICE if there was anything. What
- * libxhal holds back it drops itself. stream_copy         both ranges are of this device,
- * registered host memory, or, with XHAL_CAP_PAGEABLE_COPY, any host memory; bounds are checked.
+ *                       copies the address that is returned here. Memory of xhal_host_alloc comes
+ *                       as the whole slab; host->shared_memory may be called, also from inside.
+ *   stream_create       `timeline` is libxhal's, owned by the stream; it must outlive nothing.
+ *   stream_destroy      returns when the stream's work has run.
+ *   stream_abort        only with XHAL_CAP_ABORT. Returns once nothing of the stream runs and its
+ *                       queue is dropped; calls timeline_fail with XHAL_ERR_DEVICE if there was
+ *                       anything. What libxhal holds back it drops itself.
+ *   stream_copy         both ranges are of this device, registered host memory, or, with
+ *                       XHAL_CAP_PAGEABLE_COPY, any host memory; bounds are checked.
  *   stream_fill         pattern, alignment and bounds are checked.
  *   stream_wait         the timeline may belong to anything if XHAL_CAP_FOREIGN_TIMELINE, else to a
  *                       stream of this device; without XHAL_CAP_WAIT_BEFORE_SIGNAL its signal has

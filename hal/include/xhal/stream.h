@@ -85,8 +85,8 @@ enum {
  * when it is dropped (dropped calls may come in any order): always exactly once for each accepted
  * call, and once a replay for one that was captured (never for the capture itself). A call that
  * returned an error is not called. It may signal timelines, record, submit, allocate from and free
- * into pools, and may not block on xHAL work. Thread: any.   Blocks: no.   Lifetime: `user` until
- * called.   Since: 0.1 */
+ * into pools, and may not block on xHAL work.
+ * Thread: any.   Blocks: no.   Lifetime: `user` until called.   Since: 0.1 */
 XHAL_API xhal_status xhal_stream_host_call(xhal_stream* stream, xhal_host_fn callback, void* user,
                                            uint32_t flags);
 
