@@ -131,7 +131,7 @@ xhal_status annotate(xhal_status status, const void* object, const char* operati
     // Not that of another device, which a stream of this one has waited for.
     if (status == XHAL_ERR_DEVICE_LOST && device != nullptr && !device->lost &&
         record.device == device->id()) {
-      taken_at_its_word(*device);
+      taken_at_its_word(object);
       (void)set_error(std::move(record));  // callbacks may have had errors of their own
     }
     error_is_reported(status);

@@ -41,10 +41,10 @@ const std::string& stream_name(const void* stream_state) noexcept;
 
 // Completes a failure a plugin reported: its name, the device, and a text where it gave none.
 xhal_status annotate(xhal_status status, const void* object, const char* operation) noexcept;
-// A plugin has answered DEVICE_LOST: its device is lost from here on, though it has not said so
-// through the host yet. The program that reads the answer may free what a copy was given
-// (device/open_devices.cpp).
-void taken_at_its_word(DeviceRecord& record) noexcept;
+// A plugin has answered DEVICE_LOST for `object`: its device is lost from here on, though it has
+// not said so through the host yet, for the program that reads the answer may free what a copy was
+// given. Not when a stream that has failed only repeats why (device/open_devices.cpp).
+void taken_at_its_word(const void* object) noexcept;
 // The last error is that of a submission that did not come to be: a capture of the stream cannot be
 // whole any more (sync/capture.cpp). Nothing for what is no captured stream.
 void submission_refused(const void* object) noexcept;

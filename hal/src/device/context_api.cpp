@@ -143,8 +143,7 @@ xhal_status xhal_context_destroy(xhal_context* context) {
                   "{}: the default context of {} ends with xhal_device_close", op, record.id());
     }
     auto& state = *xhal::state_of(context);
-    decltype(record
-                 .contexts)::node_type listed;  // back into the list it goes without an allocation
+    std::set<xhal_context*>::node_type listed;  // goes back into the list without an allocation
     {
       // Who takes it out of the list destroys it: a close of the device may be about to.
       const std::lock_guard lock(xhal::DeviceRecord::mutex());

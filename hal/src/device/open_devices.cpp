@@ -22,6 +22,7 @@
 #include "memory/address_map.hpp"
 #include "memory/context_memory.hpp"
 #include "sync/deferral.hpp"
+#include "sync/stream_state.hpp"
 #include "sync/timeline.hpp"
 #include "sync/timestamps.hpp"
 #include "xhal/struct_check.hpp"
@@ -338,7 +339,12 @@ bool stop_devices_after_fork() noexcept {
   return any;
 }
 
-void taken_at_its_word(DeviceRecord& record) noexcept {
+void taken_at_its_word(const void* object) noexcept {
+  auto& record = *private_of(object)->device;
+  // The loss that a failed stream repeats may be another device's.
+  if (head_of(object)->kind == XHAL_KIND_STREAM &&
+      static_cast<StreamState*>(private_of(object)->state)->timeline.load()->failed())
+    return;
   ErrorRecord reason;
   try {
     reason = last_error();

@@ -30,6 +30,25 @@ TEST_F(LossTest, ALostDeviceLeavesAnotherDevicesStreamAlone) {
   EXPECT_EQ(read(streams[0].get(), to, 4096), std::vector<uint8_t>(4096, 5));
 }
 
+// The plugin says DEVICE_LOST of a stream that failed for another device's sake, without a name.
+TEST_F(LossTest, AStreamThatRepeatsAnothersLossDoesNotLoseItsDevice) {
+  const auto lost = open_device("faulty:0", XHAL_OPEN_CONTROL), healthy = open_device("faulty:1");
+  const auto stream = healthy.stream(), other = healthy.stream();
+  const auto never = timeline();
+  const auto source = lost.stream();
+  ASSERT_OK(xhal_stream_wait(source.get(), never.get(), 1));
+  xhal_event event{};
+  ASSERT_OK(xhal_event_record(source.get(), 0, &event));
+  ASSERT_OK(xhal_stream_wait_event(stream.get(), &event));
+  lose(lost);
+  ASSERT_EQ(xhal_stream_synchronize(stream.get(), kSoon), XHAL_ERR_DEVICE_LOST);
+  board().before("stream_recover", [](const Call&) { return XHAL_ERR_DEVICE_LOST; });
+  ASSERT_EQ(xhal_stream_recover(stream.get()), XHAL_ERR_DEVICE_LOST);
+  board().forget("stream_recover");
+  EXPECT_OK(xhal_stream_synchronize(other.get(), kSoon));
+  EXPECT_OK(xhal_stream_recover(stream.get()));
+}
+
 TEST_F(LossTest, ADeviceMayBeLostInsideStreamCreate) {
   board().before("stream_create", [](const Call& call) {
     call.lose();
