@@ -46,19 +46,8 @@ namespace {
 
 constexpr int kMost = 200;  // no call makes so many
 
-class NoMemoryTest : public FaultyTest {
+class NoMemoryTest : public FaultyDeviceTest {
  protected:
-  void SetUp() override {
-    FaultyTest::SetUp();
-    device_ = std::make_unique<Device>(open_device("faulty:0"));
-    stream_ = device_->stream();
-  }
-  void TearDown() override {
-    stream_.reset();
-    device_.reset();
-    FaultyTest::TearDown();
-  }
-
   // Calls with the first, the second, ... allocation failing until one succeeds. `undone` looks
   // after each failure whether nothing has changed.
   template <class Make>
@@ -84,8 +73,6 @@ class NoMemoryTest : public FaultyTest {
     FAIL() << what << " never succeeds";
   }
 
-  std::unique_ptr<Device> device_;
-  Stream stream_;
   int failures_ = 0;
 };
 

@@ -149,7 +149,7 @@ std::string version_text(uint32_t version) {
   return fmt::format("{}.{}", version >> 16, version & 0xffff);
 }
 
-std::vector<fs::path> search_path(std::string_view extra) {
+std::vector<fs::path> search_path(std::string_view extra, std::vector<fs::path>* left_out) {
   std::vector<fs::path> path;
   for (auto& part : split(extra, ':')) path.emplace_back(part);
   for (auto& part : split(environment_text("XHAL_PLUGIN_PATH"), ':')) path.emplace_back(part);
@@ -161,6 +161,10 @@ std::vector<fs::path> search_path(std::string_view extra) {
     const auto library = fs::weakly_canonical(self.dli_fname, ignored);
     if (library.has_parent_path()) path.push_back(library.parent_path() / "xhal" / "plugins");
   }
+  const auto relative = std::stable_partition(path.begin(), path.end(),
+                                              [](const fs::path& p) { return p.is_absolute(); });
+  left_out->assign(relative, path.end());
+  path.erase(relative, path.end());
   return path;
 }
 

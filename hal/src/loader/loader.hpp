@@ -13,8 +13,9 @@
 namespace xhal {
 
 // Directories searched for *.json, in order: `extra` and XHAL_PLUGIN_PATH, /etc, /usr/share, beside
-// this library. Whoever reads it leaves out what is not absolute: never the working directory.
-std::vector<std::filesystem::path> search_path(std::string_view extra);
+// this library. Never the working directory: what is not absolute goes to `left_out`.
+std::vector<std::filesystem::path> search_path(std::string_view extra,
+                                               std::vector<std::filesystem::path>* left_out);
 // The manifests in a directory, sorted by name. One that is there and cannot be read has none, and
 // `why`.
 std::vector<std::filesystem::path> manifests_in(const std::filesystem::path& directory,

@@ -158,13 +158,14 @@ std::vector<Notice> find_plugins(std::string_view extra, const xhal_host_service
   std::vector<Notice> notices;
   std::vector<std::unique_ptr<Plugin>> found;
   std::vector<fs::path> seen;
-  for (const auto& directory : search_path(extra)) {
-    if (!directory.is_absolute()) {  // never the working directory
-      notices.emplace_back(XHAL_LOG_WARN,
-                           fmt::format("plugin folder {} is not searched: its path is not absolute",
-                                       directory.string()));
-      continue;
-    }
+  std::vector<fs::path> left_out;
+  const auto path = search_path(extra, &left_out);
+  for (const auto& directory : left_out) {
+    notices.emplace_back(XHAL_LOG_WARN,
+                         fmt::format("plugin folder {} is not searched: its path is not absolute",
+                                     directory.string()));
+  }
+  for (const auto& directory : path) {
     std::string unreadable;
     const auto files = manifests_in(directory, &unreadable);
     if (unreadable.empty()) {

@@ -4,19 +4,9 @@
 namespace xhal::test {
 namespace {
 
-class FlagsTest : public FaultyTest {
+class FlagsTest : public FaultyDeviceTest {
  protected:
   static constexpr uint32_t kUnknown = 1u << 30;
-  void SetUp() override {
-    FaultyTest::SetUp();
-    device_ = std::make_unique<Device>(open_device("faulty:0"));
-    stream_ = device_->stream();
-  }
-  void TearDown() override {
-    stream_.reset();
-    device_.reset();
-    FaultyTest::TearDown();
-  }
   template <class Info>
   static Info with_flags(uint32_t flags) {
     Info info{};
@@ -24,8 +14,6 @@ class FlagsTest : public FaultyTest {
     info.flags = flags;
     return info;
   }
-  std::unique_ptr<Device> device_;
-  Stream stream_;
 };
 
 // A flag that protects something is never silently ignored by a library that does not know it.

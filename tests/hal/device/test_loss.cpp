@@ -124,6 +124,8 @@ TEST_F(LossTest, WaitersOfALostDeviceWakeWhileAnotherDeviceIsBeingOpened) {
   const auto stream = d.stream();
   xhal_timeline* t = nullptr;
   ASSERT_OK(xhal_stream_timeline(stream.get(), &t));
+  uint64_t at = 0;  // it may have been another stream's before
+  ASSERT_OK(xhal_timeline_query(t, 0, &at));
   std::promise<void> opening, woken;
   board().before("device_open", [&](const Call&) {
     opening.set_value();
@@ -135,7 +137,7 @@ TEST_F(LossTest, WaitersOfALostDeviceWakeWhileAnotherDeviceIsBeingOpened) {
         [] { EXPECT_OK(xhal_stream_synchronize(open_device("faulty:1").stream().get(), kSoon)); });
     opening.get_future().wait();
     std::thread waiter([&] {
-      EXPECT_EQ(xhal_timeline_wait(t, 1, XHAL_FOREVER), XHAL_ERR_DEVICE_LOST);
+      EXPECT_EQ(xhal_timeline_wait(t, at + 1, XHAL_FOREVER), XHAL_ERR_DEVICE_LOST);
       woken.set_value();
     });
     lose(d);

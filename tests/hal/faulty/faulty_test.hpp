@@ -83,4 +83,31 @@ class FaultyTest : public HalTest {
   }
 };
 
+// With one device open, and a stream of it.
+class FaultyDeviceTest : public FaultyTest {
+ protected:
+  explicit FaultyDeviceTest(uint64_t capabilities = Board::kUsualCapabilities)
+      : capabilities_(capabilities) {}
+  void SetUp() override {
+    FaultyTest::SetUp();
+    board().capabilities = capabilities_;
+    open_again();
+  }
+  void TearDown() override {
+    stream_.reset();
+    device_.reset();
+    FaultyTest::TearDown();
+  }
+  // After a change of what the board claims.
+  void open_again() {
+    stream_.reset();
+    device_.reset();
+    device_ = std::make_unique<Device>(open_device("faulty:0"));
+    stream_ = device_->stream();
+  }
+  const uint64_t capabilities_;
+  std::unique_ptr<Device> device_;
+  Stream stream_;
+};
+
 }  // namespace xhal::test

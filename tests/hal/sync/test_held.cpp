@@ -79,18 +79,8 @@ TEST_P(HeldOperatorTest, AHeldLaunchWithWrongCountsIsRefusedAtOnceAndTheStreamGo
 
 INSTANTIATE_TEST_SUITE_P(Plugins, HeldOperatorTest, testing::Values("template", "cpu"));
 
-class HeldTest : public FaultyTest {
+class HeldTest : public FaultyDeviceTest {
  protected:
-  void SetUp() override {
-    FaultyTest::SetUp();
-    device_ = std::make_unique<Device>(open_device("faulty:0"));
-    stream_ = device_->stream();
-  }
-  void TearDown() override {
-    stream_.reset();
-    device_.reset();
-    FaultyTest::TearDown();
-  }
   Op make_op() {
     xhal_op_info info{};
     info.struct_size = sizeof info;
@@ -107,8 +97,6 @@ class HeldTest : public FaultyTest {
     check(xhal_module_load(device_->context(), &info, &module));
     return Module(module);
   }
-  std::unique_ptr<Device> device_;
-  Stream stream_;
 };
 
 TEST_F(HeldTest, ThePluginIsNeverGivenADestroyedOperator) {
@@ -180,11 +168,8 @@ TEST_F(HeldTest, HeldWorkCarriesTheCorrelationIdOfItsSubmitter) {
 // A plugin that takes foreign timelines but no wait before its signal: the signal of an imported
 // timeline is another process's, so it counts as submitted only when it is reached.
 TEST_F(HeldTest, AWaitForAnImportedTimelineEndsWhenItsOwnerSignals) {
-  stream_.reset();
-  device_.reset();
   board().capabilities = Board::kUsualCapabilities | cap(XHAL_CAP_FOREIGN_TIMELINE);
-  device_ = std::make_unique<Device>(open_device("faulty:0"));
-  stream_ = device_->stream();
+  open_again();
   const auto owner = timeline();
   int32_t fd = -1;
   uint64_t offset = 0;
@@ -202,21 +187,9 @@ TEST_F(HeldTest, AWaitForAnImportedTimelineEndsWhenItsOwnerSignals) {
 }
 
 // The plugin knows nothing of what libxhal holds, so the abort of its slot cannot drop it.
-class HeldAbortTest : public FaultyTest {
+class HeldAbortTest : public FaultyDeviceTest {
  protected:
-  void SetUp() override {
-    FaultyTest::SetUp();
-    board().capabilities = Board::kUsualCapabilities | cap(XHAL_CAP_ABORT);
-    device_ = std::make_unique<Device>(open_device("faulty:0"));
-    stream_ = device_->stream();
-  }
-  void TearDown() override {
-    stream_.reset();
-    device_.reset();
-    FaultyTest::TearDown();
-  }
-  std::unique_ptr<Device> device_;
-  Stream stream_;
+  HeldAbortTest() : FaultyDeviceTest(Board::kUsualCapabilities | cap(XHAL_CAP_ABORT)) {}
 };
 
 TEST_F(HeldAbortTest, AnAbortDropsWhatLibxhalHoldsBack) {
@@ -250,11 +223,8 @@ TEST_F(HeldAbortTest, TheWayOutOfAWaitNobodySignalsIsAnAbort) {
 }
 
 TEST_F(HeldAbortTest, WithoutTheCapabilityItIsRefusedAndNothingIsDropped) {
-  stream_.reset();
-  device_.reset();
   board().capabilities = Board::kUsualCapabilities;
-  device_ = std::make_unique<Device>(open_device("faulty:0"));
-  stream_ = device_->stream();
+  open_again();
   const auto memory = alloc(*device_, 64);
   Gate gate(stream_.get());
   ASSERT_OK(xhal_stream_fill(stream_.get(), memory, 64, 0x77, 1));
