@@ -81,7 +81,9 @@ xhal::Unknown unknown_bits(xhal_context*, const xhal_op_info* info, xhal_op**) {
     return {flags};
   for (uint32_t i = 0; i < info->operand_count; ++i) {
     const auto& t = info->operands[i];
-    if (t.flags != 0) return {t.flags, "the flags of an operand"};
+    constexpr uint32_t kKnown = XHAL_TENSOR_ABSENT | XHAL_TENSOR_BOUNDED;
+    if (const uint32_t flags = t.flags & ~kKnown; flags != 0)
+      return {flags, "the flags of an operand"};
     for (const uint64_t word : t.reserved) {
       if (word != 0) return {word, "the reserved part of an operand"};
     }

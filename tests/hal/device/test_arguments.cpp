@@ -66,6 +66,10 @@ TEST_F(FlagsTest, UnknownFlagsAreRefusedEverywhere) {
   op_info.operands = &operand;
   operand.flags = kUnknown;
   EXPECT_EQ(xhal_op_prepare(device_->context(), &op_info, &op), XHAL_ERR_UNKNOWN_FIELD);
+  for (const uint32_t known : {XHAL_TENSOR_ABSENT, XHAL_TENSOR_BOUNDED}) {
+    operand.flags = known;
+    EXPECT_NE(xhal_op_prepare(device_->context(), &op_info, &op), XHAL_ERR_UNKNOWN_FIELD) << known;
+  }
   operand.flags = 0;
   operand.reserved[1] = 5;
   EXPECT_EQ(xhal_op_prepare(device_->context(), &op_info, &op), XHAL_ERR_UNKNOWN_FIELD);
