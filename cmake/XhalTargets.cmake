@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # What every target of this tree has in common, and how tests and installed files are declared.
 #
 #   xhal_target_defaults(<target>)                     language level, warnings, visibility, sanitizers

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Counts the results of several ctest runs and prints them as one line.
 
 Usage: count_tests.py LABEL=junit.xml...

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Keeps docs/environment.md, the page of all environment variables, true.
 
   python3 docs/environment.py           writes docs/environment.md from docs/environment.tsv

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Keeps docs/operators.md, the page of the operator catalogue, equal to hal/include/xhal/ops.inc.
 
   python3 docs/operators.py           writes docs/operators.md

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Trains a byte-level language model with plain PyTorch, on whatever device PyTorch reports.
 
     python examples/train.py --max_steps 200

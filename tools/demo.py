@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """./dev demo: trains a small language model on two xhal devices, and judges how it went.
 
 Lists the devices; trains starfire-tiny by examples/train.py (plain PyTorch) on two ranks in bf16,

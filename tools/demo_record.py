@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the runs of ./dev demo leave behind, read back: steps, fallback reports, traces."""
 
 import json

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // bench.hpp: what the parts of the HAL benchmark share.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // bounce.cpp: copies between host memory that nobody has pinned and a device that the host cannot
 // touch and that takes pinned memory only: libxhal moves the bytes through pinned memory.
 //

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // calls.cpp: the way from a framework's call to the plugin's function, and what layers add to it,
 // beside a direct call and beside Level Zero's loader and layers.
 #include <fmt/core.h>

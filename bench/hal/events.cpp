@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // events.cpp: asking for an event that is reached, beside a direct call and beside PoCL.
 #include "bench.hpp"
 #include "pocl.hpp"

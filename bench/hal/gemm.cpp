@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // gemm.cpp: matrix products of the cpu plugin, beside what the processor can do and beside oneDNN
 // called directly with the same number of threads.
 #include <fmt/core.h>
@@ -60,8 +61,8 @@ void bench_gemm(Bench& bench) {
       if (bench.quick() && n > 512) continue;
       const double operations =
           2.0 * static_cast<double>(n) * static_cast<double>(n) * static_cast<double>(n);
-      // As many products in a row as take some milliseconds, so that a sample is not mostly waking
-      // up.
+      // As many products in a row as take some milliseconds, so that a sample is not
+      // mostly waking up.
       const uint32_t products = n >= 2048 ? 1 : n >= 1024 ? 4 : 16;
       const auto rate = [&](auto&& body) { return operations / ns_per_call(products, body); };
       const Row row{.metric = fmt::format("gemm {} {}", name, n), .unit = "GFLOP/s"};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "level_zero.hpp"
 
 #include "measure/child.hpp"

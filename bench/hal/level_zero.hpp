@@ -1,5 +1,6 @@
-// level_zero.hpp: Level Zero's loader, with a driver that does nothing, as a peer of libxhal and of
-// its layers.
+// SPDX-License-Identifier: Apache-2.0
+// level_zero.hpp: Level Zero's loader, with a driver that does nothing, as a peer of libxhal and
+// of its layers.
 #pragma once
 
 #include <string>

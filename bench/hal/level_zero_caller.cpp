@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // level_zero_caller.cpp: a program linked with Level Zero's loader that takes samples of one call.
 //
 //   bench-hal-level-zero loader    zeCommandListAppendBarrier, as a program calls it

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // load.cpp: a process that meets xHAL for the first time: load the library, read the manifests,
 // load three plugins whose probe is remembered, list the devices.
 #include <fmt/core.h>

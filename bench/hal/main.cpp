@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // xhal-bench-hal: libxhal and the cpu plugin, each figure beside a peer's of the same run.
 #include <fmt/core.h>
 

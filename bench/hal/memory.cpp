@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // memory.cpp: moving and filling memory, and the pool.
 #include <fmt/core.h>
 

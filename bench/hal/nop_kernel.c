@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* nop_kernel.c: an empty kernel, for the cpu plugin's modules: what PoCL's empty kernel is to PoCL.
  */
 #include <stdint.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* nop_plugin.c: a plugin whose slots do nothing, so that what is measured is the way to them.
  *
  * Plain C on plugin.h, without plugin.hpp: no adapter stands between the table and the function.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // onednn.hpp: oneDNN called directly, as a peer of the cpu plugin. The only place that knows which
 // version of its API is installed.
 #pragma once

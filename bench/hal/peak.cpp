@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "peak.hpp"
 
 #include <immintrin.h>
@@ -13,8 +14,8 @@
 namespace xhal::bench {
 namespace {
 
-// Independent sums: enough to fill the pipelines of two multiply-add units with a latency of 4
-// to 6.
+// Independent sums: enough to fill the pipelines of two multiply-add units with a latency of
+// 4 to 6.
 constexpr int kSums = 16;
 constexpr int kTurns = 512;
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // peak.hpp: how many multiplications and additions the cores can do, measured, not looked up.
 #pragma once
 

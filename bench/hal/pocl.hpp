@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // pocl.hpp: PoCL, the portable OpenCL on host cores, as a peer.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // rows.cpp: the fused kernels of the cpu plugin that only memory limits, beside memcpy.
 #include <fmt/core.h>
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // scaling.cpp: what a framework does all the time, with 10, 1,000 and 100,000 other objects there:
 // a cost that grows with what a program has made is a fault, however small it begins.
 //

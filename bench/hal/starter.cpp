@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // starter.cpp: a small program that is linked with neither side and times a first meeting: it loads
 // the library, lists the devices and prints the nanoseconds this took.
 //

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // streams.cpp: submitting and waiting on the cpu plugin, beside a mutex, PoCL, a bare futex and a
 // bare hand-over between cores.
 #include <fmt/core.h>

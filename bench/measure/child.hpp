@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // child.hpp: a side that needs its own process (another environment), taking its turn all the same.
 #pragma once
 

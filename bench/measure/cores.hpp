@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // cores.hpp: the cores a figure was taken on, and how far they are from each other.
 #pragma once
 

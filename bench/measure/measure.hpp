@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // measure.hpp: two things measured against each other in one run.
 //
 // Shared machines change while one measures, so nothing is compared with a number from another

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // mutex.hpp: the unit that small costs are measured in: an uncontended mutex, locked and unlocked.
 //
 // It scales with the processor as the code around it does, and everybody knows what it costs.
@@ -11,9 +12,9 @@
 
 namespace xhal::bench {
 
-// A second thread that sleeps. The C library leaves out the atomic instructions of its locks while
-// a process has only one thread, which no framework's has: both sides would look cheaper than they
-// are.
+// A second thread that sleeps. The C library leaves out the atomic instructions of its locks
+// while a process has only one thread, which no framework's has: both sides would look cheaper
+// than they are.
 class SecondThread {
  public:
   SecondThread();

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // report.hpp: the rows of a benchmark: a table for eyes, JSON for machines, and the exit status.
 //
 // ratio is value / peer_value in the row's unit, so for times less is better and for rates more;

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The models of the training rows: a transformer, a convnet and an LSTM, each with a batch."""
 
 import torch

@@ -1,7 +1,8 @@
+// SPDX-License-Identifier: Apache-2.0
 // format.cpp: fmt's implementation, compiled once for everything in this tree (the target
-// xhal_fmt). Debian's package has it as a shared library, which a library that others load must not
-// pull in, and in every object of who includes it (FMT_HEADER_ONLY), which costs six seconds an
-// object.
+// xhal_fmt). Debian's package has it as a shared library, which a library that others load must
+// not pull in, and in every object of who includes it (FMT_HEADER_ONLY), which costs six
+// seconds an object.
 #include <fmt/format-inl.h>
 
 // What fmt's headers declare as compiled elsewhere, the same list as in fmt's own src/format.cc.

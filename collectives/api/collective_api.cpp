@@ -1,5 +1,6 @@
-// collective_api.cpp: the exported functions of collective.h and group.h. All of them end in
-// submit().
+// SPDX-License-Identifier: Apache-2.0
+// collective_api.cpp: the exported functions of collective.h and group.h. All of them
+// end in submit().
 #include <utility>
 
 #include "api/handles.hpp"
@@ -22,8 +23,8 @@ xcoll_status submit(Comm& comm, std::vector<Operation> operations, xhal_stream* 
   if (operations.empty()) {
     batch = std::make_shared<Batch>(std::move(operations));
     batch->complete();
-  } else if (const xcoll_status verdict = comm.engine().verdict(); verdict != XCOLL_OK) {
-    return verdict;
+  } else if (const xcoll_status error = comm.engine().sticky_error(); error != XCOLL_OK) {
+    return error;
   } else if (!stream && !request) {
     return comm.engine().run(std::make_shared<Batch>(std::move(operations)));
   } else {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // comm_api.cpp: the exported functions of comm.h and status.h.
 #include <cstring>
 
@@ -57,8 +58,8 @@ xcoll_status xcoll_comm_init(const xcoll_unique_id* id, int32_t ranks, int32_t r
 
 void xcoll_comm_destroy(xcoll_comm* comm) {
   if (!comm) return;
-  // In a forked child the memory is the parent's and its threads are not here: leave everything
-  // alone.
+  // In a forked child the memory is the parent's and its threads are not here:
+  // leave everything alone.
   if (comm->comm->forked()) (void)comm->comm.release();
   delete comm;
 }

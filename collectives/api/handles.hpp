@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // handles.hpp: what the opaque types of the C API are.
 #pragma once
 

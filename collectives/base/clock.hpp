@@ -1,6 +1,7 @@
-// clock.hpp: two clocks. now_ns() is the monotonic clock that deadlines are in. ticks() is the
-// cheapest counter the processor has, for records on the hot path; a Calibration turns it into
-// nanoseconds.
+// SPDX-License-Identifier: Apache-2.0
+// clock.hpp: two clocks. now_ns() is the monotonic clock that deadlines are in. ticks() is
+// the cheapest counter the processor has, for records on the hot path; a Calibration turns
+// it into nanoseconds.
 #pragma once
 
 #include <time.h>

@@ -1,6 +1,7 @@
-// failure.hpp: how libxcoll reports errors inside. Cold paths throw Failure; the C border turns it
-// into a status and keeps its text for the calling thread. Hot paths return statuses and never
-// throw.
+// SPDX-License-Identifier: Apache-2.0
+// failure.hpp: how libxcoll reports errors inside. Cold paths throw Failure; the C border
+// turns it into a status and keeps its text for the calling thread. Hot paths return statuses
+// and never throw.
 #pragma once
 
 #include <fmt/core.h>

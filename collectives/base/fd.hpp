@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // fd.hpp: a file descriptor that is closed by its owner.
 #pragma once
 

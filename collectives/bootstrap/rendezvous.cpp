@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "bootstrap/rendezvous.hpp"
 
 #include <poll.h>
@@ -118,7 +119,7 @@ class Host {
                     "two ranks call themselves rank {} of {}: pid {} and pid {}", hello.rank,
                     ranks(), member.peer.pid, newcomer.peer.pid);
     }
-    deadline_ns_ = std::min(deadline_ns_, now_ns() + hello.patience_ns);
+    deadline_ns_ = std::min(deadline_ns_, now_ns() + hello.backoff_ns);
     member = std::move(newcomer);
   }
 
@@ -261,7 +262,7 @@ class Guest {
     hello.ranks = static_cast<int32_t>(ranks_);
     hello.secret = id_.secret;
     const uint64_t now = now_ns();
-    hello.patience_ns = deadline_ns_ > now ? deadline_ns_ - now : 0;
+    hello.backoff_ns = deadline_ns_ > now ? deadline_ns_ - now : 0;
     const std::string host = host_name();
     std::copy_n(host.data(), std::min(host.size(), hello.host.size() - 1), hello.host.data());
     if (!send_bytes(host_, &hello, sizeof(hello))) fail_lost();

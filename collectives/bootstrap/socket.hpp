@@ -1,5 +1,6 @@
-// socket.hpp: the messages of the rendezvous, over abstract unix sockets that keep message
-// boundaries.
+// SPDX-License-Identifier: Apache-2.0
+// socket.hpp: the messages of the rendezvous, over abstract unix sockets that
+// keep message boundaries.
 #pragma once
 
 #include <array>
@@ -19,7 +20,7 @@ struct Hello {
   int32_t ranks;
   uint32_t reserved;
   std::array<uint8_t, 16> secret;
-  uint64_t patience_ns;  // how long this rank still waits
+  uint64_t backoff_ns;  // how long this rank still waits
   std::array<char, 64> host;
 };
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // unique_id.hpp: what the 128 bytes of an xcoll_unique_id mean.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // batch.hpp: operations that were submitted together and complete together.
 #pragma once
 
@@ -61,8 +62,8 @@ class Batch {
     }
     if (then) then();
   }
-  // Calls `then` once: on completion, in the driver's thread, or now when that is over. It must not
-  // block.
+  // Calls `then` once: on completion, in the driver's thread, or now when that is over. It
+  // must not block.
   void when_complete(std::function<void()> then) {
     {
       const std::lock_guard lock(mutex_);

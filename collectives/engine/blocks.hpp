@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // blocks.hpp: how a buffer is divided between ranks, in elements.
 #pragma once
 

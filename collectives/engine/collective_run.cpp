@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "engine/collective_run.hpp"
 
 #include <cstring>
@@ -19,9 +20,9 @@ uint64_t tag(uint64_t sequence, uint64_t piece) { return sequence << 24 | (piece
 // Executes single steps of one operation on one piece.
 class Machine {
  public:
-  Machine(const Fabric& fabric, const Operation& operation, uint64_t sequence,
+  Machine(const RankView& view, const Operation& operation, uint64_t sequence,
           uint64_t piece_elements)
-      : fabric_(fabric), op_(operation), sequence_(sequence), piece_elements_(piece_elements) {}
+      : view_(view), op_(operation), sequence_(sequence), piece_elements_(piece_elements) {}
 
   void move(const Step& step, uint64_t piece) const {
     const bool to_user = step.to.place == Place::kRecv;
@@ -37,14 +38,14 @@ class Machine {
     const uint64_t count = user(own, piece).count;
     if (count == 0) return;
     const void* sources[shm::kMaxRanks];
-    for (uint32_t rank = 0; rank < fabric_.ranks(); ++rank) {
+    for (uint32_t rank = 0; rank < view_.ranks(); ++rank) {
       const Operand theirs{step.from.place, static_cast<uint16_t>(rank), step.from.to,
                            step.from.block};
-      sources[rank] = address(rank == fabric_.rank ? own : theirs, piece);
+      sources[rank] = address(rank == view_.rank ? own : theirs, piece);
     }
     std::byte* to = address(step.to, piece);
     if (step.also.place == Place::kNone) {
-      op_.combine(to, sources, fabric_.ranks(), count);
+      op_.combine(to, sources, view_.ranks(), count);
       return;
     }
     reduce_twice(to, address(step.also, piece), sources, count);
@@ -54,9 +55,9 @@ class Machine {
     // An exchange and not a store: it orders the store before the look at who sleeps.
     counter(step).value.exchange(tag(sequence_, piece));
     if (step.counter == CounterKind::kCell) {
-      shm::ring_if_sleeping(fabric_.segment, step.toward);
+      shm::ring_if_sleeping(view_.segment, step.toward);
     } else {
-      shm::ring_all_sleeping(fabric_.segment, fabric_.rank);
+      shm::ring_all_sleeping(view_.segment, view_.rank);
     }
   }
 
@@ -87,7 +88,7 @@ class Machine {
   }
 
   std::byte* address(const Operand& operand, uint64_t piece) const {
-    const shm::Segment& segment = fabric_.segment;
+    const shm::Segment& segment = view_.segment;
     switch (operand.place) {
       case Place::kSend:
         return const_cast<std::byte*>(op_.send) + user(operand, piece).offset * op_.element_bytes;
@@ -112,13 +113,13 @@ class Machine {
   shm::Counter& counter(const Step& step) const {
     switch (step.counter) {
       case CounterKind::kOut:
-        return fabric_.segment.out_counter(step.owner);
+        return view_.segment.out_counter(step.owner);
       case CounterKind::kAck:
-        return fabric_.segment.ack_counter(step.owner);
+        return view_.segment.ack_counter(step.owner);
       case CounterKind::kCell:
         break;
     }
-    return fabric_.segment.cell_counter(step.owner, step.toward);
+    return view_.segment.cell_counter(step.owner, step.toward);
   }
 
   // In tiles, so that the second copy is taken while the first is in the nearest cache.
@@ -127,17 +128,17 @@ class Machine {
     for (uint64_t begin = 0; begin < count; begin += tile) {
       const uint64_t length = std::min(tile, count - begin);
       const uint64_t bytes = length * op_.element_bytes;
-      op_.combine(to, sources, fabric_.ranks(), length);
+      op_.combine(to, sources, view_.ranks(), length);
       std::memcpy(also, to, bytes);
       to += bytes;
       also += bytes;
-      for (uint32_t rank = 0; rank < fabric_.ranks(); ++rank) {
+      for (uint32_t rank = 0; rank < view_.ranks(); ++rank) {
         sources[rank] = static_cast<const std::byte*>(sources[rank]) + bytes;
       }
     }
   }
 
-  const Fabric& fabric_;
+  const RankView& view_;
   const Operation& op_;
   uint64_t sequence_;
   uint64_t piece_elements_;
@@ -145,19 +146,19 @@ class Machine {
 
 }  // namespace
 
-Advance CollectiveRun::advance(const Fabric& fabric, const Operation& operation, uint64_t sequence,
+Advance CollectiveRun::advance(const RankView& view, const Operation& operation, uint64_t sequence,
                                uint32_t polls) {
   bool moved = false;
   if (phase_ == Phase::kBefore) {
     const Signature& signature = operation.signature;
-    schedule_ = &fabric.schedules.get(signature.kind(), signature.algorithm(), signature.root);
-    post(fabric, operation, sequence);
+    schedule_ = &view.schedules.get(signature.kind(), signature.algorithm(), signature.root);
+    post(view, operation, sequence);
     phase_ = Phase::kEnter;
     moved = true;
   }
   if (phase_ == Phase::kEnter) {
     const uint32_t entries_before = next_entry_;
-    const Advance entered = enter(fabric, operation, sequence, polls);
+    const Advance entered = enter(view, operation, sequence, polls);
     if (entered == Advance::kMismatch) return entered;
     moved = moved || next_entry_ != entries_before;
     if (entered == Advance::kBlocked) return moved ? Advance::kMoved : Advance::kBlocked;
@@ -165,24 +166,24 @@ Advance CollectiveRun::advance(const Fabric& fabric, const Operation& operation,
   }
   const uint32_t step_before = next_step_;
   const uint64_t iteration_before = iteration_;
-  const Advance looped = loop(fabric, operation, sequence, polls);
+  const Advance looped = loop(view, operation, sequence, polls);
   if (looped == Advance::kDone) return looped;
   moved = moved || next_step_ != step_before || iteration_ != iteration_before;
   return moved ? Advance::kMoved : Advance::kBlocked;
 }
 
-void CollectiveRun::post(const Fabric& fabric, const Operation& operation, uint64_t sequence) {
-  const Machine machine(fabric, operation, sequence, 0);
+void CollectiveRun::post(const RankView& view, const Operation& operation, uint64_t sequence) {
+  const Machine machine(view, operation, sequence, 0);
   for (const Step& step : schedule_->before) machine.move(step, 0);
   if (operation.is_all_to_all_v()) {
     // Both tables of counts, so that every rank can check every pair.
-    auto* table = reinterpret_cast<uint64_t*>(fabric.segment.post(fabric.rank, sequence));
+    auto* table = reinterpret_cast<uint64_t*>(view.segment.post(view.rank, sequence));
     const uint64_t* counts = operation.counts.data();
-    const size_t ranks = fabric.ranks();
+    const size_t ranks = view.ranks();
     std::memcpy(table, counts, ranks * sizeof(uint64_t));
     std::memcpy(table + ranks, counts + 2 * ranks, ranks * sizeof(uint64_t));
   }
-  shm::Entry& entry = fabric.segment.entry(fabric.rank, sequence);
+  shm::Entry& entry = view.segment.entry(view.rank, sequence);
   const Signature& signature = operation.signature;
   entry.fingerprint.store(fingerprint_at(signature.fingerprint, sequence),
                           std::memory_order_relaxed);
@@ -190,14 +191,14 @@ void CollectiveRun::post(const Fabric& fabric, const Operation& operation, uint6
   entry.words.store(signature.words, std::memory_order_relaxed);
   entry.root.store(signature.root, std::memory_order_relaxed);
   entry.sequence.exchange(sequence);
-  shm::ring_all_sleeping(fabric.segment, fabric.rank);
+  shm::ring_all_sleeping(view.segment, view.rank);
 }
 
-Advance CollectiveRun::enter(const Fabric& fabric, const Operation& operation, uint64_t sequence,
+Advance CollectiveRun::enter(const RankView& view, const Operation& operation, uint64_t sequence,
                              uint32_t polls) {
   const uint64_t expected = fingerprint_at(operation.signature.fingerprint, sequence);
-  for (; next_entry_ < fabric.ranks(); ++next_entry_) {
-    const shm::Entry& entry = fabric.segment.entry(next_entry_, sequence);
+  for (; next_entry_ < view.ranks(); ++next_entry_) {
+    const shm::Entry& entry = view.segment.entry(next_entry_, sequence);
     while (entry.sequence.load() != sequence) {
       blocked_on_ = next_entry_;
       if (polls-- == 0) return Advance::kBlocked;
@@ -206,29 +207,29 @@ Advance CollectiveRun::enter(const Fabric& fabric, const Operation& operation, u
     if (entry.fingerprint.load(std::memory_order_relaxed) != expected) return Advance::kMismatch;
   }
   if (!operation.is_all_to_all_v()) {
-    plan_pieces(fabric, operation, operation.largest_block);
+    plan_pieces(view, operation, operation.largest_block);
     return Advance::kDone;
   }
-  return plan_all_to_all_v(fabric, operation, sequence) ? Advance::kDone : Advance::kMismatch;
+  return plan_all_to_all_v(view, operation, sequence) ? Advance::kDone : Advance::kMismatch;
 }
 
-void CollectiveRun::plan_pieces(const Fabric& fabric, const Operation& operation,
+void CollectiveRun::plan_pieces(const RankView& view, const Operation& operation,
                                 uint64_t largest_block) {
   if (!schedule_->in_pieces) {
     iterations_ = pieces_ = 1;
     return;
   }
-  piece_elements_ = fabric.cell_bytes() / operation.element_bytes;
+  piece_elements_ = view.cell_bytes() / operation.element_bytes;
   pieces_ = (largest_block + piece_elements_ - 1) / piece_elements_;
   iterations_ = pieces_ == 0 ? 0 : pieces_ + schedule_->max_lag;
 }
 
 // False when a pair disagrees on what goes from one to the other.
-bool CollectiveRun::plan_all_to_all_v(const Fabric& fabric, const Operation& operation,
+bool CollectiveRun::plan_all_to_all_v(const RankView& view, const Operation& operation,
                                       uint64_t sequence) {
-  const uint32_t ranks = fabric.ranks();
+  const uint32_t ranks = view.ranks();
   const auto table_of = [&](uint32_t rank) {
-    return reinterpret_cast<const uint64_t*>(fabric.segment.post(rank, sequence));
+    return reinterpret_cast<const uint64_t*>(view.segment.post(rank, sequence));
   };
   uint64_t largest = 0;
   for (uint32_t from = 0; from < ranks; ++from) {
@@ -238,18 +239,18 @@ bool CollectiveRun::plan_all_to_all_v(const Fabric& fabric, const Operation& ope
       largest = std::max(largest, sent);
     }
   }
-  plan_pieces(fabric, operation, largest);
+  plan_pieces(view, operation, largest);
   return true;
 }
 
-Advance CollectiveRun::loop(const Fabric& fabric, const Operation& operation, uint64_t sequence,
+Advance CollectiveRun::loop(const RankView& view, const Operation& operation, uint64_t sequence,
                             uint32_t polls) {
-  const Machine machine(fabric, operation, sequence, piece_elements_);
+  const Machine machine(view, operation, sequence, piece_elements_);
   const std::vector<Step>& steps = schedule_->loop;
-  const auto& verdict = fabric.segment.header().verdict.state;
+  const auto& failed = view.segment.header().failure_board.state;
   for (; iteration_ < iterations_; ++iteration_, next_step_ = 0) {
     // A long operation ends soon when the communicator has failed meanwhile.
-    if (iteration_ > 0 && verdict.load(std::memory_order_relaxed) != shm::Verdict::kNone) {
+    if (iteration_ > 0 && failed.load(std::memory_order_relaxed) != shm::FailureBoard::kNone) {
       return Advance::kBlocked;
     }
     for (; next_step_ < steps.size(); ++next_step_) {

@@ -1,18 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0
 // collective_run.hpp: one collective under way: executes a schedule as far as it goes without
 // waiting, and continues there the next time.
 #pragma once
 
 #include <cstdint>
 
-#include "engine/fabric.hpp"
 #include "engine/operation.hpp"
+#include "engine/rank_view.hpp"
 
 namespace xcoll::engine {
 
 class CollectiveRun {
  public:
   // `polls`: how often a step looks at a counter before it gives up for this attempt.
-  Advance advance(const Fabric& fabric, const Operation& operation, uint64_t sequence,
+  Advance advance(const RankView& view, const Operation& operation, uint64_t sequence,
                   uint32_t polls);
 
   // The rank whose step was missing at the last attempt.
@@ -22,12 +23,12 @@ class CollectiveRun {
  private:
   enum class Phase : uint8_t { kBefore, kEnter, kLoop };
 
-  void post(const Fabric& fabric, const Operation& operation, uint64_t sequence);
-  Advance enter(const Fabric& fabric, const Operation& operation, uint64_t sequence,
+  void post(const RankView& view, const Operation& operation, uint64_t sequence);
+  Advance enter(const RankView& view, const Operation& operation, uint64_t sequence,
                 uint32_t polls);
-  Advance loop(const Fabric& fabric, const Operation& operation, uint64_t sequence, uint32_t polls);
-  bool plan_all_to_all_v(const Fabric& fabric, const Operation& operation, uint64_t sequence);
-  void plan_pieces(const Fabric& fabric, const Operation& operation, uint64_t largest_block);
+  Advance loop(const RankView& view, const Operation& operation, uint64_t sequence, uint32_t polls);
+  bool plan_all_to_all_v(const RankView& view, const Operation& operation, uint64_t sequence);
+  void plan_pieces(const RankView& view, const Operation& operation, uint64_t largest_block);
 
   Phase phase_ = Phase::kBefore;
   const schedule::Schedule* schedule_ = nullptr;

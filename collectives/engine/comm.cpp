@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "engine/comm.hpp"
 
 #include <fcntl.h>
@@ -9,7 +10,7 @@
 #include <cstring>
 
 #include "base/failure.hpp"
-#include "engine/verdict.hpp"
+#include "engine/failure_board.hpp"
 #include "xhal_base/environment.hpp"
 
 namespace xcoll::engine {
@@ -87,7 +88,7 @@ Comm::Comm(bootstrap::Membership membership, uint32_t rank, Config config)
       forks_(forks.load(std::memory_order_relaxed)),
       engine_(membership_.segment, membership_.processes, rank, config_.recorder_entries,
               config_.timeout_ns) {
-  engine_.on_verdict = [this] { dump_into_recorder_dir(); };
+  engine_.on_failure = [this] { dump_into_recorder_dir(); };
   streams_ = std::make_unique<StreamOrder>(engine_);
 }
 
@@ -123,7 +124,7 @@ std::shared_ptr<Batch> Comm::submit(std::vector<Operation> operations, xhal_stre
   } catch (const Failure& failure) {
     // The other ranks wait for an operation that cannot come: let them know.
     if (failure.status() == XCOLL_ERR_DEVICE) {
-      publish_verdict(membership_.segment,
+      publish_failure(membership_.segment,
                       engine_.diagnosis().device_failed(nullptr, failure.text()));
     }
     throw;
@@ -131,22 +132,22 @@ std::shared_ptr<Batch> Comm::submit(std::vector<Operation> operations, xhal_stre
 }
 
 xcoll_status Comm::abort(const char* reason) {
-  publish_verdict(membership_.segment, engine_.diagnosis().aborted(reason));
+  publish_failure(membership_.segment, engine_.diagnosis().aborted(reason));
   return XCOLL_OK;
 }
 
 xcoll_status Comm::async_error() {
-  if (!has_verdict(membership_.segment)) {
+  if (!has_failed(membership_.segment)) {
     const int32_t dead = engine_.diagnosis().find_dead();
     if (dead >= 0) {
-      publish_verdict(membership_.segment,
+      publish_failure(membership_.segment,
                       engine_.diagnosis().lost(static_cast<uint32_t>(dead), nullptr));
     }
   }
-  return engine_.verdict();
+  return engine_.sticky_error();
 }
 
-xcoll_failure Comm::failure() const { return read_verdict(membership_.segment); }
+xcoll_failure Comm::failure() const { return read_failure(membership_.segment); }
 
 template <typename T>
 std::vector<T> Comm::gather_from_all(const T& own) {
@@ -194,7 +195,8 @@ void Comm::dump_into_recorder_dir() const {
   std::ranges::replace(name, '/', '_');
   const auto path = fmt::format("{}/{}.{}.{}.json", dir, name, ::getpid(), rank_);
   const Fd file(::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600));
-  // The verdict is what matters to the caller; a directory that cannot be written must not hide it.
+  // The sticky error is what matters to the caller; a directory that cannot be written must
+  // not hide it.
   if (!file) return;
   try {
     dump(file.get());

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // comm.hpp: a communicator of one rank: its memory, its engine, and how it ends.
 #pragma once
 

@@ -1,10 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0
 // diagnosis.hpp: finds out who is to blame and says so.
 #pragma once
 
 #include <string>
 
-#include "engine/fabric.hpp"
 #include "engine/operation.hpp"
+#include "engine/rank_view.hpp"
 #include "transport/shm/processes.hpp"
 #include "xcoll/comm.h"
 

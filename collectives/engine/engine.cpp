@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "engine/engine.hpp"
 
 #include <pthread.h>
@@ -6,7 +7,7 @@
 #include <algorithm>
 
 #include "base/failure.hpp"
-#include "engine/verdict.hpp"
+#include "engine/failure_board.hpp"
 
 namespace xcoll::engine {
 namespace {
@@ -36,12 +37,12 @@ Engine::Engine(const shm::Segment& segment, const shm::Processes& processes, uin
     : segment_(segment),
       rank_(rank),
       schedules_(static_cast<uint16_t>(segment.ranks()), static_cast<uint16_t>(rank), shm::kSlots),
-      fabric_{segment, rank, schedules_},
+      view_{segment, rank, schedules_},
       diagnosis_(segment, processes, rank),
       recorder_(recorder_entries),
-      caller_patience_(segment.ranks()),
+      caller_backoff_(segment.ranks()),
       // A progress thread works beside the thread that computes.
-      progress_patience_(2 * segment.ranks()),
+      progress_backoff_(2 * segment.ranks()),
       timeout_ns_(timeout_ns),
       channels_(segment.ranks()),
       lone_(one(Operation())) {}
@@ -52,7 +53,7 @@ Engine::~Engine() {
     closing_ = true;
     changed_.notify_all();
   }
-  shm::ring(segment_.bell(rank_));
+  shm::ring(segment_.doorbell(rank_));
   if (thread_.joinable()) thread_.join();
   take_inbox();
   fail_everything(XCOLL_ERR_ABORTED, "the communicator was destroyed before the operation had run");
@@ -60,9 +61,9 @@ Engine::~Engine() {
   shm::ring_all_sleeping(segment_, rank_);
 }
 
-xcoll_status Engine::verdict() const {
-  if (!has_verdict(segment_)) return XCOLL_OK;
-  const xcoll_failure failure = read_verdict(segment_);
+xcoll_status Engine::sticky_error() const {
+  if (!has_failed(segment_)) return XCOLL_OK;
+  const xcoll_failure failure = read_failure(segment_);
   return set_last_error(failure.status, failure.text);
 }
 
@@ -76,7 +77,7 @@ void Engine::number(Task& task) {
 }
 
 xcoll_status Engine::run(Operation operation) {
-  if (has_verdict(segment_)) return verdict();
+  if (has_failed(segment_)) return sticky_error();
   std::unique_lock lock(mutex_);
   if (driven_ || has_work()) {
     lock.unlock();
@@ -92,7 +93,7 @@ xcoll_status Engine::run(Operation operation) {
 
   lone_.remaining = 1;
   lone_.status = XCOLL_OK;
-  if (advance(task, caller_patience_.polls()) == Advance::kDone) {
+  if (advance(task, caller_backoff_.polls()) == Advance::kDone) {
     finish(task, XCOLL_OK, {});
   } else {
     if (task.operation.is_transfer()) {
@@ -100,7 +101,7 @@ xcoll_status Engine::run(Operation operation) {
     } else {
       collectives_.push_back(&task);
     }
-    drive(&lone_, caller_patience_);
+    drive(&lone_, caller_backoff_);
   }
   const xcoll_status status = lone_.status;
   if (status != XCOLL_OK) set_last_error(status, lone_.text);
@@ -109,7 +110,7 @@ xcoll_status Engine::run(Operation operation) {
 }
 
 xcoll_status Engine::run(const std::shared_ptr<Batch>& batch) {
-  if (has_verdict(segment_)) return verdict();
+  if (has_failed(segment_)) return sticky_error();
   std::unique_lock lock(mutex_);
   enqueue(batch);
   ++waiting_callers_;
@@ -118,7 +119,7 @@ xcoll_status Engine::run(const std::shared_ptr<Batch>& batch) {
   if (!batch->done()) {
     driven_ = true;
     lock.unlock();
-    drive(batch.get(), caller_patience_);
+    drive(batch.get(), caller_backoff_);
     release();
   }
   if (batch->status != XCOLL_OK) set_last_error(batch->status, batch->text);
@@ -148,7 +149,7 @@ void Engine::need_progress_thread() {
   ::pthread_setname_np(thread_.native_handle(), "xcoll");
 }
 
-bool Engine::run_briefly(const std::shared_ptr<Batch>& batch, uint64_t patience_ns) {
+bool Engine::run_briefly(const std::shared_ptr<Batch>& batch, uint64_t backoff_ns) {
   std::unique_lock lock(mutex_);
   need_progress_thread();
   if (driven_ || has_work()) {
@@ -160,22 +161,22 @@ bool Engine::run_briefly(const std::shared_ptr<Batch>& batch, uint64_t patience_
   driven_ = true;
   lock.unlock();
   // Where ranks share processors, standing still would keep the awaited one from running.
-  drive_briefly(*batch, caller_patience_.crowded() ? 0 : patience_ns);
+  drive_briefly(*batch, caller_backoff_.crowded() ? 0 : backoff_ns);
   const bool done = batch->done();
   release();
   return done;
 }
 
-void Engine::drive_briefly(const Batch& until, uint64_t patience_ns) {
+void Engine::drive_briefly(const Batch& until, uint64_t backoff_ns) {
   uint64_t still_since_ns = 0;
   for (;;) {
     if (has_inbox_.load(std::memory_order_relaxed)) take_inbox();
-    const bool moved = advance_all(caller_patience_.polls());
-    if (has_verdict(segment_)) meet_verdict();
+    const bool moved = advance_all(caller_backoff_.polls());
+    if (has_failed(segment_)) meet_failure();
     if (until.remaining == 0) return;
     const uint64_t now = now_ns();
     if (moved || still_since_ns == 0) still_since_ns = now;
-    if (now - still_since_ns >= patience_ns) return;
+    if (now - still_since_ns >= backoff_ns) return;
     cpu_relax();
   }
 }
@@ -184,7 +185,7 @@ void Engine::enqueue(const std::shared_ptr<Batch>& batch) {
   for (Task& task : batch->tasks) number(task);
   inbox_.push_back(batch);
   has_inbox_.store(true);
-  nudge();
+  ring_doorbell();
 }
 
 void Engine::progress() {
@@ -194,7 +195,7 @@ void Engine::progress() {
     if (closing_) return;
     driven_ = true;
     lock.unlock();
-    drive(nullptr, progress_patience_);
+    drive(nullptr, progress_backoff_);
     lock.lock();
     driven_ = false;
     changed_.notify_all();
@@ -207,19 +208,19 @@ void Engine::release() {
   if (has_work() || waiting_callers_ > 0) changed_.notify_all();
 }
 
-void Engine::drive(const Batch* until, Patience& patience) {
+void Engine::drive(const Batch* until, Backoff& backoff) {
   for (;;) {
     if (has_inbox_.load(std::memory_order_relaxed)) take_inbox();
-    // What can be completed is, also after a verdict: its data are all there.
-    const bool moved = advance_all(patience.polls());
-    if (has_verdict(segment_)) meet_verdict();
+    // What can be completed is, also after a sticky error: its data are all there.
+    const bool moved = advance_all(backoff.polls());
+    if (has_failed(segment_)) meet_failure();
     if (until ? until->remaining == 0 : alive_.empty() || closing_) {
-      patience.made_progress();
+      backoff.made_progress();
       return;
     }
     if (moved) {
-      patience.made_progress();
-    } else if (!started_and_blocked() || !patience.try_again()) {
+      backoff.made_progress();
+    } else if (!started_and_blocked() || !backoff.try_again()) {
       nap();
     }
   }
@@ -295,7 +296,7 @@ bool Engine::advance_transfers() {
 
 Advance Engine::advance(Task& task, uint32_t polls) {
   if (task.record == 0) {
-    if (has_verdict(segment_)) return Advance::kBlocked;
+    if (has_failed(segment_)) return Advance::kBlocked;
     if (!task.batch->cancelled.empty()) {
       const Scene scene{task.operation, task.sequence, rank_};
       publish(diagnosis_.device_failed(&scene, task.batch->cancelled));
@@ -305,8 +306,8 @@ Advance Engine::advance(Task& task, uint32_t polls) {
   }
   const Advance advanced =
       task.operation.is_transfer()
-          ? task.transfer.advance(fabric_, task.operation, channels_)
-          : task.collective.advance(fabric_, task.operation, task.sequence, polls);
+          ? task.transfer.advance(view_, task.operation, channels_)
+          : task.collective.advance(view_, task.operation, task.sequence, polls);
   if (advanced == Advance::kBlocked && task.blocked_since_ns == 0) task.blocked_since_ns = now_ns();
   return advanced;
 }
@@ -346,7 +347,7 @@ const Task* Engine::started_and_blocked() const {
 
 void Engine::nap() {
   shm::Nap nap(segment_, rank_);
-  const bool something_new = has_inbox_ || has_verdict(segment_) || closing_ || advance_all(0);
+  const bool something_new = has_inbox_ || has_failed(segment_) || closing_ || advance_all(0);
   if (something_new) return;
   const Task* blocked = started_and_blocked();
   std::atomic<int32_t>& waiting_on = segment_.board(rank_).waiting_on;
@@ -359,7 +360,8 @@ void Engine::nap() {
   }
 }
 
-// Has the rank that this task waits for failed, or its time run out? True: a verdict was published.
+// Has the rank that this task waits for failed, or its time run out? True: a sticky
+// error was published.
 bool Engine::watch(Task& task) {
   if (task.record == 0 || task.blocked_since_ns == 0) return false;
   Scene scene{task.operation, task.sequence, task.blocked_on()};
@@ -377,13 +379,13 @@ bool Engine::watch(Task& task) {
   return true;
 }
 
-void Engine::publish(const xcoll_failure& failure) { publish_verdict(segment_, failure); }
+void Engine::publish(const xcoll_failure& failure) { publish_failure(segment_, failure); }
 
-void Engine::meet_verdict() {
-  const xcoll_failure failure = read_verdict(segment_);
-  if (!verdict_met_) {
-    verdict_met_ = true;
-    if (on_verdict) on_verdict();
+void Engine::meet_failure() {
+  const xcoll_failure failure = read_failure(segment_);
+  if (!failure_met_) {
+    failure_met_ = true;
+    if (on_failure) on_failure();
   }
   fail_everything(failure.status, failure.text);
 }

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // engine.hpp: runs the operations of one rank.
 //
 // At any time at most one thread drives the engine: it takes what was submitted, advances
@@ -18,10 +19,10 @@
 #include <thread>
 #include <vector>
 
+#include "engine/backoff.hpp"
 #include "engine/batch.hpp"
 #include "engine/diagnosis.hpp"
-#include "engine/fabric.hpp"
-#include "engine/patience.hpp"
+#include "engine/rank_view.hpp"
 #include "engine/recorder.hpp"
 #include "engine/transfer_run.hpp"
 
@@ -40,13 +41,13 @@ class Engine {
   // Hands a batch to the progress thread.
   void start(const std::shared_ptr<Batch>& batch);
   // Runs a batch in the caller's thread while it makes progress, and hands what is left of it to
-  // the progress thread after `patience_ns` without any. True: it is done.
-  bool run_briefly(const std::shared_ptr<Batch>& batch, uint64_t patience_ns);
+  // the progress thread after `backoff_ns` without any. True: it is done.
+  bool run_briefly(const std::shared_ptr<Batch>& batch, uint64_t backoff_ns);
   // Makes the driver look at its tasks again: a batch has become ready.
-  void nudge() { shm::ring_if_sleeping(segment_, rank_); }
+  void ring_doorbell() { shm::ring_if_sleeping(segment_, rank_); }
 
-  // The verdict as status and last error; OK when there is none.
-  xcoll_status verdict() const;
+  // The sticky error as status and last error; OK when there is none.
+  xcoll_status sticky_error() const;
   const Diagnosis& diagnosis() const { return diagnosis_; }
   const Recorder& recorder() const { return recorder_; }
 
@@ -55,8 +56,8 @@ class Engine {
     timeout_ns_.store(timeout_ns, std::memory_order_relaxed);
   }
 
-  // Runs once, in the thread that first meets the verdict.
-  std::function<void()> on_verdict;
+  // Runs once, in the thread that first meets the sticky error.
+  std::function<void()> on_failure;
 
  private:
   // Under mutex_.
@@ -69,8 +70,8 @@ class Engine {
   void release();
 
   // By the driver only.
-  void drive(const Batch* until, Patience& patience);
-  void drive_briefly(const Batch& until, uint64_t patience_ns);
+  void drive(const Batch* until, Backoff& backoff);
+  void drive_briefly(const Batch& until, uint64_t backoff_ns);
   void take_inbox();
   bool advance_all(uint32_t polls);
   bool advance_collectives(uint32_t polls);
@@ -82,17 +83,17 @@ class Engine {
   void nap();
   bool watch(Task& task);
   void publish(const xcoll_failure& failure);
-  void meet_verdict();
+  void meet_failure();
   void fail_everything(xcoll_status status, const std::string& text);
 
   const shm::Segment& segment_;
   const uint32_t rank_;
   schedule::Cache schedules_;
-  Fabric fabric_;
+  RankView view_;
   Diagnosis diagnosis_;
   Recorder recorder_;
-  Patience caller_patience_;
-  Patience progress_patience_;
+  Backoff caller_backoff_;
+  Backoff progress_backoff_;
   std::atomic<uint64_t> timeout_ns_;
   std::atomic<uint64_t> sequence_{0};
 
@@ -111,7 +112,7 @@ class Engine {
   std::vector<Task*> transfers_;
   Channels channels_;
   Batch lone_;  // the batch of run(Operation)
-  bool verdict_met_ = false;
+  bool failure_met_ = false;
 };
 
 }  // namespace xcoll::engine

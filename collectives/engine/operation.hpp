@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // operation.hpp: one checked operation, as the engine runs it.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // recorder.hpp: the flight recorder: the last operations of one rank, always on. Written by the
 // thread that runs the engine, read by anybody at any time; a line that is being overwritten may
 // read as a mixture.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // report.cpp: what a communicator tells about itself, as JSON. The only file of libxcoll that
 // includes the JSON library: it costs ten seconds of compiling.
 #include <unistd.h>
@@ -8,7 +9,7 @@
 
 #include "base/failure.hpp"
 #include "engine/comm.hpp"
-#include "engine/verdict.hpp"
+#include "engine/failure_board.hpp"
 
 namespace xcoll::engine {
 namespace {
@@ -80,12 +81,12 @@ void Comm::dump(int fd) const {
                            {"sequence", engine_.sequence()},
                            {"ranks", std::move(ranks)},
                            {"operations", engine_.recorder().json()}};
-  if (has_verdict(segment)) {
-    const xcoll_failure verdict = failure();
-    report["verdict"] = {{"status", xcoll_status_name(verdict.status)},
-                         {"culprit", verdict.culprit},
-                         {"reporter", verdict.reporter},
-                         {"text", verdict.text}};
+  if (has_failed(segment)) {
+    const xcoll_failure sticky = failure();
+    report["failure"] = {{"status", xcoll_status_name(sticky.status)},
+                         {"culprit", sticky.culprit},
+                         {"reporter", sticky.reporter},
+                         {"text", sticky.text}};
   }
   write_whole(fd, report.dump(1) + "\n");
 }

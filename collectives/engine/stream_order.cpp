@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "engine/stream_order.hpp"
 
 #include <xhal/xhal.h>
@@ -9,12 +10,12 @@
 namespace xcoll::engine {
 namespace {
 
-// Up to here an operation may run in the thread that submits it, which is busy for microseconds
-// then.
+// Up to here an operation may run in the thread that submits it, which is busy
+// for microseconds then.
 constexpr uint64_t kInlineBytes = 64 * 1024;
 // How long the submitting thread stands still for other ranks before it leaves them to the progress
 // thread; about what waking that thread costs.
-constexpr uint64_t kInlinePatienceNs = 20'000;
+constexpr uint64_t kInlineBackoffNs = 20'000;
 
 std::string xhal_text() {
   xhal_error error{};
@@ -168,8 +169,8 @@ class Stage {
   ~Stage() {
     if (taken_.empty()) return;
     xhal_event event{};
-    // Nothing can be recorded on a failed stream, and nothing of it runs any more: no event to wait
-    // for.
+    // Nothing can be recorded on a failed stream, and nothing of it runs any more: no event
+    // to wait for.
     if (xhal_event_record(stream_, 0, &event) != XHAL_OK) event = xhal_event{};
     for (const std::byte* buffer : taken_) staging_.give_back(buffer, event, user_);
   }
@@ -267,7 +268,7 @@ std::shared_ptr<Batch> StreamOrder::submit(std::vector<Operation> operations, xh
   for (Operation& operation : operations) stage.replace(operation);
   const auto batch = std::make_shared<Batch>(std::move(operations));
   if (stage.empty() && bytes <= kInlineBytes && xhal_event_query(&event) == XHAL_OK) {
-    if (!engine_.run_briefly(batch, kInlinePatienceNs)) hold(*batch, stream);
+    if (!engine_.run_briefly(batch, kInlineBackoffNs)) hold(*batch, stream);
     return batch;
   }
   if (!stage.empty()) event = record(stream);
@@ -322,7 +323,7 @@ void StreamOrder::on_reached(void* user, int32_t status) {
   }
   pending->batch->ready = true;
   const std::lock_guard lock(pending->link->mutex);
-  if (pending->link->engine) pending->link->engine->nudge();
+  if (pending->link->engine) pending->link->engine->ring_doorbell();
 }
 
 }  // namespace xcoll::engine

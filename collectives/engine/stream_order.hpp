@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // stream_order.hpp: the only place where libxcoll meets xHAL: collectives in the order of a stream.
 //
 //   idle stream, small:  run in the caller's thread, as long as the other ranks keep up
@@ -27,9 +28,9 @@ class StreamOrder {
   explicit StreamOrder(Engine& engine);
   ~StreamOrder();
 
-  // Submits the operations in the order of `stream`; returns without waiting for another rank.
-  // Throws UNSUPPORTED (a stream that is captured), OUT_OF_MEMORY or DEVICE; then nothing was
-  // started.
+  // Submits the operations in the order of `stream`; returns without waiting for another
+  // rank. Throws UNSUPPORTED (a stream that is captured), OUT_OF_MEMORY or DEVICE; then
+  // nothing was started.
   std::shared_ptr<Batch> submit(std::vector<Operation> operations, xhal_stream* stream);
 
   // The engine is about to end: callbacks of streams that come later do not reach it.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "engine/transfer_run.hpp"
 
 #include <algorithm>
@@ -13,55 +14,55 @@ uint64_t fingerprint_of(const Operation& operation, uint64_t message) {
 
 }  // namespace
 
-Advance TransferRun::advance(const Fabric& fabric, const Operation& operation, Channels& channels) {
+Advance TransferRun::advance(const RankView& view, const Operation& operation, Channels& channels) {
   const bool sending = operation.kind == XCOLL_SEND;
   if (!begun_) {
     message_ = ++(sending ? channels.sends : channels.recvs)[static_cast<size_t>(operation.peer)];
     begun_ = true;
   }
-  return sending ? send(fabric, operation, channels) : receive(fabric, operation, channels);
+  return sending ? send(view, operation, channels) : receive(view, operation, channels);
 }
 
-Advance TransferRun::send(const Fabric& fabric, const Operation& operation, Channels& channels) {
+Advance TransferRun::send(const RankView& view, const Operation& operation, Channels& channels) {
   const auto peer = static_cast<uint32_t>(operation.peer);
   uint64_t& next = channels.send_pieces[peer];
-  const auto& taken = fabric.segment.taken_counter(fabric.rank, peer).value;
+  const auto& taken = view.segment.taken_counter(view.rank, peer).value;
   const uint64_t bytes = operation.send_bytes();
   bool moved = false;
   while (bytes_done_ < bytes || !finished_first_piece_) {
     if (next - taken.load() >= shm::kSlots) return moved ? Advance::kMoved : Advance::kBlocked;
-    shm::Piece& piece = fabric.segment.piece(fabric.rank, peer, next);
+    shm::Piece& piece = view.segment.piece(view.rank, peer, next);
     piece.message = message_;
     piece.fingerprint = fingerprint_of(operation, message_);
     piece.count = operation.count;
     piece.dtype = operation.type;
-    const uint64_t length = std::min(fabric.cell_bytes(), bytes - bytes_done_);
+    const uint64_t length = std::min(view.cell_bytes(), bytes - bytes_done_);
     if (length > 0) std::memcpy(&piece + 1, operation.send + bytes_done_, length);
     bytes_done_ += length;
     finished_first_piece_ = true;
-    fabric.segment.sent_counter(fabric.rank, peer).value.exchange(++next);
-    shm::ring_if_sleeping(fabric.segment, peer);
+    view.segment.sent_counter(view.rank, peer).value.exchange(++next);
+    shm::ring_if_sleeping(view.segment, peer);
     moved = true;
   }
   return Advance::kDone;
 }
 
-Advance TransferRun::receive(const Fabric& fabric, const Operation& operation, Channels& channels) {
+Advance TransferRun::receive(const RankView& view, const Operation& operation, Channels& channels) {
   const auto peer = static_cast<uint32_t>(operation.peer);
   uint64_t& next = channels.recv_pieces[peer];
-  const auto& sent = fabric.segment.sent_counter(peer, fabric.rank).value;
+  const auto& sent = view.segment.sent_counter(peer, view.rank).value;
   const uint64_t bytes = operation.recv_bytes();
   bool moved = false;
   while (bytes_done_ < bytes || !finished_first_piece_) {
     if (sent.load() <= next) return moved ? Advance::kMoved : Advance::kBlocked;
-    const shm::Piece& piece = fabric.segment.piece(peer, fabric.rank, next);
+    const shm::Piece& piece = view.segment.piece(peer, view.rank, next);
     if (piece.fingerprint != fingerprint_of(operation, message_)) return Advance::kMismatch;
-    const uint64_t length = std::min(fabric.cell_bytes(), bytes - bytes_done_);
+    const uint64_t length = std::min(view.cell_bytes(), bytes - bytes_done_);
     if (length > 0) std::memcpy(operation.recv + bytes_done_, &piece + 1, length);
     bytes_done_ += length;
     finished_first_piece_ = true;
-    fabric.segment.taken_counter(peer, fabric.rank).value.exchange(++next);
-    shm::ring_if_sleeping(fabric.segment, peer);
+    view.segment.taken_counter(peer, view.rank).value.exchange(++next);
+    shm::ring_if_sleeping(view.segment, peer);
     moved = true;
   }
   return Advance::kDone;

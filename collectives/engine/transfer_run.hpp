@@ -1,11 +1,12 @@
+// SPDX-License-Identifier: Apache-2.0
 // transfer_run.hpp: one send or receive under way, through the ring of its pair of ranks.
 #pragma once
 
 #include <cstdint>
 #include <vector>
 
-#include "engine/fabric.hpp"
 #include "engine/operation.hpp"
+#include "engine/rank_view.hpp"
 
 namespace xcoll::engine {
 
@@ -21,11 +22,11 @@ struct Channels {
 // Only the oldest run of a channel may advance: that is the engine's business.
 class TransferRun {
  public:
-  Advance advance(const Fabric& fabric, const Operation& operation, Channels& channels);
+  Advance advance(const RankView& view, const Operation& operation, Channels& channels);
 
  private:
-  Advance send(const Fabric& fabric, const Operation& operation, Channels& channels);
-  Advance receive(const Fabric& fabric, const Operation& operation, Channels& channels);
+  Advance send(const RankView& view, const Operation& operation, Channels& channels);
+  Advance receive(const RankView& view, const Operation& operation, Channels& channels);
 
   bool begun_ = false;
   uint64_t message_ = 0;

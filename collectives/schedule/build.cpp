@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // build.cpp: the algorithms.
 //
 // Why no ring is overwritten too early, in kinds without an ack counter (all_reduce, reduce): let D
@@ -222,8 +223,8 @@ class Builder {
     });
   }
 
-  // Reduce-scatter into the out rings; where this rank wants its own block it gets it in the same
-  // pass.
+  // Reduce-scatter into the out rings; where this rank wants its own block it gets it in
+  // the same pass.
   void reduce_blocks_through_cells() {
     put_blocks_into_cells();
     each_peer([&](uint16_t peer) { wait(CounterKind::kCell, peer, me_, kReduceLag); });

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // cache.hpp: the schedules of one rank, each built on first use.
 #pragma once
 

@@ -1,9 +1,10 @@
+// SPDX-License-Identifier: Apache-2.0
 // schedule.hpp: a collective as data: what one rank does, step by step. The engine executes it, a
 // simulator can cost it; neither knows an algorithm, and an algorithm knows neither.
 //
-// A schedule is symbolic. It names places (the user's buffers, the posts and rings of layout.hpp),
-// ranks and blocks, but no addresses, sizes or types; one schedule serves every call of its kind.
-// Execution:
+// A schedule is symbolic. It names places (the user's buffers, the posts and rings of
+// layout.hpp), ranks and blocks, but no addresses, sizes or types; one schedule serves every call
+// of its kind. Execution:
 //
 //   before                      put the own contribution where all can read it
 //   enter                       publish the own entry, wait for those of all ranks, check the

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "tuner/tuner.hpp"
 
 #include "base/failure.hpp"
@@ -7,8 +8,8 @@
 namespace xcoll::tuner {
 namespace {
 
-// Flat makes every rank read every post: from here on splitting the work wins (measured with 2
-// ranks).
+// Flat makes every rank read every post: from here on splitting the work wins (measured
+// with 2 ranks).
 constexpr uint64_t kFlatBytes = 8 * 1024;
 
 }  // namespace

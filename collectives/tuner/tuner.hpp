@@ -1,6 +1,7 @@
-// tuner.hpp: which algorithm a collective takes. Every rank must come to the same answer from the
-// same arguments; the choice is part of the fingerprint, so a difference is an error and not a
-// wrong result.
+// SPDX-License-Identifier: Apache-2.0
+// tuner.hpp: which algorithm a collective takes. Every rank must come to the same answer from
+// the same arguments; the choice is part of the fingerprint, so a difference is an error and not
+// a wrong result.
 #pragma once
 
 #include <cstdint>
@@ -17,8 +18,8 @@ struct Question {
 
 class Tuner {
  public:
-  // Reads XCOLL_ALGORITHM (flat, pipelined; unset: by size). Throws INVALID_ARGUMENT on another
-  // word.
+  // Reads XCOLL_ALGORITHM (flat, pipelined; unset: by size). Throws INVALID_ARGUMENT
+  // on another word.
   Tuner();
   schedule::Algorithm choose(const Question& question) const;
 

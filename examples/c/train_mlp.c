@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* train_mlp.c: trains a small network on an xHAL device, in C11, with no framework.
  *
  * The task: two spirals wound into each other, and for every point of the plane the answer which of

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // train_mlp.cpp: trains a small network on an xHAL device, in C++20 with xhal.hpp: the task of
 // examples/c/train_mlp.c (two spirals), with the whole training step recorded as a graph and
 // replayed where the device can do that.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Checkpoints: one file holds whole, unsharded CPU tensors, so it loads on any device and layout.
 
 A file appears complete or not at all (written beside, synced, renamed); the last two are kept.

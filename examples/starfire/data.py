@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Bytes of a text file as training data; the last tenth is held out for validation."""
 
 import gzip

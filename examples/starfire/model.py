@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A GPT-style language model over bytes, and the presets that train.py knows by name.
 
 Pre-norm blocks, causal attention through torch's scaled_dot_product_attention, learned positions,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a training run needs of each card's memory, worked out before anything is allocated."""
 
 from dataclasses import dataclass

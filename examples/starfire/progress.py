@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a run shows and records while it goes on, and how it is asked to stop."""
 
 import json

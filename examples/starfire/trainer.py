@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One training run: the model laid out over the ranks, its steps, validation and checkpoints."""
 
 import contextlib

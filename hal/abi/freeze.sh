@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # freeze.sh: keeps this minor version as binaries, for the tests of versions: libxhal, the template
 # plugin and a small program (tests/hal/versions/program.cpp). Run it before raising
 # XHAL_VERSION_MINOR, from a commit that passes all tests, and commit what it writes.

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Writes or checks the golden layout of the ABI: one line per field, slot and constant, with its
 offset or value.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // chaos.cpp: the adversary. Submissions of every stream are held and released in an order the
 // contract allows but nobody expects: mostly the stream that was submitted to last goes first. A
 // program that forgot a wait then computes with data that is not there yet, on any seed, instead of
@@ -64,8 +65,8 @@ void in_forked_child() {
 }
 const AtLoad forks([] { run_in_forked_child(in_forked_child); });
 
-// Release order of one round: newest first; after the first round also, one time in eight, at
-// random.
+// Release order of one round: newest first; after the first round also, one time in
+// eight, at random.
 std::vector<StreamState*> order(Chaos& c, bool first) {
   std::vector<std::pair<uint64_t, StreamState*>> list;
   for (auto& [side, when] : c.streams) list.emplace_back(when, side);

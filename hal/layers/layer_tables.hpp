@@ -1,5 +1,6 @@
-// layer_tables.hpp: what a layer is: a function per slot that calls the same slot of the next
-// table.
+// SPDX-License-Identifier: Apache-2.0
+// layer_tables.hpp: what a layer is: a function per slot that calls the same slot of
+// the next table.
 #pragma once
 
 #include <algorithm>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // layers.hpp: XHAL_LAYERS=validate,trace,chaos: tables wrapped around tables when a device is
 // opened; off costs nothing.
 #pragma once

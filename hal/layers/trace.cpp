@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // trace.cpp: every call of every slot, as a file that Perfetto and chrome://tracing open.
 //
 // A call costs two reads of the time-stamp counter and one store into the thread's buffer. Full

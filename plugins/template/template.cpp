@@ -1,10 +1,11 @@
-// template.cpp: a complete small plugin. Copy it (`xhal plugins new NAME`), replace the parts
-// marked VENDOR.
+// SPDX-License-Identifier: Apache-2.0
+// template.cpp: a complete small plugin. Copy it (`xhal plugins new NAME`), replace the
+// parts marked VENDOR.
 //
-// The device is a piece of host memory that works synchronously: every submission has run when the
-// call returns. That is the simplest device there can be, and still a whole one, because libxhal
-// does the rest: waiting, wait-before-signal, events, failure of streams, pools, copies between
-// devices.
+// The device is a piece of host memory that works synchronously: every submission has run when
+// the call returns. That is the simplest device there can be, and still a whole one, because
+// libxhal does the rest: waiting, wait-before-signal, events, failure of streams, pools,
+// copies between devices.
 #include <algorithm>
 #include <bit>
 #include <chrono>
@@ -26,7 +27,6 @@ uint64_t now_ns() {
 }
 
 // ---- operators
-// ----------------------------------------------------------------------------------------------------
 
 // VENDOR: what your device computes with. Here: one element at a time, through double.
 struct Format {
@@ -117,7 +117,6 @@ struct Op : Object {
 };
 
 // ---- memory
-// -------------------------------------------------------------------------------------------------------
 
 struct Context : Object {
   Context(const xhal_dispatch* device_table, xhal_device* device_handle)
@@ -126,8 +125,8 @@ struct Context : Object {
     for (auto& [address, size] : allocations) std::free(reinterpret_cast<void*>(address));
   }
 
-  // VENDOR: memory of your device. The address must be unique in the process: reserve it, or use
-  // the driver's.
+  // VENDOR: memory of your device. The address must be unique in the process: reserve it, or
+  // use the driver's.
   xhal_status memory_alloc(const xhal_memory_info* info, uint64_t* address) {
     if (info->kind != XHAL_MEMORY_DEVICE || (info->flags & XHAL_MEMORY_EXPORTABLE) != 0) {
       return fail(XHAL_ERR_UNSUPPORTED,
@@ -217,7 +216,6 @@ xhal_status Context::op_prepare(const xhal_op_info* info, xhal_op** op) {
 }
 
 // ---- streams
-// ------------------------------------------------------------------------------------------------------
 
 // VENDOR: submit to your hardware instead of doing the work here, and call host().timeline_advance
 // when it is done.
@@ -300,7 +298,6 @@ xhal_status Context::stream_create(const xhal_stream_info*, xhal_timeline* timel
 }
 
 // ---- device
-// -------------------------------------------------------------------------------------------------------
 
 struct Device : Object {
   explicit Device(const xhal_dispatch* device_table) : table(device_table) {}

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What the measuring library promises about sides: children that take turns, costs that are not
 // known before, and the unit.
 #include "measure/measure.hpp"

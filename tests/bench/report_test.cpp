@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What a benchmark's report promises: medians, ratios, goals, and no silence about a missing peer.
 #include "measure/report.hpp"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Every collective x type x {empty, one, odd, several pieces} x {2, 3, 4 ranks} x {processes,
 // threads}, out of place and in place, against the reference.
 #include <gtest/gtest.h>

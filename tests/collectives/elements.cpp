@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "elements.hpp"
 
 #include <algorithm>
@@ -110,8 +111,8 @@ int64_t logical(int64_t a, int64_t b, xcoll_reduction reduction) {
   }
 }
 
-// The reduction of one element: in f64 for f64, in f32 for the narrower ones, in 64 bits for
-// integers.
+// The reduction of one element: in f64 for f64, in f32 for the narrower ones, in 64
+// bits for integers.
 template <typename T>
 T reduced_element(const std::vector<Bytes>& inputs, uint64_t i, xcoll_dtype dtype,
                   xcoll_reduction reduction) {

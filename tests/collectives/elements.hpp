@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // elements.hpp: buffers of any element type, and the reference that collectives are compared with.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What happens when a rank does the wrong thing, nothing, or dies: every rank that is left gets a
 // typed error that names the culprit, and nobody hangs or gets a wrong result.
 #include <gmock/gmock.h>
@@ -27,8 +28,8 @@ struct Call {
   xcoll_status (*call)(xcoll_comm* comm, void* send, void* recv);
 };
 
-// Pairs of calls that do not match: all ranks but the last make the first, the last makes the
-// second.
+// Pairs of calls that do not match: all ranks but the last make the first, the last
+// makes the second.
 struct Pair {
   const char* name;
   Call usual;
@@ -165,7 +166,7 @@ TEST_P(FailureTest, ARankThatDoesNotEnterIsNamedAtTheDeadline) {
       EXPECT_THAT(failure.text, HasSubstr("all-reduce #2 (f32 x 1, sum) timed out"));
       over.open();
     }
-    // The late one gets the same verdict instead of a hang.
+    // The late one gets the same sticky error instead of a hang.
     EXPECT_XCOLL(XCOLL_ERR_TIMEOUT,
                  xcoll_all_reduce(comm, &value, &value, 1, XCOLL_F32, XCOLL_SUM, nullptr));
     EXPECT_EQ(value, 1);
@@ -253,7 +254,7 @@ TEST_P(FailureTest, AbortEndsTheOwnBlockedCall) {
   });
 }
 
-TEST_P(FailureTest, ARequestThatIsUnderWayGetsTheVerdict) {
+TEST_P(FailureTest, ARequestThatIsUnderWayGetsTheStickyError) {
   run([](const Rank& rank) {
     const Comm comm(rank);
     float value = 0;
@@ -401,7 +402,7 @@ TEST_P(DeathTest, AsyncErrorSeesADeathThatNobodyWaitsFor) {
   EXPECT_EQ(endings[0].exit_code, 0);
 }
 
-TEST_P(DeathTest, AStoppedRankIsNamedAsStoppedAndGetsTheVerdictWhenItGoesOn) {
+TEST_P(DeathTest, AStoppedRankIsNamedAsStoppedAndGetsTheStickyErrorWhenItGoesOn) {
   run_ranks(GetParam(), Where::kProcesses, [&](const Rank& rank) {
     const Comm comm(rank, 500);
     float value = 1;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Send and receive, groups and requests.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

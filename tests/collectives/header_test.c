@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The headers in C11, alone and pedantic: a program that uses libxcoll without C++. */
 #include <xcoll/xcoll.h>
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The reductions at every processor level that this machine has, against scalar arithmetic.
 #include <gtest/gtest.h>
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Making, splitting and ending communicators; bad arguments; fork; the flight recorder.
 #include <fcntl.h>
 #include <gmock/gmock.h>
@@ -325,8 +326,8 @@ TEST(RecorderTest, AFailedCommunicatorWritesItsRecorderIntoTheDirectory) {
     ::close(fd);
     ::unlink(path.c_str());
     const nlohmann::json dump = nlohmann::json::parse(text);
-    EXPECT_EQ(dump["verdict"]["status"], "XCOLL_ERR_TIMEOUT");
-    EXPECT_EQ(dump["verdict"]["culprit"], 1);
+    EXPECT_EQ(dump["failure"]["status"], "XCOLL_ERR_TIMEOUT");
+    EXPECT_EQ(dump["failure"]["culprit"], 1);
   });
   ::unsetenv("XCOLL_RECORDER_DIR");
   EXPECT_EQ(::rmdir(directory), 0);

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // ranks.hpp: runs a test's body on several ranks, as processes or as threads of this process.
 #pragma once
 

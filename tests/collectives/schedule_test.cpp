@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Schedules in a model of the shared memory, under many interleavings of the ranks: every step
 // reads what it is meant to read, nothing is overwritten before all have read it, and all ranks get
 // to the end.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Collectives in the order of a stream: on a device whose memory the host sees (template), and on
 // one in another process whose memory it does not (remote); on the cpu plugin both ways.
 #include <gmock/gmock.h>
@@ -330,7 +331,7 @@ TEST_P(StreamTest, ADeadlineFailsTheStreamWhichCanRecover) {
   });
 }
 
-TEST_P(StreamTest, AFailedStreamIsAVerdictOnEveryRank) {
+TEST_P(StreamTest, AFailedStreamIsAStickyErrorOnEveryRank) {
   Gate submitted;
   run([&](const Rank& rank, const Card& card) {
     const Comm comm(rank);

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`./dev` and the counting of its results, as a person meets them. Installs and builds nothing."""
 
 import os

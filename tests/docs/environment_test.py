@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The page of environment variables cannot drift from the sources: each kind of drift is found."""
 
 import importlib.util

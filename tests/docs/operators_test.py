@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The page of the operator catalogue cannot drift from ops.inc."""
 
 import contextlib

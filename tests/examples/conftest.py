@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Makes examples/ and tools/ importable, and keeps installed devices out of these CPU tests."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How ./dev demo reads what its runs leave behind, and what it does not let pass."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Behaviour of examples/train.py on the CPU as its user sees it: options in, files and text out."""
 
 import json

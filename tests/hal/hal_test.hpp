@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // hal_test.hpp: the fixture of libxhal's tests: everything through the public ABI.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // loader_test.hpp: a plugin folder of a test's own, and what libxhal says of the plugins in it.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // process_figures.hpp: what this process holds, as the kernel counts it.
 #pragma once
 

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """The layout check tells an append from a break: each edit of a copy of the headers must be judged
 rightly."""
 

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Programs, libraries and plugins of every minor together: each combination runs, and what one side
 is too old for is answered, not crashed on. Today's build and the binaries in hal/abi/frozen.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // watchdog.hpp: tests of what must not hang or crash. A hang fails the test with a text that says
 // what hung; no test is judged by how long it takes.
 #pragma once

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The installed package, used as a stranger would: C11 through pkg-config, C++ through CMake.
 
 Usage: package_test.py BUILD_DIR

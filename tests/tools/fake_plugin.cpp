@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // fake_plugin.cpp: a plugin for the tests of the tools. XHAL_TEST_FAKE says what it is like:
 //   healthy (default)  one device, all readings        mixed   healthy, degraded and broken devices
 //   on two NUMA nodes none               no device                       crash   crashes when it is

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`xhal plugins new`: the project it makes builds against the installed package only and passes the
 core profile.
 

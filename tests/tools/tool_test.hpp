@@ -1,5 +1,6 @@
-// tool_test.hpp: a folder with plugins of the test's choice, and the tools run on it and nothing
-// else.
+// SPDX-License-Identifier: Apache-2.0
+// tool_test.hpp: a folder with plugins of the test's choice, and the tools run on it
+// and nothing else.
 #pragma once
 
 #include <gmock/gmock.h>
@@ -30,8 +31,8 @@ class ToolTest : public testing::Test {
   std::filesystem::path add_file(const std::string& name, const std::string& text);
   std::filesystem::path copy_fake(const std::string& name);
 
-  // The tools see only this folder's plugins: what is beside libxhal is left out by
-  // XHAL_PLUGIN_SELECT.
+  // The tools see only this folder's plugins: what is beside libxhal is left
+  // out by XHAL_PLUGIN_SELECT.
   ProcessResult xhal(const Words& words, Variables variables = {});
   ProcessResult cts(const Words& words, Variables variables = {});
   ProcessResult probe(const Words& words, Variables variables = {});

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // elf_file.hpp: what a library file tells of itself without being loaded.
 #pragma once
 

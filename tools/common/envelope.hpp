@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // envelope.hpp: what every command prints with --json: one object, whatever happened.
 #pragma once
 
@@ -13,8 +14,8 @@ using Json = nlohmann::ordered_json;
 // The exit status of every tool.
 enum Exit { kFine = 0, kFinding = 1, kUsage = 2, kNoDevice = 3 };
 
-// {"schema": "xhal.<command>/1", "xhal", "host", "time", "data", "warnings"}; with an `error`, data
-// is null.
+// {"schema": "xhal.<command>/1", "xhal", "host", "time", "data", "warnings"}; with an `error`,
+// data is null.
 Json envelope(std::string_view command, Json data, const std::vector<std::string>& warnings,
               std::string_view error = {});
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // library.hpp: libxhal for the time of one command, and devices that are only looked at.
 #pragma once
 

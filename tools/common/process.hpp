@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // process.hpp: running another program with a deadline.
 #pragma once
 

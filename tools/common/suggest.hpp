@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // suggest.hpp: words for a sentence: "did you mean", and lists.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // table.hpp: text in aligned columns, coloured only for eyes.
 #pragma once
 

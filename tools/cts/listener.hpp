@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // listener.hpp: turns GoogleTest's events into messages, which may go to another process.
 #pragma once
 
@@ -13,8 +14,8 @@ namespace xhal::cts {
 // "gelu/bf16/strided" for the training profile, "Memory.SizeZeroIsRefused" for core.
 std::string display_name(const testing::TestInfo& test);
 
-// {"started": name}, then {"ended": name, "how": passed|failed|skipped|refused, "reason",
-// "seconds"}.
+// {"started": name}, then {"ended": name, "how":
+// passed|failed|skipped|refused, "reason", "seconds"}.
 using Emit = std::function<void(const tools::Json& message)>;
 
 class Listener : public testing::EmptyTestEventListener {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // xhal-cts: judges a plugin by its behaviour through the public ABI.
 #include <fmt/core.h>
 #include <fnmatch.h>
@@ -13,9 +14,9 @@
 #include "common/library.hpp"
 #include "common/process.hpp"
 #include "common/table.hpp"
+#include "operators/operator_test.hpp"
 #include "report.hpp"
 #include "supervisor.hpp"
-#include "training.hpp"
 #include "xhal_base/environment.hpp"
 
 namespace xhal::cts {
@@ -96,8 +97,8 @@ int write_report(const Report& report, const Options& options) {
   return report.good() ? tools::kFine : tools::kFinding;
 }
 
-// Arranges the plugin, runs the tests whose display names are given, and cleans up: all in this
-// process.
+// Arranges the plugin, runs the tests whose display names are given, and cleans up: all
+// in this process.
 int run_here(const Options& options, const Names& names, const Emit& emit) try {
   const std::set<std::string> wanted(names.begin(), names.end());
   std::string filter;

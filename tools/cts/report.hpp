@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // report.hpp: what became of each test, and the verdict.
 #pragma once
 
@@ -26,8 +27,8 @@ struct Report {
   std::vector<TestResult> tests;
   std::vector<std::string> stale_waivers;  // match no test that ran
 
-  // Takes in what a listener says; when that is a failure, its name and indented reasons are
-  // returned.
+  // Takes in what a listener says; when that is a failure, its name and indented
+  // reasons are returned.
   std::string take(const tools::Json& message);
   size_t count(Status status) const;
   // Something passed, nothing failed, and no waiver is stale.
@@ -39,8 +40,8 @@ struct Report {
 // How a test ended, before waivers.
 enum class End { passed, failed, skipped, refused };
 
-// Applies the waiver, if there is one: an unexpected pass and a refusal without a waiver are
-// failures.
+// Applies the waiver, if there is one: an unexpected pass and a refusal without a
+// waiver are failures.
 TestResult judge(std::string name, End end, std::string reason, Waivers& waivers);
 
 }  // namespace xhal::cts

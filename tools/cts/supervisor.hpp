@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // supervisor.hpp: runs the tests in a child, so that a plugin that crashes or hangs fails one test
 // and not the suite.
 #pragma once

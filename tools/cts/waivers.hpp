@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // waivers.hpp: tests that a vendor says will not pass, and why.
 #pragma once
 
@@ -20,8 +21,8 @@ struct Waiver {
 
 class Waivers {
  public:
-  // A file holds {"waivers": [{"test", "kind": "unsupported" | "xfail", "reason"}]}. Throws
-  // tools::Failure.
+  // A file holds {"waivers": [{"test", "kind": "unsupported" | "xfail",
+  // "reason"}]}. Throws tools::Failure.
   void add_file(const std::filesystem::path& file);
   // The first that matches; marks it as used.
   const Waiver* find(const std::string& test);

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // candidate.hpp: a plugin library under trial: mapped, negotiated, and asked to list its devices.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // host_stubs.hpp: the host services a plugin meets in a trial: complete, and of no use.
 #pragma once
 

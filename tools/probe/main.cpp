@@ -1,5 +1,6 @@
-// xhal-probe: loads a plugin library in this process, so that its crash or hang is not the
-// framework's.
+// SPDX-License-Identifier: Apache-2.0
+// xhal-probe: loads a plugin library in this process, so that its crash or hang is
+// not the framework's.
 //
 // Standard output: one JSON object on one line, whatever the library prints: that goes to standard
 // error. Exit status: 0 libxhal can use the library, 1 it cannot (the

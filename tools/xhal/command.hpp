@@ -1,5 +1,6 @@
-// command.hpp: what a subcommand of `xhal` is: it collects a model once, and gives it as data and
-// as text.
+// SPDX-License-Identifier: Apache-2.0
+// command.hpp: what a subcommand of `xhal` is: it collects a model once, and gives it as data
+// and as text.
 #pragma once
 
 #include <string>

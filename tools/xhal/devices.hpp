@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // devices.hpp: what the commands know of a device: its record and its readings.
 #pragma once
 
@@ -22,8 +23,8 @@ struct Device {
   std::map<uint32_t, Reading> readings;  // by XHAL_TELEMETRY_*; what it cannot tell is not there
 
   std::optional<Reading> reading(uint32_t id) const;
-  // "ok", "degraded", "lost", "removed"; "error" when it could not be opened; empty when it cannot
-  // tell.
+  // "ok", "degraded", "lost", "removed"; "error" when it could not be opened; empty when
+  // it cannot tell.
   std::string health() const;
 };
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // doctor.cpp: the search path, the report, its two forms.
 #include "xhal/doctor.hpp"
 
@@ -81,8 +82,8 @@ struct Findings {
   std::vector<Check> library;  // how libxhal itself fares with them
 };
 
-// The plugins that are good one by one must also be good together: libxhal loads them in a child of
-// its own.
+// The plugins that are good one by one must also be good together: libxhal loads them in a child
+// of its own.
 Check check_together() {
   const auto run = run_process({own_executable().string(), "plugins", "list", "--json"},
                                std::chrono::seconds(60));

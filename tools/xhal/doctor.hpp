@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // doctor.hpp: `xhal plugins doctor`: the loader's steps, taken one by one and from outside.
 //
 // No plugin code runs in this process: libraries are read as files, then loaded by xhal-probe in a

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // examine.cpp: the checks of one plugin.
 #include <cxxabi.h>
 #include <fmt/core.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // list.cpp: `xhal list`: the devices and how they are.
 #include <fmt/core.h>
 

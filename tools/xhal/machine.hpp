@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // machine.hpp: where devices sit in this machine, by hwloc.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // xhal: the admin's command. This file knows the words of the command line and nothing else.
 #include <fmt/core.h>
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // new_plugin.cpp: `xhal plugins new`: the template plugin, renamed, as a project of its own.
 #include <fmt/core.h>
 

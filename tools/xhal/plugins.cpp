@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // plugins.cpp: `xhal plugins list`: every manifest found and what became of it, as libxhal sees it.
 #include <fmt/core.h>
 

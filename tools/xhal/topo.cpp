@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // topo.cpp: `xhal topo`: where the devices are, as a matrix of distances or as a tree.
 #include <fmt/core.h>
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // watchdog.hpp: no command hangs because a driver does.
 #pragma once
 

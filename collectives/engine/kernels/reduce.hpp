@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // reduce.hpp: combining vectors of many ranks into one. The same source is compiled for several
 // levels of the processor; reduction() picks the best one that this machine has.
 #pragma once
@@ -21,8 +22,8 @@ const Table& baseline_table();
 const Table& avx2_table();
 const Table& avx512_table();
 
-// By level: "avx512", "avx2" or "baseline"; null when this build or this processor does not have
-// it.
+// By level: "avx512", "avx2" or "baseline"; null when this build or this processor does
+// not have it.
 const Table* table_of(const char* level);
 const Table& best_table();
 

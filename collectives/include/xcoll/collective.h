@@ -1,10 +1,11 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* xcoll/collective.h: the operations.
  *
  * Collectives are matched between ranks by the order in which each rank calls them on a
- * communicator. Each one is checked: operation, type, count, reduction, root and sequence travel as
- * a fingerprint, and a rank returns only after it has seen that of every rank. So a collective also
- * tells that everybody has entered it, and a mismatch is XCOLL_ERR_MISMATCH on every rank, never a
- * wrong result.
+ * communicator. Each one is checked: operation, type, count, reduction, root and sequence travel
+ * as a fingerprint, and a rank returns only after it has seen that of every rank. So a collective
+ * also tells that everybody has entered it, and a mismatch is XCOLL_ERR_MISMATCH on every rank,
+ * never a wrong result.
  *
  * `count` is always a number of elements of one rank's share; where a buffer holds the shares of
  * all ranks they lie one after the other in rank order. A count of 0 still synchronises. A buffer
@@ -16,7 +17,7 @@
  * `stream` given: the operation is ordered on it. It starts when earlier work of the stream is
  * done, and later work of the stream sees its result. The call returns at once; buffers stay as
  * they are until the stream has passed. Pointers may be host memory or memory of the stream's
- * device. A failure is the communicator's verdict and fails the stream (xhal_stream_recover).
+ * device. A failure is the communicator's sticky error and fails the stream (xhal_stream_recover).
  *
  * Threads: any thread may call at any time; the order of calls on one communicator is what counts,
  * so a program that calls from several threads must itself make that order the same on all ranks.
@@ -24,7 +25,7 @@
  * be called from a host callback of a stream.
  *
  * All return: OK; INVALID_ARGUMENT, UNSUPPORTED, OUT_OF_MEMORY, FORKED (not started); or the
- * communicator's verdict. Blocks: with stream NULL up to the deadline, else no. Since: 0.1
+ * communicator's sticky error. Blocks: with stream NULL up to the deadline, else no. Since: 0.1
  */
 #ifndef XCOLL_COLLECTIVE_H_
 #define XCOLL_COLLECTIVE_H_
@@ -102,8 +103,8 @@ XCOLL_API xcoll_status xcoll_barrier(xcoll_comm* comm, xhal_stream* stream);
 
 /* Point to point. The n-th send from a to b matches the n-th recv at b from a, with the same count
  * and type, else MISMATCH. A send may return before its recv was called when the data fits the
- * transport's buffer; then a mismatch reaches the sender as the communicator's verdict. With stream
- * NULL a recv blocks for its send: to exchange, put both into one group, in any order. */
+ * transport's buffer; then a mismatch reaches the sender as the communicator's sticky error. With
+ * stream NULL a recv blocks for its send: to exchange, put both into one group, in any order. */
 XCOLL_API xcoll_status xcoll_send(xcoll_comm* comm, const void* send, uint64_t count,
                                   xcoll_dtype dtype, int32_t peer, xhal_stream* stream);
 XCOLL_API xcoll_status xcoll_recv(xcoll_comm* comm, void* recv, uint64_t count, xcoll_dtype dtype,

@@ -1,13 +1,14 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* xcoll/comm.h: the communicator.
  *
  * A communicator is a fixed set of ranks, 0 to n-1, that call the same collective operations in the
  * same order. A rank is a process or a thread; one process may hold several ranks of one
  * communicator, and any number of communicators. In this version all ranks run on one host.
  *
- * Failure: no call outlives its deadline, and no mismatch gives a wrong result. The first rank that
- * sees a failure publishes a verdict that names the culprit; every rank then gets this same verdict
- * from the call it is in and from every later one. A communicator never recovers: destroy it and
- * make another.
+ * Failure: no call outlives its deadline, and no mismatch gives a wrong result. The first rank
+ * that sees a failure publishes an error that names the culprit; every rank then gets this same
+ * error from the call it is in and from every later one. A communicator never recovers: destroy it
+ * and make another.
  *
  * Fork: a communicator belongs to the process that made it. In a forked child every call on it
  * returns XCOLL_ERR_FORKED and xcoll_comm_destroy only frees memory; the parent is not disturbed.
@@ -25,9 +26,9 @@ extern "C" {
 
 typedef struct xcoll_comm xcoll_comm;
 
-/* Where the ranks of one communicator meet. Opaque bytes; send them to the other ranks as they are,
- * over whatever the program has (a store, a file, MPI). They carry a secret: who knows them may
- * join. */
+/* Where the ranks of one communicator meet. Opaque bytes; send them to the other ranks as they
+ * are, over whatever the program has (a store, a file, MPI). They carry a secret: who knows
+ * them may join. */
 typedef struct xcoll_unique_id {
   uint8_t bytes[128];
 } xcoll_unique_id;
@@ -52,7 +53,7 @@ enum {
   XCOLL_RANK_LEFT = 6         /* it has destroyed its communicator */
 };
 
-/* The verdict on a communicator, the same on every rank. */
+/* The sticky error on a communicator, the same on every rank. */
 typedef struct xcoll_failure {
   uint32_t struct_size; /* in: sizeof(xcoll_failure) */
   xcoll_status status;  /* XCOLL_OK: nothing has failed */
@@ -67,9 +68,9 @@ typedef struct xcoll_failure {
   char text[1024];
 } xcoll_failure;
 
-/* Makes an id. Call it on one rank (any: the id may be made by a launcher that is no rank) and give
- * the bytes to all. An id serves one communicator. Thread: any. Blocks: no. Errors: SYSTEM. Since:
- * 0.1 */
+/* Makes an id. Call it on one rank (any: the id may be made by a launcher that is no rank) and
+ * give the bytes to all. An id serves one communicator. Thread: any. Blocks: no. Errors:
+ * SYSTEM. Since: 0.1 */
 XCOLL_API xcoll_status xcoll_unique_id_create(xcoll_unique_id* id);
 
 /* Joins the communicator of `id` as rank `rank` of `ranks`. `config` may be NULL.
@@ -90,7 +91,7 @@ XCOLL_API void xcoll_comm_destroy(xcoll_comm* comm);
 
 /* Breaks the communicator on all ranks: what runs or waits, here and elsewhere, ends with ABORTED.
  * `reason` (may be NULL) becomes part of the text. A communicator that failed earlier keeps its
- * verdict. Thread: any, at any time between init and destroy. Blocks: no. Since: 0.1 */
+ * sticky error. Thread: any, at any time between init and destroy. Blocks: no. Since: 0.1 */
 XCOLL_API xcoll_status xcoll_comm_abort(xcoll_comm* comm, const char* reason);
 
 /* Splits a communicator: collective over `comm`. Ranks with the same `color` form a new
@@ -100,8 +101,8 @@ XCOLL_API xcoll_status xcoll_comm_abort(xcoll_comm* comm, const char* reason);
 XCOLL_API xcoll_status xcoll_comm_split(xcoll_comm* comm, int32_t color, int32_t key,
                                         xcoll_comm** child);
 
-/* OK, or the verdict on this communicator. Looks actively: a rank that died since is found here
- * although nobody waits for it. Thread: any. Blocks: no. Since: 0.1 */
+/* OK, or the sticky error on this communicator. Looks actively: a rank that died since is found
+ * here although nobody waits for it. Thread: any. Blocks: no. Since: 0.1 */
 XCOLL_API xcoll_status xcoll_comm_async_error(xcoll_comm* comm);
 
 /* The same, in full. Out: `failure`, whose struct_size the caller has set.
@@ -112,9 +113,9 @@ XCOLL_API xcoll_status xcoll_comm_failure(xcoll_comm* comm, xcoll_failure* failu
  * Thread: any. Blocks: no. Since: 0.1 */
 XCOLL_API xcoll_status xcoll_comm_set_timeout(xcoll_comm* comm, uint64_t timeout_ns);
 
-/* Own rank, number of ranks, and the number of collectives that were submitted here: ranks that
- * agree on the order of calls agree on this number. -1 (0) for NULL. Thread: any. Blocks: no.
- * Since: 0.1 */
+/* Own rank, number of ranks, and the number of collectives that were submitted here: ranks
+ * that agree on the order of calls agree on this number. -1 (0) for NULL. Thread: any. Blocks:
+ * no. Since: 0.1 */
 XCOLL_API int32_t xcoll_comm_rank(const xcoll_comm* comm);
 XCOLL_API int32_t xcoll_comm_size(const xcoll_comm* comm);
 XCOLL_API uint64_t xcoll_comm_sequence(const xcoll_comm* comm);

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* xcoll/group.h: several operations as one, and operations that complete later.
  *
  * A group is an array of operations that is submitted at once and completes as a whole. Its sends

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* xcoll/types.h: element types and reductions.
  *
  * A type's number is DLPack's: code << 8 | bits (code 0 int, 1 uint, 2 float, 4 bfloat, 6 bool).

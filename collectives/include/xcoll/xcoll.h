@@ -1,5 +1,6 @@
-/* xcoll/xcoll.h: all of libxcoll: collective operations between ranks, on host and on device
- * memory. */
+/* SPDX-License-Identifier: Apache-2.0 */
+/* xcoll/xcoll.h: all of libxcoll: collective operations between ranks, on host and
+ * on device memory. */
 #ifndef XCOLL_XCOLL_H_
 #define XCOLL_XCOLL_H_
 

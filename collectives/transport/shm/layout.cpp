@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "transport/shm/layout.hpp"
 
 #include <algorithm>
@@ -26,7 +27,7 @@ Layout::Layout(uint32_t ranks) : ranks(ranks), cell_bytes(cell_bytes_for(ranks))
   area(sizeof(Header));
   infos = area(n * sizeof(RankInfo));
   boards = area(n * sizeof(Board));
-  bells = area(n * sizeof(Bell));
+  doorbells = area(n * sizeof(Doorbell));
   entries = area(n * 2 * sizeof(Entry));
   out_counters = area(n * sizeof(Counter));
   ack_counters = area(n * sizeof(Counter));

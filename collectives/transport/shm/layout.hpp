@@ -1,8 +1,9 @@
+// SPDX-License-Identifier: Apache-2.0
 // layout.hpp: what lies where in the memory that the ranks of one host share.
 //
-// One writer for each word, except the verdict (first one wins) and the bells. Nothing is ever
-// reset: sequence numbers and tags only grow, so a rank that is late or early cannot confuse
-// another.
+// One writer for each word, except the sticky error (first one wins) and the doorbells.
+// Nothing is ever reset: sequence numbers and tags only grow, so a rank that is late or early
+// cannot confuse another.
 //
 // Reuse rule of the data areas. A rank completes collective s only after it has seen the entry of
 // every rank for s, and it enters s only after it has finished s-1. Hence:
@@ -52,7 +53,7 @@ struct alignas(64) Counter {
 };
 
 // Wakes one rank. `word` is a futex.
-struct alignas(64) Bell {
+struct alignas(64) Doorbell {
   std::atomic<uint32_t> word;
   std::atomic<uint32_t> sleeping;
 };
@@ -71,7 +72,7 @@ struct alignas(64) RankInfo {
   char host[64];
 };
 
-struct alignas(64) Verdict {
+struct alignas(64) FailureBoard {
   enum : uint32_t { kNone = 0, kWriting = 1, kSet = 2 };
   std::atomic<uint32_t> state;
   xcoll_failure failure;
@@ -83,7 +84,7 @@ struct Header {
   uint32_t ranks;
   uint64_t total_bytes;
   alignas(64) std::atomic<uint32_t> sleepers;  // ranks that sleep: a signaller looks here first
-  Verdict verdict;
+  FailureBoard failure_board;
 };
 
 // Header of a piece of a message in a point-to-point ring; the data follow.
@@ -101,8 +102,8 @@ struct Layout {
 
   uint32_t ranks;
   uint64_t cell_bytes;
-  uint64_t infos, boards, bells, entries, out_counters, ack_counters, cell_counters, sent_counters,
-      taken_counters, posts, outs, cells, pieces;
+  uint64_t infos, boards, doorbells, entries, out_counters, ack_counters, cell_counters,
+      sent_counters, taken_counters, posts, outs, cells, pieces;
   uint64_t total_bytes;
 
   uint64_t piece_bytes() const { return sizeof(Piece) + cell_bytes; }

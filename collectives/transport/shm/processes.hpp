@@ -1,6 +1,7 @@
-// processes.hpp: whether the processes of the other ranks live. One pidfd for each process, made by
-// rank 0 and handed on, so it is right across pid namespaces and cannot be confused by a reused
-// pid.
+// SPDX-License-Identifier: Apache-2.0
+// processes.hpp: whether the processes of the other ranks live. One pidfd for each process,
+// made by rank 0 and handed on, so it is right across pid namespaces and cannot be confused by
+// a reused pid.
 #pragma once
 
 #include <cstdint>

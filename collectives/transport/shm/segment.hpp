@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // segment.hpp: the shared memory of one communicator, mapped into one rank.
 //
 // It is a sealed memfd that rank 0 makes and hands to the others over the bootstrap's sockets: no
@@ -24,7 +25,7 @@ class Segment {
   Header& header() const { return *at<Header>(0); }
   RankInfo& info(uint32_t rank) const { return at<RankInfo>(layout_.infos)[rank]; }
   Board& board(uint32_t rank) const { return at<Board>(layout_.boards)[rank]; }
-  Bell& bell(uint32_t rank) const { return at<Bell>(layout_.bells)[rank]; }
+  Doorbell& doorbell(uint32_t rank) const { return at<Doorbell>(layout_.doorbells)[rank]; }
   Entry& entry(uint32_t rank, uint64_t sequence) const {
     return at<Entry>(layout_.entries)[rank * 2 + (sequence & 1)];
   }

@@ -1,6 +1,7 @@
-// allocator.h: torch's allocators over libxhal's pools, which are the only cache. What lives here
-// is bookkeeping: which other streams use a block, so that its free can name the events to wait
-// for.
+// SPDX-License-Identifier: Apache-2.0
+// allocator.h: torch's allocators over libxhal's pools, which are the only cache. What lives
+// here is bookkeeping: which other streams use a block, so that its free can name the events
+// to wait for.
 #pragma once
 
 #include <c10/core/Allocator.h>
@@ -25,8 +26,8 @@ bool is_pinned(const void* data);
 
 c10::Allocator* pinned_allocator();
 
-// Counters of a device's pool; zeros while the device is closed. Free and total bytes of the
-// device.
+// Counters of a device's pool; zeros while the device is closed. Free and total bytes
+// of the device.
 xhal_pool_stats pool_stats(DeviceIndex index);
 void reset_peaks(DeviceIndex index);
 void trim_pools();

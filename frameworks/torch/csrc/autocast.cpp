@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Autocast with core torch's own lists, so that the device behaves as cuda does.
 #include <ATen/Functions.h>
 #include <ATen/autocast_mode.h>

@@ -1,5 +1,6 @@
-// compat.h: what differs between the torch versions we build against (2.6 and newer). One place for
-// every guard.
+// SPDX-License-Identifier: Apache-2.0
+// compat.h: what differs between the torch versions we build against (2.6 and newer). One place
+// for every guard.
 #pragma once
 
 #include <c10/core/Allocator.h>

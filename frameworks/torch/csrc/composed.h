@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // composed.h: operators that are no kernel of the catalogue but a few of them in a row.
 //
 // A composition is a plain function of the operator's arguments that returns a new tensor. It is

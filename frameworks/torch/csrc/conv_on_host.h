@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // conv_on_host.h: convolution on the host. torch has no CPU kernel under the overrideable names, so
 // the boxed fallback cannot help; these convert the operands and call the public operators.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "copy.h"
 
 #include <ATen/MemoryOverlap.h>
@@ -30,8 +31,8 @@ void copy_bytes(xhal_stream* stream, const at::Tensor& dst, const at::Tensor& sr
         "copying a tensor");
 }
 
-// Views as a type of the same width that the device can move, or of half the width with one more
-// dimension.
+// Views as a type of the same width that the device can move, or of half the width with
+// one more dimension.
 at::Tensor as_movable(const at::Tensor& tensor) {
   const auto width = same_width(tensor.scalar_type());
   if (width == tensor.scalar_type()) return tensor;
@@ -51,8 +52,8 @@ at::Tensor contiguous_as(const at::Tensor& tensor, c10::ScalarType type) {
   return made;
 }
 
-// Whether the device converts: only between types it computes with, and when that makes less to
-// move.
+// Whether the device converts: only between types it computes with, and when that makes
+// less to move.
 bool converts_on_device(const at::Tensor& src, const at::Tensor& dst) {
   if (!is_native(src.scalar_type()) || !is_native(dst.scalar_type())) return false;
   return src.is_cpu() ? src.element_size() < dst.element_size()
@@ -117,7 +118,7 @@ void between_devices(const at::Tensor& src, const at::Tensor& dst) {
 
 // ---- more dimensions than a descriptor has
 
-struct Lie {
+struct CollapsedLayout {
   c10::SmallVector<int64_t, 16> sizes, from, to;  // strides in elements
 
   void add(int64_t size, int64_t src, int64_t dst) {
@@ -128,34 +129,35 @@ struct Lie {
 };
 
 // The same elements in as few dimensions as they need, slowest of the destination first.
-Lie fold(const at::Tensor& src, const at::Tensor& dst) {
+CollapsedLayout fold(const at::Tensor& src, const at::Tensor& dst) {
   c10::SmallVector<int64_t, 16> order;
   for (int64_t d = 0; d < dst.dim(); ++d) {
     if (dst.size(d) != 1) order.push_back(d);
   }
   std::stable_sort(order.begin(), order.end(),
                    [&](int64_t a, int64_t b) { return dst.stride(a) > dst.stride(b); });
-  Lie lie;
+  CollapsedLayout layout;
   for (int64_t d : order) {
     const int64_t size = dst.size(d), from = src.stride(d), to = dst.stride(d);
-    if (!lie.sizes.empty() && lie.from.back() == size * from && lie.to.back() == size * to) {
-      lie.sizes.back() *= size;
-      lie.from.back() = from;
-      lie.to.back() = to;
+    if (!layout.sizes.empty() && layout.from.back() == size * from &&
+        layout.to.back() == size * to) {
+      layout.sizes.back() *= size;
+      layout.from.back() = from;
+      layout.to.back() = to;
     } else {
-      lie.add(size, from, to);
+      layout.add(size, from, to);
     }
   }
-  return lie;
+  return layout;
 }
 
-// Copies what `lie` has from dimension `first` on; what a descriptor cannot hold is walked here.
-bool copy_lie(const at::Tensor& src, const at::Tensor& dst, const Lie& lie, size_t first,
-              int64_t src_offset, int64_t dst_offset, std::string* refusal) {
-  if (lie.sizes.size() - first > XHAL_MAX_DIMENSIONS) {
-    for (int64_t i = 0; i < lie.sizes[first]; ++i) {
-      if (!copy_lie(src, dst, lie, first + 1, src_offset + i * lie.from[first],
-                    dst_offset + i * lie.to[first], refusal))
+// Copies what `layout` has from dimension `first` on; what a descriptor cannot hold is walked here.
+bool copy_collapsed(const at::Tensor& src, const at::Tensor& dst, const CollapsedLayout& layout,
+                    size_t first, int64_t src_offset, int64_t dst_offset, std::string* refusal) {
+  if (layout.sizes.size() - first > XHAL_MAX_DIMENSIONS) {
+    for (int64_t i = 0; i < layout.sizes[first]; ++i) {
+      if (!copy_collapsed(src, dst, layout, first + 1, src_offset + i * layout.from[first],
+                          dst_offset + i * layout.to[first], refusal))
         return false;
     }
     return true;
@@ -166,15 +168,15 @@ bool copy_lie(const at::Tensor& src, const at::Tensor& dst, const Lie& lie, size
   };
   const auto rest = [first](c10::IntArrayRef all) { return all.slice(first); };
   OpCall call(XHAL_OP_strided_copy, dst);
-  call.raw(at(src, src_offset), src.scalar_type(), rest(lie.sizes), rest(lie.from), false);
-  call.raw(at(dst, dst_offset), dst.scalar_type(), rest(lie.sizes), rest(lie.to), true);
-  if (call.as_they_lie().run()) return true;
+  call.raw(at(src, src_offset), src.scalar_type(), rest(layout.sizes), rest(layout.from), false);
+  call.raw(at(dst, dst_offset), dst.scalar_type(), rest(layout.sizes), rest(layout.to), true);
+  if (call.require_layout().run()) return true;
   *refusal = call.refusal();
   return false;
 }
 
 bool copy_folded(const at::Tensor& src, const at::Tensor& dst, std::string* refusal) {
-  return copy_lie(src, dst, fold(src, dst), 0, 0, 0, refusal);
+  return copy_collapsed(src, dst, fold(src, dst), 0, 0, 0, refusal);
 }
 
 }  // namespace
@@ -195,7 +197,7 @@ void copy_on_device(const at::Tensor& src, const at::Tensor& dst) {
   OpCall call(XHAL_OP_strided_copy, dst);
   std::string refusal;
   if (to.dim() <= XHAL_MAX_DIMENSIONS) {
-    if (call.in(from).out(to).as_they_lie().run()) return;
+    if (call.in(from).out(to).require_layout().run()) return;
     refusal = call.refusal();
   } else if (copy_folded(from, to, &refusal)) {
     return;
@@ -242,8 +244,8 @@ at::Tensor to_device(const at::Tensor& host, c10::Device device) {
 
 namespace {
 
-// Lazily conjugated and negated views are copied as they lie; the result is put right where the two
-// differ.
+// Lazily conjugated and negated views are copied as they layout; the result is put right where
+// the two differ.
 at::Tensor copy_from(const at::Tensor& self, const at::Tensor& dst, bool non_blocking) {
   at::Tensor from = self, to = dst;
   if (from.is_conj()) from = from._conj();

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // copy.h: moving tensors: on a device, between devices, to and from the host.
 #pragma once
 
@@ -5,8 +6,8 @@
 
 namespace xhal_torch {
 
-// dst = src on one device, any strides, converting. Both have the same sizes. Asynchronous on the
-// current stream.
+// dst = src on one device, any strides, converting. Both have the same sizes. Asynchronous on
+// the current stream.
 void copy_on_device(const at::Tensor& src, const at::Tensor& dst);
 
 // dst = src for any pair of devices; sizes broadcast. Waits for the result when the host takes

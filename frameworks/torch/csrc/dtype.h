@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // dtype.h: torch's scalar types as the ABI's code and width.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // environment.hpp: the one reader of environment variables, for every library and tool of this
 // tree. Header only; needs nothing but the C library. Not part of the ABI and not installed: the
 // PyTorch device, which is built alone, has a copy of this file, kept equal by a test.

@@ -1,5 +1,6 @@
-// fallback.h: operators that run on the host because the device lacks them: named once, counted,
-// switchable.
+// SPDX-License-Identifier: Apache-2.0
+// fallback.h: operators that run on the host because the device lacks them: named
+// once, counted, switchable.
 //
 // XHAL_FALLBACK=warn (default: each operator named once on stderr) | error (raises) | silent.
 // Counted in every mode. A fallback drains the stream by copying its operands over it; device

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // generator.h: random numbers of a device: a seed and an offset, nothing else.
 //
 // The offset counts 32-bit random outputs; element i of a tensor takes output offset + i, whatever

@@ -1,9 +1,10 @@
+// SPDX-License-Identifier: Apache-2.0
 // torch.accelerator.Graph: a capture of the current stream, launched as one.
 //
 // Memory allocated during the capture comes from a pool of the graph's own, so that nobody is
-// handed what a replay writes. Random numbers stay random: during the capture every random operator
-// reads its offset from a slot on the device, and each replay first sets the slots to where the
-// generator stands.
+// handed what a replay writes. Random numbers stay random: during the capture every random
+// operator reads its offset from a slot on the device, and each replay first sets the slots to
+// where the generator stands.
 #include "compat.h"
 
 #if XHAL_TORCH_HAS_GRAPH

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // graph.h: what the random operators need to know of a capture (graph.cpp).
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What torch asks of a device's streams and events, one to one on xHAL's.
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Pinned host memory from a host pool of the current device. The pool reuses a block once the
 // events of its uses are reached, so a non-blocking copy needs no wait.
 #include <ATen/core/CachingHostAllocator.h>
@@ -28,8 +29,8 @@ void free_pinned(void* context) {
   delete block;
 }
 
-// One pool for the process: host memory belongs to no device, the context only lends its
-// accounting.
+// One pool for the process: host memory belongs to no device, the context only
+// lends its accounting.
 xhal_pool* pool() {
   static xhal_pool* const made = [] {
     xhal_pool_info info{};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The Python side of the device: torch_xhal._C. torch/extension.h would add the whole C++ front
 // end, and 18 s of compiling, to the bindings that are used here.
 #include <torch/csrc/Generator.h>

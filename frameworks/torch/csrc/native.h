@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // native.h: registering a kernel under the name that torch's generated operator class carries.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // op_cache.h: prepared operators by what they were prepared for.
 //
 // A key is a row of 64-bit words that says everything xhal_op_prepare is told: device, operator,
@@ -55,8 +56,8 @@ struct OpEntry {
   std::string refusal;
 };
 
-// The entry of a key, prepared now if nobody has. The pointer is good until this thread's next
-// call.
+// The entry of a key, prepared now if nobody has. The pointer is good until this
+// thread's next call.
 const OpEntry* find_op(const KeyWords& words);
 
 const char* op_name(uint32_t id);

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "op_call.h"
 
 #include <ATen/Context.h>
@@ -182,11 +183,11 @@ bool OpCall::run() {
     submit(*entry);
     return true;
   }
-  if (!entry->op || as_they_lie_) {
-    refusal_ = entry->op ? "its operands lie in a way the device does not take" : entry->refusal;
+  if (!entry->op || require_layout_) {
+    refusal_ = entry->op ? "the device does not take the layout of its operands" : entry->refusal;
     set_refusal(refusal_);
   }
-  if (as_they_lie_ || rewritten_ || !run_rewritten(entry)) return false;
+  if (require_layout_ || rewritten_ || !run_rewritten(entry)) return false;
   set_refusal({});
   return true;
 }
@@ -218,8 +219,8 @@ bool OpCall::run_rewritten(const OpEntry* found) {
                          old.address % needs[operand].alignment_bytes != 0;
       const bool change = old.tensor && (layout || align || wanted != old.tensor->scalar_type());
       if (change) {
-        // An operator may be in place: outputs are filled too, and an operand that comes twice
-        // stays one.
+        // An operator may be in place: outputs are filled too, and an operand that comes
+        // twice stays one.
         size_t twin = 0;
         while (twin < made.size() && origin[twin] != old.tensor->unsafeGetTensorImpl()) ++twin;
         if (twin == made.size()) {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // op_call.h: one run of a catalogue operator on torch tensors: the one way from ATen to the HAL.
 //
 //   OpCall call(XHAL_OP_gemm, out.device().index());
@@ -5,9 +6,9 @@
 //   if (!call.run()) return on_host<at::_ops::mm>(a, b);
 //
 // Groups are given in the catalogue's order. run() submits to the device's current stream and
-// returns true, or returns false when the device cannot do it; nothing was submitted then. Before
-// it gives up it tries once more with contiguous operands. Tensors are borrowed and must outlive
-// run().
+// returns true, or returns false when the device cannot do it; nothing was submitted then.
+// Before it gives up it tries once more with contiguous operands. Tensors are borrowed and
+// must outlive run().
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -50,9 +51,9 @@ class OpCall {
   OpCall& scalar_at(const at::TensorBase& tensor);  // read on the device when the operator runs
   OpCall& random(const Philox& state);              // the scalars seed and offset
 
-  // Takes the operands as they lie or not at all.
-  OpCall& as_they_lie() {
-    as_they_lie_ = true;
+  // Takes the operands in the layout they have or not at all.
+  OpCall& require_layout() {
+    require_layout_ = true;
     return *this;
   }
 
@@ -71,7 +72,7 @@ class OpCall {
   void submit(const OpEntry& entry);
 
   DeviceIndex index_;
-  bool rewritten_ = false, as_they_lie_ = false;
+  bool rewritten_ = false, require_layout_ = false;
   bool any_output_ = false, all_outputs_empty_ = true;
   KeyWords words_;
   c10::SmallVector<Operand, 8> operands_;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Activations and elementwise losses that are a few kernels of the catalogue in a row.
 #include <ATen/core/Reduction.h>
 #include <ATen/core/Tensor.h>

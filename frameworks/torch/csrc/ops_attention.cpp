@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Fused attention: torch asks which kernel to use, and "overrideable" is ours.
 #include <ATen/core/Tensor.h>
 #include <ATen/native/transformers/attention.h>
@@ -43,8 +44,8 @@ OptTensor scores_mask(const OptTensor& mask, const Tensor& q, const Tensor& k) {
       .expand({q.size(0), q.size(1), q.size(2), k.size(2)});
 }
 
-// [b, h, s, d] that lies as [b, s, h, d]: the transposition that every model does next costs
-// nothing.
+// [b, h, s, d] that lies as [b, s, h, d]: the transposition that every model does
+// next costs nothing.
 Tensor heads_inside(const Tensor& like, int64_t d) {
   return new_like(like, {like.size(0), like.size(2), like.size(1), d}).transpose(1, 2);
 }

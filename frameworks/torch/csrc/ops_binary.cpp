@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Elementwise operators with two tensors, or a tensor and a number.
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/add_ops.h>
@@ -37,7 +38,6 @@ using at::Tensor;
 constexpr int kNoAttribute = -1;
 
 // ---- f(tensor, tensor) and f(tensor, number), with at most attribute 0
-// -----------------------------------------------
 
 template <uint32_t id, Types types, int attribute = kNoAttribute>
 struct Binary {
@@ -84,7 +84,6 @@ void add_scalar_forms(torch::Library& m) {
 }
 
 // ---- a + alpha * b and a - alpha * b
-// ---------------------------------------------------------------------------------
 
 template <uint32_t id>
 struct Scaled {
@@ -131,7 +130,6 @@ Tensor rsub_scalar(const Tensor& self, const Scalar& other, const Scalar& alpha)
 }
 
 // ---- division by rounding mode
-// ---------------------------------------------------------------------------------------
 
 using Mode = std::optional<c10::string_view>;
 
@@ -152,7 +150,6 @@ Tensor& div_mode_out(const Tensor& self, const Tensor& other, Mode mode, Tensor&
 }
 
 // ---- powers
-// ----------------------------------------------------------------------------------------------------------
 
 bool run_pow(const Tensor& self, const Scalar& exponent, Tensor& out) {
   if (exponent.isComplex()) return false;

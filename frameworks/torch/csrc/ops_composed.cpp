@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Small operators that torch leaves to each backend and that a few kernels of the catalogue make.
 #include <ATen/EmptyTensor.h>
 #include <ATen/ExpandUtils.h>

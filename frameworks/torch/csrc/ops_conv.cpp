@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Convolution, pooling and resampling of planes.
 #include <ATen/core/Tensor.h>
 #include <ATen/native/Resize.h>
@@ -30,7 +31,6 @@ using Ints = c10::SmallVector<int64_t, 4>;
 using Sizes = c10::SmallVector<int64_t, 8>;
 
 // ---- convolution
-// -----------------------------------------------------------------------------------------------------
 
 void set_geometry(OpCall& call, IntArrayRef stride, IntArrayRef padding, IntArrayRef dilation,
                   bool transposed, IntArrayRef output_padding, int64_t groups) {
@@ -105,7 +105,6 @@ std::tuple<Tensor, Tensor, Tensor> convolution_backward(const Tensor& grad, cons
 }
 
 // ---- pooling
-// ---------------------------------------------------------------------------------------------------------
 
 Ints pair(IntArrayRef values, int64_t fallback) {
   if (values.empty()) return {fallback, fallback};
@@ -231,7 +230,6 @@ Tensor adaptive_pool_backward(const Tensor& grad, const Tensor& self) {
 }
 
 // ---- resampling
-// ------------------------------------------------------------------------------------------------------
 
 // The operators scale by the ratio of sizes; torch may have been given another factor.
 bool plain_scale(IntArrayRef input, IntArrayRef output, OptDouble h, OptDouble w) {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The inference fast path of torch.nn.TransformerEncoderLayer and MultiheadAttention, by the
 // operators that the ordinary path uses.
 #include <ATen/core/Tensor.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Filling: constants, ranges, triangles.
 #include <ATen/core/Tensor.h>
 #include <ATen/native/Resize.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Lists of tensors in one launch. What the operators do not cover (mixed types, strides, different
 // scalars) goes tensor by tensor through torch's own loops, which reach the device again.
 #include <ATen/core/Tensor.h>
@@ -35,8 +36,8 @@ using at::TensorList;
 using Tensors = std::vector<Tensor>;
 namespace slow = at::native;
 
-// Whether one launch does it: one device, one float type, contiguous, sizes equal position by
-// position.
+// Whether one launch does it: one device, one float type, contiguous, sizes equal
+// position by position.
 bool even(TensorList self, std::initializer_list<TensorList> others = {}) {
   if (self.empty()) return false;
   const auto type = self[0].scalar_type();
@@ -75,7 +76,6 @@ std::optional<Scalar> only(at::ArrayRef<Scalar> values) {
 }
 
 // ---- x * alpha + y * beta
-// --------------------------------------------------------------------------------------------
 
 bool axpby(TensorList x, TensorList y, TensorList out, const Scalar& alpha, const Scalar& beta) {
   OpCall call(XHAL_OP_multi_axpby, x[0]);
@@ -129,7 +129,6 @@ void sub_list_(TensorList self, TensorList other, const Scalar& alpha) {
 }
 
 // ---- products and quotients
-// ------------------------------------------------------------------------------------------
 
 bool multiply(TensorList x, TensorList y, TensorList out, const Scalar& factor) {
   OpCall call(XHAL_OP_multi_mul, x[0]);
@@ -210,7 +209,6 @@ void div_scalars_(TensorList self, at::ArrayRef<Scalar> values) {
 }
 
 // ---- three lists
-// -----------------------------------------------------------------------------------------------------
 
 bool lerp(TensorList self, TensorList end, TensorList out, const Scalar& weight) {
   OpCall call(XHAL_OP_multi_lerp, self[0]);
@@ -257,7 +255,6 @@ void addcdiv_scalars_(TensorList self, TensorList a, TensorList b, at::ArrayRef<
 }
 
 // ---- one list
-// --------------------------------------------------------------------------------------------------------
 
 bool square_root(TensorList self, TensorList out) {
   OpCall call(XHAL_OP_multi_sqrt, self[0]);

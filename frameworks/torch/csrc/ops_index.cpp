@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Gathering and scattering by index.
 #include <ATen/core/Tensor.h>
 #include <ATen/native/IndexingUtils.h>
@@ -46,7 +47,6 @@ Tensor bits(const Tensor& tensor) {
 }
 
 // ---- rows by a list
-// --------------------------------------------------------------------------------------------------
 
 bool run_index_select(const Tensor& self, int64_t dim, const Tensor& index, Tensor& out) {
   if (!movable(self) || !is_index(index) || self.dim() == 0 || index.dim() > 1) return false;
@@ -87,7 +87,6 @@ Tensor embedding_backward(const Tensor& grad, const Tensor& indices, int64_t row
 }
 
 // ---- advanced indexing
-// -----------------------------------------------------------------------------------------------
 
 struct Advanced {
   Tensor self;                         // with the indexed dims adjacent
@@ -244,7 +243,6 @@ Tensor masked_select(const Tensor& self, const Tensor& mask) {
 }
 
 // ---- element by element
-// ----------------------------------------------------------------------------------------------
 
 Tensor& gather_out(const Tensor& self, int64_t dim, const Tensor& index, bool sparse, Tensor& out) {
   if (movable(self) && is_index(index) && out.scalar_type() == self.scalar_type()) {
@@ -339,7 +337,6 @@ Tensor& index_add_out(const Tensor& self, int64_t dim, const Tensor& index, cons
 }
 
 // ---- concatenation
-// ---------------------------------------------------------------------------------------------------
 
 bool run_cat(const at::ITensorListRef& list, int64_t dim, Tensor& out) {
   std::vector<Tensor> parts;

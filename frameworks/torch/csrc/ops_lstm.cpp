@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Layers of LSTM with their own gradient: the weights meet all steps in one product each.
 //
 // torch's composite form multiplies and accumulates the weights' gradients step by step: four

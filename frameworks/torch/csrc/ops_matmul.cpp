@@ -1,5 +1,6 @@
-// Matrix products, all of them gemm: transposition is a matter of strides, a 1-d addend is the
-// bias.
+// SPDX-License-Identifier: Apache-2.0
+// Matrix products, all of them gemm: transposition is a matter of strides, a 1-d addend
+// is the bias.
 #include <ATen/core/Tensor.h>
 #include <ATen/native/Resize.h>
 #include <ATen/ops/addmm_ops.h>
@@ -105,7 +106,6 @@ bool sum_of_nothing(Tensor& out, const Tensor* addend, const Scalar& beta) {
 }
 
 // ---- matrix
-// ----------------------------------------------------------------------------------------------------------
 
 bool run_mm(const Tensor& a, const Tensor& b, Tensor& out) {
   if (a.dim() != 2 || b.dim() != 2 || !usable(a, b) || !is_float(a.scalar_type())) return false;
@@ -168,7 +168,6 @@ Tensor& addmm_out(const Tensor& self, const Tensor& a, const Tensor& b, const Sc
 }
 
 // ---- batches
-// ---------------------------------------------------------------------------------------------------------
 
 bool run_bmm(const Tensor* self, const Tensor& a, const Tensor& b, const Scalar& beta,
              const Scalar& alpha, Tensor& out) {
@@ -203,7 +202,6 @@ Tensor& baddbmm_out(const Tensor& self, const Tensor& a, const Tensor& b, const 
 }
 
 // ---- vectors
-// ---------------------------------------------------------------------------------------------------------
 
 Tensor& addmv_out(const Tensor& self, const Tensor& a, const Tensor& v, const Scalar& beta,
                   const Scalar& alpha, Tensor& out) {

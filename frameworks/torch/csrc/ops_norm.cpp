@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Normalisation. Statistics are f32 whatever the input, as on other accelerators.
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/_native_batch_norm_legit_ops.h>
@@ -35,7 +36,6 @@ bool on_device(const Tensor& tensor) {
 }
 
 // ---- layer
-// -----------------------------------------------------------------------------------------------------------
 
 bool layer_usable(const Tensor& input, c10::IntArrayRef shape) {
   if (!on_device(input) || shape.empty() || input.numel() == 0) return false;
@@ -85,7 +85,6 @@ Three layer_norm_backward(const Tensor& grad, const Tensor& input, c10::IntArray
 }
 
 // ---- group
-// -----------------------------------------------------------------------------------------------------------
 
 Three group_norm(const Tensor& input, const OptTensor& weight, const OptTensor& bias, int64_t n,
                  int64_t c, int64_t hw, int64_t groups, double eps) {
@@ -123,7 +122,6 @@ Three group_norm_backward(const Tensor& grad, const Tensor& input, const Tensor&
 }
 
 // ---- batch
-// -----------------------------------------------------------------------------------------------------------
 
 bool run_batch_norm(const Tensor& input, const OptTensor& weight, const OptTensor& bias,
                     const OptTensor& mean, const OptTensor& var, bool training, double momentum,

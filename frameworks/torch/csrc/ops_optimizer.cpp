@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Optimizer steps for many tensors at once, and the loss scale of mixed precision.
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/_amp_foreach_non_finite_check_and_unscale_ops.h>
@@ -45,7 +46,6 @@ bool usable(TensorList params, TensorList grads, const OptTensor& found_inf) {
 }
 
 // ---- Adam
-// ------------------------------------------------------------------------------------------------------------
 
 struct Adam {
   TensorList params, grads, first, second, largest, steps;
@@ -59,8 +59,8 @@ struct Adam {
     for (const Tensor& step : steps) {
       if (step.device() != params[0].device() || step.scalar_type() != at::kFloat) return false;
     }
-    // torch has raised the steps already, the operator raises what it is given: it gets copies of
-    // one less.
+    // torch has raised the steps already, the operator raises what it is given: it gets copies
+    // of one less.
     const Tensor before =
         new_tensor({static_cast<int64_t>(steps.size())}, at::kFloat, params[0].device());
     std::vector<Tensor> lowered;
@@ -106,7 +106,6 @@ void adam_tensor_lr(TensorList params, TensorList grads, TensorList first, Tenso
 }
 
 // ---- SGD
-// -------------------------------------------------------------------------------------------------------------
 
 bool run_sgd(TensorList params, TensorList grads, TensorList momenta, double decay, double momentum,
              Rate lr, double dampening, bool nesterov, bool maximize, bool first,
@@ -144,7 +143,6 @@ void sgd_tensor_lr(TensorList params, TensorList grads, TensorList momenta, doub
 }
 
 // ---- loss scale
-// ------------------------------------------------------------------------------------------------------
 
 void unscale(TensorList grads, Tensor& found_inf, const Tensor& inv_scale) {
   if (grads.empty()) return;

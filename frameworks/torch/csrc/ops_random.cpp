@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Random numbers: philox by seed and offset, the same whatever the thread count or the layout.
 #include <ATen/core/Generator.h>
 #include <ATen/core/Tensor.h>
@@ -65,10 +66,9 @@ Tensor& exponential(Tensor& self, double lambda, OptGenerator generator) {
 }
 
 // ---- integers
-// --------------------------------------------------------------------------------------------------------
 
-// The largest integer random_ may draw: all of an integer type, all that a float type holds
-// exactly.
+// The largest integer random_ may draw: all of an integer type, all that a float
+// type holds exactly.
 int64_t highest(at::ScalarType type) {
   switch (type) {
     case at::kByte:
@@ -126,7 +126,6 @@ Tensor& randperm_out(int64_t n, OptGenerator generator, Tensor& out) {
 }
 
 // ---- yes or no
-// -------------------------------------------------------------------------------------------------------
 
 Tensor& bernoulli_scalar(Tensor& self, double p, OptGenerator generator) {
   TORCH_CHECK(0 <= p && p <= 1, "bernoulli_ expects p to be in [0, 1], but got p=", p);
@@ -158,7 +157,6 @@ Tensor& bernoulli_out(const Tensor& p, OptGenerator generator, Tensor& out) {
 }
 
 // ---- dropout
-// ---------------------------------------------------------------------------------------------------------
 
 std::tuple<Tensor, Tensor> dropout(const Tensor& input, double p, std::optional<bool> train) {
   TORCH_CHECK(p >= 0 && p <= 1, "dropout probability has to be between 0 and 1, but got ", p);

@@ -1,5 +1,6 @@
-// Cells of recurrent networks, gates already summed. They have no composite form and no CPU kernel
-// in torch.
+// SPDX-License-Identifier: Apache-2.0
+// Cells of recurrent networks, gates already summed. They have no composite form and no CPU
+// kernel in torch.
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/_thnn_fused_gru_cell_backward_ops.h>
 #include <ATen/ops/_thnn_fused_gru_cell_ops.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Sums and their kin: everything that takes dims away.
 #include <ATen/core/Tensor.h>
 #include <ATen/native/Resize.h>
@@ -90,7 +91,6 @@ bool run_reduction(uint32_t id, const Tensor& self, Dims dims, bool keepdim, Sca
 }
 
 // ---- sum, product, mean
-// ----------------------------------------------------------------------------------------------
 
 ScalarType sum_type(const Tensor& self, OptType asked, const Tensor& out) {
   if (asked) return *asked;
@@ -162,7 +162,6 @@ Tensor mean_all(const Tensor& self, OptType type) {
 }
 
 // ---- extremes
-// --------------------------------------------------------------------------------------------------------
 
 template <uint32_t id>
 bool run_extreme(const Tensor& self, Dims dims, bool keepdim, Tensor& out) {
@@ -180,7 +179,6 @@ Tensor extreme_all(const Tensor& self) {
 }
 
 // ---- any, all
-// --------------------------------------------------------------------------------------------------------
 
 template <uint32_t id>
 bool run_logical(const Tensor& self, Dims dims, bool keepdim, Tensor& out) {
@@ -202,7 +200,6 @@ Tensor& logical_all_out(const Tensor& self, Tensor& out) {
 }
 
 // ---- norm, variance
-// --------------------------------------------------------------------------------------------------
 
 Tensor& norm_out(const Tensor& self, const Scalar& ord, Dims dims, bool keepdim, OptType type,
                  Tensor& out) {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Softmax and the losses.
 #include <ATen/core/Tensor.h>
 #include <ATen/native/Resize.h>
@@ -28,7 +29,6 @@ using c10::ScalarType;
 Tensor at_least_1d(const Tensor& tensor) { return tensor.dim() ? tensor : tensor.unsqueeze(0); }
 
 // ---- softmax
-// ---------------------------------------------------------------------------------------------------------
 
 template <uint32_t id>
 bool run_softmax(const Tensor& self, int64_t dim, bool half_to_float, Tensor& out) {
@@ -81,7 +81,6 @@ Tensor& softmax_backward_out(const Tensor& grad, const Tensor& output, int64_t d
 }
 
 // ---- negative log likelihood
-// -----------------------------------------------------------------------------------------
 
 bool nll_usable(const Tensor& self, const Tensor& target, const OptTensor& weight) {
   return is_float(self.scalar_type()) && target.scalar_type() == at::kLong &&
@@ -161,7 +160,6 @@ Tensor nll_loss2d_backward(const Tensor& grad, const Tensor& self, const Tensor&
 }
 
 // ---- squared error
-// ---------------------------------------------------------------------------------------------------
 
 Tensor& mse_loss_out(const Tensor& self, const Tensor& target, int64_t reduction, Tensor& out) {
   if (is_float(self.scalar_type()) && self.scalar_type() == target.scalar_type() &&

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Order along a dimension: largest, smallest, sorted, running sums.
 #include <ATen/core/Tensor.h>
 #include <ATen/native/Resize.h>
@@ -38,7 +39,6 @@ bool usable(const Tensor& self) {
 }
 
 // ---- the place of the extreme
-// ----------------------------------------------------------------------------------------
 
 template <uint32_t id, class Op>
 Tensor& arg_extreme_out(const Tensor& self, std::optional<int64_t> dim, bool keepdim, Tensor& out) {
@@ -76,7 +76,6 @@ std::tuple<Tensor&, Tensor&> extreme_dim_out(const Tensor& self, int64_t dim, bo
 }
 
 // ---- sorted
-// ----------------------------------------------------------------------------------------------------------
 
 std::tuple<Tensor&, Tensor&> topk_out(const Tensor& self, int64_t k, int64_t dim, bool largest,
                                       bool sorted, Tensor& values, Tensor& indices) {
@@ -109,7 +108,6 @@ std::tuple<Tensor&, Tensor&> sort_out(const Tensor& self, std::optional<bool> st
 }
 
 // ---- running sum
-// -----------------------------------------------------------------------------------------------------
 
 Tensor& cumsum_out(const Tensor& self, int64_t dim, std::optional<at::ScalarType> type,
                    Tensor& out) {

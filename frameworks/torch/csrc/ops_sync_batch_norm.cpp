@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Batch normalisation over several ranks: the five operators that torch leaves to each backend.
 // Statistics are f32 whatever the input's type.
 #include <ATen/core/Tensor.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Elementwise operators with a mask or three tensors, and the gradients of elementwise operators.
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/addcdiv_ops.h>
@@ -21,7 +22,6 @@ using at::Scalar;
 using at::Tensor;
 
 // ---- choosing
-// --------------------------------------------------------------------------------------------------------
 
 bool run_where(const Tensor& condition, const Tensor& self, const Tensor& other, Tensor& out) {
   if (condition.scalar_type() != at::kBool || condition.device().type() != kXhal) return false;
@@ -77,7 +77,6 @@ Tensor& masked_fill_tensor_(Tensor& self, const Tensor& mask, const Tensor& valu
 }
 
 // ---- three tensors
-// ---------------------------------------------------------------------------------------------------
 
 template <uint32_t id>
 struct Accumulate {
@@ -132,7 +131,6 @@ Tensor& lerp_out(const Tensor& self, const Tensor& end, const Weight& weight, Te
 }
 
 // ---- gradients
-// -------------------------------------------------------------------------------------------------------
 
 template <uint32_t id, class Functional, class Out>
 struct Gradient {

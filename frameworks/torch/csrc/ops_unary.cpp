@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Elementwise operators with one tensor: the table, and the few that need more than a row of it.
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/abs_ops.h>
@@ -91,7 +92,6 @@ struct Rounding {
 };
 
 // ---- is it infinite, and of which sign
-// -------------------------------------------------------------------------------
 
 template <int sign>
 bool run_is_inf(const Tensor& self, Tensor& out) {
@@ -112,7 +112,6 @@ Tensor& is_signed_inf(const Tensor& self, Tensor& out) {
 }
 
 // ---- with arguments
-// --------------------------------------------------------------------------------------------------
 
 bool run_gelu(const Tensor& self, c10::string_view approximate, Tensor& out) {
   return Pointwise(XHAL_OP_gelu, Types::common)

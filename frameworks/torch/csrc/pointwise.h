@@ -1,5 +1,6 @@
-// pointwise.h: elementwise operators with torch's rules for types, broadcasting, layouts and out=
-// tensors.
+// SPDX-License-Identifier: Apache-2.0
+// pointwise.h: elementwise operators with torch's rules for types, broadcasting, layouts
+// and out= tensors.
 //
 //   at::Tensor out;  // undefined: made here; defined: written, resized where torch allows it
 //   Pointwise call(XHAL_OP_add, Types::common); if (!call.operand(a).operand(b).scalar(2,
@@ -35,8 +36,8 @@ class Pointwise {
     inputs_[count_++] = {};
     return *this;
   }
-  // The operand does not take part in type promotion (masks, gradients' saved values of another
-  // kind).
+  // The operand does not take part in type promotion (masks, gradients' saved values
+  // of another kind).
   Pointwise& plain(const at::Tensor& tensor);
 
   Pointwise& attr(uint32_t index, int64_t value);

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "process_group.h"
 
 #include <c10/core/StreamGuard.h>
@@ -26,7 +27,6 @@ Alive& alive() {
 }  // namespace
 
 // ---- life
-// ------------------------------------------------------------------------------------------------------------
 
 ProcessGroupXhal::ProcessGroupXhal(const c10::intrusive_ptr<c10d::Store>& store, int rank, int size,
                                    std::chrono::milliseconds timeout)
@@ -61,8 +61,8 @@ void ProcessGroupXhal::close() {
   }
   if (!is_shut_down()) {
     for (const auto& [lane, stream] : streams_) {
-      // Bounded by the deadlines of the operations; a failure has been reported to whoever waited
-      // for it.
+      // Bounded by the deadlines of the operations; a failure has been reported to whoever
+      // waited for it.
       xhal_stream_synchronize(stream_handle(lane.first, stream.id()), XHAL_FOREVER);
     }
   }
@@ -98,7 +98,6 @@ void close_process_groups() {
 }
 
 // ---- submitting
-// ------------------------------------------------------------------------------------------------------
 
 ProcessGroupXhal::Call& ProcessGroupXhal::add(Submission& submission, xcoll_kind kind,
                                               std::chrono::milliseconds timeout,

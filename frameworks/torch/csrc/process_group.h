@@ -1,5 +1,6 @@
-// process_group.h: the c10d backend `xhal` over libxcoll, for tensors of xhal devices and of the
-// host.
+// SPDX-License-Identifier: Apache-2.0
+// process_group.h: the c10d backend `xhal` over libxcoll, for tensors of xhal devices and
+// of the host.
 //
 // Device work runs on a stream of the group's own, after what the caller's stream has been given,
 // and overlaps with what it is given later. All ranks make a group at the same time: it meets over

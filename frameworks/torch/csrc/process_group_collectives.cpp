@@ -1,5 +1,6 @@
-// The collectives, each as one submission: what is sent, what is received, and how to take it
-// apart.
+// SPDX-License-Identifier: Apache-2.0
+// The collectives, each as one submission: what is sent, what is received, and how to
+// take it apart.
 #include <ATen/ops/empty.h>
 
 #include "dtype.h"
@@ -317,8 +318,8 @@ WorkPtr ProcessGroupXhal::alltoall(Tensors& outputs, Tensors& inputs,
 
 // ---- point to point, barrier
 
-// Messages between two ranks match in order; torch's tags are not looked at, as with other device
-// backends.
+// Messages between two ranks match in order; torch's tags are not looked at, as with
+// other device backends.
 WorkPtr ProcessGroupXhal::send(Tensors& tensors, int destination, int) {
   const Tensor from = single(tensors, "send").contiguous();
   Submission s(OpType::SEND, {});

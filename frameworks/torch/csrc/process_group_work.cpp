@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "process_group_work.h"
 
 #include <c10/core/StreamGuard.h>
@@ -120,7 +121,6 @@ bool XhalWork::wait(std::chrono::milliseconds timeout) {
 }
 
 // ---- follower
-// --------------------------------------------------------------------------------------------------------
 
 Follower::~Follower() { stop(); }
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // process_group_work.h: one submission to a communicator, as torch waits for it.
 //
 // Device tensors: the submission is on the group's own stream; wait() makes the caller's current

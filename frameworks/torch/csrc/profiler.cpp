@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Device times for torch.autograd.profiler: each mark is a timed event on the current stream.
 #include <c10/util/ApproximateClock.h>
 #include <torch/csrc/profiler/stubs/base.h>

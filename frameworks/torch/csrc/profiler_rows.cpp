@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Rows of the device for torch.profiler: what xHAL's activity records say, tied to the torch
 // operators that submitted the work. Kineto is part of torch; its headers need fmt.
 #include "compat.h"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "runtime.h"
 
 #include <c10/util/Exception.h>
@@ -198,7 +199,6 @@ bool launch_blocking() {
 }
 
 // ---- current device and streams
-// --------------------------------------------------------------------------------------
 
 namespace {
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // runtime.h: libxhal as this process sees it: which devices there are, and the context, pool and
 // streams of each.
 //
@@ -67,17 +68,16 @@ void on_first_open(void (*callback)());
 // Waits for everything on every stream of the device.
 void synchronize_device(DeviceIndex index);
 
-// Ends the process's use of xHAL: later frees are ignored, later work is refused. Called at
-// interpreter exit.
+// Ends the process's use of xHAL: later frees are ignored, later work is refused. Called
+// at interpreter exit.
 void shutdown();
 bool is_shut_down();
 
-// XHAL_LAUNCH_BLOCKING=1: every launch waits for its result, so that an error names the call that
-// caused it.
+// XHAL_LAUNCH_BLOCKING=1: every launch waits for its result, so that an error names the call
+// that caused it.
 bool launch_blocking();
 
 // ---- current device and streams of the calling thread
-// ----------------------------------------------------------------
 
 DeviceIndex current_device();
 void set_current_device(DeviceIndex index);
@@ -91,7 +91,6 @@ StreamId exchange_stream(DeviceIndex index, StreamId id);
 StreamId stream_from_pool(DeviceIndex index, bool urgent);
 
 // ---- inline
-// ----------------------------------------------------------------------------------------------------------
 
 namespace detail {
 extern Device devices[kMaxDevices];

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // views.h: what changes a tensor's form and not its contents.
 #pragma once
 
@@ -8,8 +9,8 @@ namespace xhal_torch {
 // Gives a storage at least `size_bytes`, keeping its contents.
 void resize_storage(c10::StorageImpl* storage, size_t size_bytes);
 
-// The same memory as another type of the same width, and as two elements of half the width in a new
-// last dimension.
+// The same memory as another type of the same width, and as two elements of half the width in a
+// new last dimension.
 at::Tensor reinterpret_as(const at::Tensor& tensor, c10::ScalarType type);
 at::Tensor reinterpret_as_pairs(const at::Tensor& tensor, c10::ScalarType half);
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """PyTorch on xHAL devices: the device ``xhal``.
 
 Nothing needs to be imported: ``import torch`` finds this package by its entry point and calls

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Makes torch know the device: versions, names, generators, distributed, and the exit."""
 
 import atexit

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """torch.compile: dynamo learns about the device's streams and events once it is imported."""
 
 import importlib.abc

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """torch.xhal: the device module, in the shape of torch.cuda."""
 
 import contextlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The c10d backend ``xhal``: libxcoll for tensors of xhal devices and of the host."""
 
 import datetime

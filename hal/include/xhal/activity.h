@@ -1,8 +1,9 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* xhal/activity.h: what ran when: the profiler's source.
  *
  * Every submission carries the calling thread's correlation id. While activity is enabled on a
- * device, each finished operation is delivered as one record, in device time (xhal_device_clock
- * converts it).
+ * device, each finished operation is delivered as one record, in device time
+ * (xhal_device_clock converts it).
  */
 #ifndef XHAL_ACTIVITY_H
 #define XHAL_ACTIVITY_H

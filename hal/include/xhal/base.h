@@ -1,5 +1,6 @@
-/* xhal/base.h: the words every other header uses: export marks, versions, strings, handles,
- * structures.
+/* SPDX-License-Identifier: Apache-2.0 */
+/* xhal/base.h: the words every other header uses: export marks, versions,
+ * strings, handles, structures.
  *
  * Rules of this ABI, stated once:
  *  - Every function returns an xhal_status (status.h); results go through pointers and are written
@@ -89,10 +90,10 @@ enum {
 };
 
 /* A structure in a `next` chain begins like this. libxhal passes chains on to the plugin; whoever
- * reads a structure last (the plugin, or libxhal for what has no slot) refuses a `type` it does not
- * know with XHAL_ERR_UNKNOWN_STRUCT unless XHAL_STRUCT_IGNORABLE is set in it. A chain of more than
- * 64 is a circle and XHAL_ERR_UNKNOWN_STRUCT, too. No chained structure of xHAL's own is defined in
- * this version. */
+ * reads a structure last (the plugin, or libxhal for what has no slot) refuses a `type` it does
+ * not know with XHAL_ERR_UNKNOWN_STRUCT unless XHAL_STRUCT_IGNORABLE is set in it. A chain of more
+ * than 64 is a circle and XHAL_ERR_UNKNOWN_STRUCT, too. No chained structure of xHAL's own is
+ * defined in this version. */
 typedef struct xhal_chain {
   uint32_t struct_size;
   uint32_t type;

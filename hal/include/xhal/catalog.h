@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* xhal/catalog.h: the operators by number; ops.inc is the list, and says what each one does. */
 #ifndef XHAL_CATALOG_H
 #define XHAL_CATALOG_H

@@ -1,9 +1,10 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* xhal/comm.h: collectives a vendor has of its own. Slots only: frameworks call xcoll_*, libxcoll
  * fetches this table.
  *
- * libxcoll uses it only when the bootstrap finds that every rank offers the same plugin and the
- * same comm version. All calls are non-blocking; progress is polled; abort may come from any
- * thread.
+ * libxcoll uses it only when the bootstrap finds that every rank offers the same plugin and
+ * the same comm version. All calls are non-blocking; progress is polled; abort may come
+ * from any thread.
  */
 #ifndef XHAL_COMM_H
 #define XHAL_COMM_H

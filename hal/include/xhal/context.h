@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* xhal/context.h: the owner of addresses and streams on a device, and the scope of faults.
  *
  * A context owns what is allocated and created in it, has a quota and a priority limit, and takes

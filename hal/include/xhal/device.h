@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* xhal/device.h: finding devices, opening them, asking about them.
  *
  * Enumeration is passive: it reads manifests, sysfs and hwloc's PCI list, calls no driver and
@@ -43,8 +44,8 @@ enum {
   XHAL_CAP_ACTIVITY = 11,
   XHAL_CAP_CONTROL = 12,
   XHAL_CAP_TIMESTAMP = 13,
-  /* since 0.3: a stream copies directly between this device and peers that
-   * xhal_device_peer_query allows */
+  /* since 0.3: a stream copies directly between this device and peers
+   * that xhal_device_peer_query allows */
   XHAL_CAP_PEER_COPY = 14,
   XHAL_CAP_SCRUB = 15,     /* since 0.3: XHAL_CONTEXT_SCRUB */
   XHAL_CAP_HOST_WAIT = 16, /* since 0.3: raises cells without waking; slot device_host_wait */
@@ -101,8 +102,8 @@ enum {
   XHAL_PLUGIN_DISABLED = 3 /* by XHAL_PLUGIN_SELECT or XHAL_PLUGIN_DISABLE */
 };
 
-/* One manifest found on the search path and what became of it. Frozen; strings live until the last
- * xhal_shutdown. */
+/* One manifest found on the search path and what became of it. Frozen; strings live until
+ * the last xhal_shutdown. */
 typedef struct xhal_plugin_info {
   uint32_t state;
   xhal_status status;        /* why it was skipped */
@@ -145,9 +146,9 @@ typedef struct xhal_device_open_info {
   uint32_t reserved0; /* 0 */
 } xhal_device_open_info;
 
-/* Opens a device and gives its default context. Opening the same device again with the same flags
- * gives the same handles, counted; then quota, context flags and limits are those of the first
- * open.
+/* Opens a device and gives its default context. Opening the same device again with the same
+ * flags gives the same handles, counted; then quota, context flags and limits are those of
+ * the first open.
  *
  * With XHAL_OPEN_OBSERVE `*context` is NULL (and `context` may be NULL).
  * Returns XHAL_OK, XHAL_ERR_NOT_FOUND (no such index), XHAL_ERR_ADDRESS_CONFLICT (its address range

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* xhal/event.h: a point in a stream, by value.
  *
  * An event is a timeline and a value, plus an optional timestamp slot. It is copied freely and

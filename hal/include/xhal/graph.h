@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* xhal/graph.h: recorded work, launched as one: the third door to compute.
  *
  * Capture belongs to a stream, not to a thread: between begin and end, work submitted to the stream

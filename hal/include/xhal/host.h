@@ -1,5 +1,6 @@
-/* xhal/host.h: what libxhal does for plugins: the host services table. Frameworks do not need this
- * header.
+/* SPDX-License-Identifier: Apache-2.0 */
+/* xhal/host.h: what libxhal does for plugins: the host services table. Frameworks do not
+ * need this header.
  *
  * The table is handed over at negotiation and lives for ever. It may be longer or shorter than this
  * header's: copy it as far as `struct_size` reaches. plugin.hpp does, and puts stubs that answer
@@ -66,14 +67,14 @@ typedef struct xhal_host_services {
   /* Marks it dead and gives the memory back to libxhal. */
   void (*object_free)(void* object);
 
-  /* Sets the calling thread's error record (copied). The plugin's and device's names are filled in
-   * by libxhal. */
+  /* Sets the calling thread's error record (copied). The plugin's and device's names are filled
+   * in by libxhal. */
   xhal_status (*error_set)(
       const xhal_error* error); /* returns error->status, for `return host->error_set(&e);` */
   void (*log)(uint32_t level, xhal_string text);
 
-  /* Tells libxhal of an address range that belongs to a device, once per slab. Errors:
-   * ADDRESS_CONFLICT. */
+  /* Tells libxhal of an address range that belongs to a device, once per
+   * slab. Errors: ADDRESS_CONFLICT. */
   xhal_status (*range_add)(xhal_device* device, xhal_context* context, uint64_t base,
                            uint64_t size_bytes, uint32_t kind, uint32_t flags);
   xhal_status (*range_remove)(uint64_t base);

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* xhal/init.h: starting and stopping the library, its version, its log.
  *
  * xhal_init reads the plugin manifests and nothing else: no driver is called, no thread is started,
@@ -21,8 +22,8 @@ typedef struct xhal_init_info {
                               usually empty */
 } xhal_init_info;
 
-/* Reads the manifests and makes the list of plugins. Counted: each successful call needs one
- * xhal_shutdown.
+/* Reads the manifests and makes the list of plugins. Counted: each successful call
+ * needs one xhal_shutdown.
  *
  * `info` NULL: nothing is said of the caller.
  * Returns XHAL_OK (also when plugins were skipped: xhal_plugin_report tells), XHAL_ERR_VERSION when

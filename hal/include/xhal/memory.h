@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* xhal/memory.h: device, pinned and shared memory; addresses; moving whole slabs between processes.
  *
  * A device pointer is a raw 64-bit address, unique in the process across all devices; address +

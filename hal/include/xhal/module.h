@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* xhal/module.h: the vendor's own kernels: the second door to compute.
  *
  * A module is bytes in a format the plugin's documentation names; a kernel is an entry of it.
@@ -27,8 +28,8 @@ typedef struct xhal_module_info {
  * 0.1 */
 XHAL_API xhal_status xhal_module_load(xhal_context* context, const xhal_module_info* info,
                                       xhal_module** module);
-/* Destroys a module and its kernels; submitted work still runs. Thread: external sync. Blocks: no.
- * Since: 0.1 */
+/* Destroys a module and its kernels; submitted work still runs. Thread: external sync. Blocks:
+ * no. Since: 0.1 */
 XHAL_API xhal_status xhal_module_destroy(xhal_module* module);
 
 enum { XHAL_MODULE_LOG = 1, XHAL_MODULE_BINARY = 2 };

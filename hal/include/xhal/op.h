@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* xhal/op.h: operators: the first door to compute.
  *
  * An operator is prepared once for a set of shapes and formats and launched many times.

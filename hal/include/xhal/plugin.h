@@ -1,10 +1,11 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* xhal/plugin.h: what a plugin is: one exported symbol, two tables. Vendors in C++ use plugin.hpp
  * and rarely look here.
  *
- * The loader opens the library, calls xhal_plugin_negotiate once, copies both tables, fills holes
- * with stubs that return XHAL_ERR_UNSUPPORTED, and never unloads it. A plugin starts no thread,
- * opens no driver and does no work in static constructors; `enumerate` is passive; `device_open`
- * initialises.
+ * The loader opens the library, calls xhal_plugin_negotiate once, copies both tables, fills
+ * holes with stubs that return XHAL_ERR_UNSUPPORTED, and never unloads it. A plugin starts
+ * no thread, opens no driver and does no work in static constructors; `enumerate` is
+ * passive; `device_open` initialises.
  */
 #ifndef XHAL_PLUGIN_H
 #define XHAL_PLUGIN_H
@@ -15,8 +16,8 @@
 XHAL_EXTERN_C_BEGIN
 
 /* The dispatch table of a device: one function a slot, in the order of slots.inc. `host` is
- * libxhal's; plugins give NULL. What the slot of a hosted call must do, where it differs from the
- * export:
+ * libxhal's; plugins give NULL. What the slot of a hosted call must do, where it differs
+ * from the export:
  *   device_close        stops all work and frees everything of the device: its streams are
  *                       destroyed by then, contexts and what was allocated from them end here.
  *                       After XHAL_OK nothing of the device writes to a timeline, a timestamp or
@@ -89,8 +90,8 @@ typedef struct xhal_plugin_table {
    * counts), memory_bytes, capabilities, uuid, name, vendor and pci are the plugin's to fill, into
    * zeroed records. `capacity` 0 only counts. Called again for XHAL_ENUMERATE_REFRESH. */
   xhal_status (*enumerate)(xhal_device_info* devices, uint32_t capacity, uint32_t* count);
-  /* Opens a device; with XHAL_OPEN_OBSERVE `context` is NULL. Also fills `info` with what is now
-   * known. */
+  /* Opens a device; with XHAL_OPEN_OBSERVE `context` is NULL. Also fills `info` with what
+   * is now known. */
   xhal_status (*device_open)(const xhal_plugin_open* open, xhal_device_info* info,
                              xhal_device** device, xhal_context** context);
   /* The last xhal_shutdown: join every thread. Devices have been closed. May be NULL. */

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // xhal/plugin.hpp: writing a plugin in C++20.
 //
 // A vendor writes one class per object (device, context, stream, ...), derived from
@@ -79,8 +80,8 @@ inline xhal_status fail(xhal_status status, std::string_view text, std::string_v
   return host().error_set(&error);
 }
 
-// Fails a stream's timeline because something it waited for failed with `cause`; sets the thread's
-// record likewise.
+// Fails a stream's timeline because something it waited for failed with `cause`; sets the
+// thread's record likewise.
 inline xhal_status fail_dependent(xhal_timeline* timeline, std::string_view operation,
                                   const xhal_error& cause) noexcept {
   xhal_error error{};

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* xhal/pool.h: the caching allocator. Lives in libxhal, is the only cache, has no slot.
  *
  * A pool takes slabs from xhal_memory_alloc and cuts blocks from them. A block is allocated for use

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* xhal/status.h: what a call can return, and the record that explains a failure.
  *
  * A status is an int32: 0 is success, positive values are answers that are not failures

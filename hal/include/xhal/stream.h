@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* xhal/stream.h: an in-order queue of work on a device.
  *
  * Work of one stream runs in submission order, work of different streams in any order unless they

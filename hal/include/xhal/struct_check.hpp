@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // xhal/struct_check.hpp: the two-number rule for structures that cross the ABI, written once for
 // libxhal and plugins.
 //
@@ -79,8 +80,8 @@ inline xhal_status check_chain(const xhal_chain* chain, Chains chains = Chains::
   return XHAL_OK;
 }
 
-// Copies the caller's structure into `local`, zero-extended; refuses sizes and tails the rule does
-// not allow.
+// Copies the caller's structure into `local`, zero-extended; refuses sizes and tails the rule
+// does not allow.
 template <Versioned T>
 xhal_status read(const T* given, T& local, Chains chains = Chains::refuse,
                  KnowsChain knows = knows_none) {

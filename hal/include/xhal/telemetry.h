@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* xhal/telemetry.h: what a device tells about itself while it runs, and the control table.
  *
  * Readings are asked for by id and come as samples. A reading a device does not have is absent
@@ -51,8 +52,8 @@ enum {
 
 enum { XHAL_SAMPLE_VALID = 1u << 0, XHAL_SAMPLE_MODELLED = 1u << 1 };
 
-/* One reading. The caller sets `id` and `instance`. An instance the device does not have is absent.
- * Frozen. */
+/* One reading. The caller sets `id` and `instance`. An instance the device does not have
+ * is absent. Frozen. */
 typedef struct xhal_sample {
   uint32_t id;
   uint32_t unit;

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* xhal/timeline.h: completion of asynchronous work.
  *
  * A timeline is a 64-bit counter that only grows. Work signals it ("reach 7 when done"), anyone
@@ -56,8 +57,8 @@ XHAL_API xhal_status xhal_timeline_query(xhal_timeline* timeline, uint64_t value
 
 /* Waits until `timeline` has reached `value` or `timeout_ns` has passed.
  *
- * Returns XHAL_OK, XHAL_ERR_TIMEOUT (nothing changed, call again), or the status that failed the
- * timeline;
+ * Returns XHAL_OK, XHAL_ERR_TIMEOUT (nothing changed, call again), or the status that
+ * failed the timeline;
  *         xhal_last_error then names the device, the stream and the operation.
  * Thread: any.   Blocks: up to timeout_ns; 0 only looks; XHAL_FOREVER ends at shutdown or when the
  * signaller is destroyed, dies or loses its device.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* xhal/xhal.h: everything a framework needs, in C11. C++ frameworks include xhal.hpp. */
 #ifndef XHAL_XHAL_H
 #define XHAL_XHAL_H

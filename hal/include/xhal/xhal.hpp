@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // xhal/xhal.hpp: xHAL for C++20 frameworks: handles that end themselves, errors as exceptions,
 // newer functions by name.
 //
@@ -59,8 +60,8 @@ inline xhal_status check(xhal_status status) {
 
 constexpr xhal_string str(std::string_view text) { return {text.data(), text.size()}; }
 
-// A function newer than kFloor: `proc<decltype(xhal_new)>("xhal_new")`. nullptr where the library
-// lacks it.
+// A function newer than kFloor: `proc<decltype(xhal_new)>("xhal_new")`. nullptr where the
+// library lacks it.
 template <class Function>
 Function* proc(const char* name) {
   void (*f)(void) = nullptr;
@@ -181,8 +182,8 @@ inline xhal_tensor_desc tensor(uint8_t code, uint8_t bits, const std::vector<int
   return t;
 }
 
-// Prepares an operator; each group is the list of its tensors (empty = absent), inputs first, then
-// outputs.
+// Prepares an operator; each group is the list of its tensors (empty = absent), inputs
+// first, then outputs.
 inline Op prepare(xhal_context* context, uint32_t id,
                   const std::vector<std::vector<xhal_tensor_desc>>& groups,
                   const std::vector<xhal_attribute>& attributes = {}, uint32_t flags = 0) {

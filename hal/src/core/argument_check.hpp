@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // argument_check.hpp: which arguments of an exported function may be NULL, and the one check of it.
 //
 // No pointer may, except

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // context_state.hpp: libxhal's part of a context: what was created in it, and its limits.
 #pragma once
 

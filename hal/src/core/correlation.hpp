@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // correlation.hpp: the thread's correlation id, and that of work which libxhal submits for others.
 #pragma once
 

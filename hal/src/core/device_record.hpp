@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // device_record.hpp: what libxhal keeps of an opened device. Never freed, for handles lead to its
 // table; used again by a later open of the same device once nothing lives under it.
 #pragma once

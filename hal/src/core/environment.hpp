@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // environment.hpp: the variables libxhal reads, and the two ways their lists are written.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // error.hpp: the error record of the calling thread.
 #pragma once
 
@@ -31,8 +32,8 @@ struct ErrorRecord {
   }
   // A view whose strings live as long as this record.
   xhal_error view() const;
-  // The record of work that was not run because of this failure; only its status without memory for
-  // more.
+  // The record of work that was not run because of this failure; only its status without
+  // memory for more.
   ErrorRecord dependent(std::string_view operation) const noexcept;
 };
 

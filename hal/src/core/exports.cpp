@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // exports.cpp: every exported function that is nothing but a slot: check the handles and
 // pointers, adapt structures, call.
 #include "core/argument_check.hpp"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // locks.hpp: the locks of libxhal, their one order, and what fork() does with them.
 //
 // A thread that holds a lock takes only locks of a higher rank. No lock is held while a plugin's
@@ -68,8 +69,8 @@ struct AtLoad {
   }
 };
 
-// Runs in the child of a fork, while all locks are still held: the order of the calls is that of
-// the registration.
+// Runs in the child of a fork, while all locks are still held: the order of the calls is that
+// of the registration.
 void run_in_forked_child(void (*function)()) noexcept;
 
 }  // namespace xhal

@@ -1,5 +1,6 @@
-// log.hpp: libxhal has no logger: lines go to the callback, else to stderr, above the level of
-// XHAL_LOG.
+// SPDX-License-Identifier: Apache-2.0
+// log.hpp: libxhal has no logger: lines go to the callback, else to stderr, above the
+// level of XHAL_LOG.
 #pragma once
 
 #include <fmt/core.h>

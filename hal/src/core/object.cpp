@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "core/object.hpp"
 
 #include <sys/mman.h>
@@ -31,8 +32,8 @@ void search_for_leaks([[maybe_unused]] void* begin, [[maybe_unused]] size_t byte
 #endif
 }
 
-// Free memory by (kind, size class): a stale handle can then only ever meet an object of its own
-// kind.
+// Free memory by (kind, size class): a stale handle can then only ever meet an object of
+// its own kind.
 struct ObjectMemory {
   Mutex mutex{Rank::objects};
   std::map<std::pair<uint32_t, uint32_t>, std::vector<void*>> free;

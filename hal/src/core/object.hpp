@@ -1,5 +1,6 @@
-// object.hpp: memory for objects: zeroed, never unmapped, with a part in front that only libxhal
-// sees.
+// SPDX-License-Identifier: Apache-2.0
+// object.hpp: memory for objects: zeroed, never unmapped, with a part in front that
+// only libxhal sees.
 #pragma once
 
 #include <cstdint>
@@ -47,8 +48,8 @@ inline const xhal_dispatch* dispatch_of(const void* object) {
   return __atomic_load_n(&head_of(object)->dispatch, __ATOMIC_ACQUIRE);
 }
 
-// Destroyed objects are not handed out again while this is set: then every stale handle is caught
-// (layer `validate`).
+// Destroyed objects are not handed out again while this is set: then every stale handle is
+// caught (layer `validate`).
 void quarantine_objects(bool on);
 bool objects_quarantined() noexcept;
 

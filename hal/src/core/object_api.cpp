@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // object_api.cpp: the exported functions of op.h and module.h that are more than a slot: objects
 // end when nothing that libxhal holds back names them any more.
 #include "core/argument_check.hpp"

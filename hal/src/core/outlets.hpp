@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // outlets.hpp: descriptors that libxhal gives to callers and writes to later.
 //
 // The caller's end becomes readable when something is written, and the caller may close it at any

@@ -1,5 +1,6 @@
-// plugin_record.hpp: what all of libxhal knows of a plugin. The loader keeps more beside it
-// (loader/plugins.hpp).
+// SPDX-License-Identifier: Apache-2.0
+// plugin_record.hpp: what all of libxhal knows of a plugin. The loader keeps more
+// beside it (loader/plugins.hpp).
 #pragma once
 
 #include <string>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // replaceable_callback.hpp: a callback that a program may exchange at any time. Calls nobody while
 // it has a lock.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // state.hpp: whether this process may use xHAL now.
 #pragma once
 
@@ -19,8 +20,8 @@ inline bool is_forked() noexcept { return process_state() == State::forked; }
 // The error of a call that came in the wrong state.
 xhal_status fail_state(const char* operation) noexcept;
 
-// The table in the head of libxhal's own objects (timelines, pools): no slot is reachable through
-// it.
+// The table in the head of libxhal's own objects (timelines, pools): no slot is
+// reachable through it.
 const xhal_dispatch* libxhal_table() noexcept;
 
 }  // namespace xhal

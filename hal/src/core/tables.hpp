@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // tables.hpp: filling a dispatch table's holes and switching a whole table to a state.
 #pragma once
 
@@ -29,11 +30,11 @@ inline constexpr uint32_t kKindOf<xhal_pool> = XHAL_KIND_POOL;
 // Copies what both sides know of a plugin's table and puts "unsupported" into every hole.
 void fill_table(xhal_dispatch& table, const xhal_dispatch& from, DeviceRecord* record);
 
-// Replaces every slot but the destroying ones by relaxed stores: callers may be in the middle of
-// reading.
+// Replaces every slot but the destroying ones by relaxed stores: callers may be in the
+// middle of reading.
 void switch_to_lost(xhal_dispatch& table);
-// Replaces every slot: destroying ones do nothing and succeed, the others return the process
-// state's error.
+// Replaces every slot: destroying ones do nothing and succeed, the others return the
+// process state's error.
 void switch_to_stopped(xhal_dispatch& table);
 
 // The name a stream was given (sync/stream_state.cpp).

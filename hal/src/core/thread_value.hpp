@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // thread_value.hpp: a value of each thread that is there as long as anything can ask for it.
 //
 // A C++ thread_local is destroyed before the static destructors and exit handlers of its program,

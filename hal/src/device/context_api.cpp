@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // context_api.cpp: contexts, and what ends with them.
 #include "core/argument_check.hpp"
 #include "core/context_state.hpp"

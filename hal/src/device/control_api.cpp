@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // control_api.cpp: the control and the comm table as programs get them: libxhal's copies, without
 // holes, which answer for a device that is lost and a process that was forked or shut down.
 #include <algorithm>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // device_api.cpp: the exported functions of device.h that are more than a slot.
 #include "core/argument_check.hpp"
 #include "core/environment.hpp"

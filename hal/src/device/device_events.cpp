@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // device_events.cpp: messages of devices to whoever asked for a descriptor.
 #include <unistd.h>
 

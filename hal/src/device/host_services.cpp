@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // host_services.cpp: what libxhal does for plugins (xhal/host.h).
 #include "device/host_services.hpp"
 

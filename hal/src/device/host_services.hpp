@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // host_services.hpp: the table libxhal gives to plugins.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // lists_api.cpp: the exported lists: plugins, devices, functions.
 #include <algorithm>
 #include <cstring>

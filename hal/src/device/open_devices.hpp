@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // open_devices.hpp: which devices are open, being opened or closed. No lock is held while a plugin
 // opens or closes one: who needs that device meanwhile waits for it.
 #pragma once

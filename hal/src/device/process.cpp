@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // process.cpp: the library in its process: xhal_init, xhal_shutdown, fork.
 #include <mutex>
 #include <vector>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // elf_symbols.hpp: what a library says of itself, read without loading it.
 #pragma once
 

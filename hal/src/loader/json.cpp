@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // json.cpp: the only file of libxhal that compiles the JSON library, which takes long to compile.
 #include "loader/json.hpp"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // json.hpp: the JSON that libxhal reads and writes: manifests, the probe's answer and its cache.
 // The library that parses it stays in json.cpp.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // library.cpp: the only file of libxhal that compiles Boost.DLL.
 #include "loader/library.hpp"
 
@@ -65,9 +66,9 @@ void keep_mapped(const TrustedFile& file, boost::dll::shared_library library,
       {file.info.st_dev, file.info.st_ino, file.info.st_ctim, std::move(library), entry});
 }
 
-// Whether the C library has this very file mapped; it compares device and inode. It remembers every
-// name it was asked for, so none may come twice: a descriptor's number does. Slashes make them
-// differ.
+// Whether the C library has this very file mapped; it compares device and inode. It remembers
+// every name it was asked for, so none may come twice: a descriptor's number does. Slashes
+// make them differ.
 bool is_mapped(const TrustedFile& file) {
   static std::atomic<size_t> asked{0};
   const auto name =

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // library.hpp: mapping a plugin's library, and being sure which file was mapped.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // loader.hpp: one plugin, from its manifest to its devices. Everything here runs without a lock:
 // it reads files, starts programs and calls the plugin.
 #pragma once
@@ -16,8 +17,8 @@ namespace xhal {
 // this library. Never the working directory: what is not absolute goes to `left_out`.
 std::vector<std::filesystem::path> search_path(std::string_view extra,
                                                std::vector<std::filesystem::path>* left_out);
-// The manifests in a directory, sorted by name. One that is there and cannot be read has none, and
-// `why`.
+// The manifests in a directory, sorted by name. One that is there and cannot be read has
+// none, and `why`.
 std::vector<std::filesystem::path> manifests_in(const std::filesystem::path& directory,
                                                 std::string* why);
 // Left out by XHAL_PLUGIN_SELECT or XHAL_PLUGIN_DISABLE.
@@ -40,8 +41,8 @@ Loaded load_plugin(const Manifest& manifest, const std::string& name,
 // Asks the plugin for its devices.
 Problem list_devices(const xhal_plugin_table& table, std::vector<xhal_device_info>* devices);
 
-// What can be told of a library without loading it: ELF of this machine, whole, and with the entry
-// point.
+// What can be told of a library without loading it: ELF of this machine, whole, and with
+// the entry point.
 Problem inspect_library(const TrustedFile& library);
 
 std::string version_text(uint32_t version);

@@ -1,5 +1,6 @@
-// manifest.hpp: one plugin manifest, read and checked. Never loads code; a bad manifest is reported
-// and skipped.
+// SPDX-License-Identifier: Apache-2.0
+// manifest.hpp: one plugin manifest, read and checked. Never loads code; a bad manifest is
+// reported and skipped.
 #pragma once
 
 #include <filesystem>

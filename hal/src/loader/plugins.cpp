@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "loader/plugins.hpp"
 
 #include <fmt/format.h>
@@ -41,8 +42,8 @@ void write(const std::vector<Notice>& notices) {
   for (const auto& [level, text] : notices) log(level, "{}", text);
 }
 
-// Runs `work` inside a plugin, without the lock, and keeps other threads out of the plugin until it
-// has returned.
+// Runs `work` inside a plugin, without the lock, and keeps other threads out of the plugin until
+// it has returned.
 template <class Work>
 void in_turn(PluginList& list, std::unique_lock<std::mutex>& lock, Plugin& plugin, Work&& work) {
   struct Turn {
@@ -65,8 +66,8 @@ void in_turn(PluginList& list, std::unique_lock<std::mutex>& lock, Plugin& plugi
   work();
 }
 
-// The larger of libxhal's count and the plugin's own: a plugin that keeps count tells every process
-// the same.
+// The larger of libxhal's count and the plugin's own: a plugin that keeps count tells every
+// process the same.
 uint32_t generation_of(const PluginRecord& record, const ListedDevice& device) {
   constexpr uint32_t kSince = 3;  // before, the field was not the plugin's to fill
   return record.speaks(kSince) ? std::max(device.generation, device.info.generation)

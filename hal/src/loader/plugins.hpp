@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // plugins.hpp: the plugins of this process: found by xhal_init, loaded when first needed, asked
 // again for their devices when a program wants to know what was plugged in.
 //

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // probe.hpp: loading a plugin in a child first, so that one that crashes on load does not take the
 // framework with it.
 #pragma once

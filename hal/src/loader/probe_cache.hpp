@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // probe_cache.hpp: what earlier probes said, in a file of the user's cache.
 #pragma once
 

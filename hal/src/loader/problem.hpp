@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // problem.hpp: why something cannot be used.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // selection.cpp: XHAL_VISIBLE_DEVICES: which devices a process sees, and in which order.
 #include <fmt/format.h>
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // trust.hpp: files that decide which code runs with our rights: opened once, and only where nobody
 // but root and the user could have changed them.
 #pragma once
@@ -46,8 +47,8 @@ struct TrustedFile {
 };
 
 // Walks the path from the root, through symbolic links by hand, and opens what it leads to: a
-// regular file for reading. Refused with INSECURE unless each folder on the way, each link, and the
-// file itself
+// regular file for reading. Refused with INSECURE unless each folder on the way, each link, and
+// the file itself
 //   belongs to root or to the effective user, and
 //   can be written by nobody else: not by others, and not by a group, but for root's group and the
 //   user's own when nobody else is in it. A folder with the sticky bit may be written by all, since

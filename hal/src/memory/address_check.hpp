@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // address_check.hpp: what layer `validate` wants to know of the addresses that work is given,
 // beyond the bounds that are checked always: that a pool has handed the block out, and that host
 // memory is there.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // address_map.hpp: which address belongs to what: one map for all devices and pinned host memory.
 //
 // Readers take no lock and write nothing that others see: the map is a seqlock over a directory of

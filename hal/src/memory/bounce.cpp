@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // bounce.cpp: copies of host memory that the device does not reach, through staging memory.
 //
 // Everything runs in stream order: the program's memory is read and written when the stream has got

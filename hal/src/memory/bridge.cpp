@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // bridge.cpp: copies between devices that do not reach each other: a helper stream of the far
 // device and this stream take turns on staging memory that both know, and events put them in order.
 #include <algorithm>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // capture_api.cpp: the exported functions of graph.h that are more than a slot: a capture, and then
 // its graph, keeps the blocks that its streams have allocated from its pool.
 #include <memory>

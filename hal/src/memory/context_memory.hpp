@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // context_memory.hpp: what memory/ keeps of a context: what it allocated and registered, and what
 // copies of its streams need.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // copy.hpp: a copy between any two addresses: native, through staging memory, or across plugins.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // host_registration.hpp: host memory that the program has made known to a context's device
 // (xhal_host_register). Each context has a table of its own; xhal_pointer_query looks through all.
 #pragma once

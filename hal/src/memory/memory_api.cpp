@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // memory_api.cpp: allocation with quota and scrubbing, export and import, and what an address is.
 
 #include "core/argument_check.hpp"
@@ -93,8 +94,8 @@ xhal_status allocate(ContextState& context, xhal_memory_info info, uint64_t* add
   return XHAL_OK;
 }
 
-// Imports and reserved space are no allocations of the context: they are neither overwritten nor
-// counted.
+// Imports and reserved space are no allocations of the context: they are neither
+// overwritten nor counted.
 xhal_status release(ContextState& context, const AddressRange& range, const char* op) {
   auto& memory = *context.memory;
   const bool own = range.requested_bytes > 0;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "memory/pinned.hpp"
 
 #include <sys/mman.h>
@@ -152,8 +153,8 @@ struct Undo {
   uint64_t base;
 };
 
-// Takes the slab's registrations out of use; false when another thread is at work on one. With the
-// lock held.
+// Takes the slab's registrations out of use; false when another thread is at work on one. With
+// the lock held.
 bool begin_undo(PinnedSlab& slab, std::vector<Undo>& list) noexcept {
   size_t made = 0;
   for (auto* r = slab.registrations.load(); r != nullptr; r = r->next.load()) {

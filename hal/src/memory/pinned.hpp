@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // pinned.hpp: pinned host memory: slabs of shared memory, cut into blocks, and registered with each
 // context that first uses one of them.
 #pragma once
@@ -26,8 +27,8 @@ xhal_status pinned_address(ContextState& context, const AddressRange& block, uin
 // Where any address of a slab lies in shared memory. False when it is in none.
 bool find_pinned(const void* address, int32_t* fd, uint64_t* offset, uint64_t* size_bytes) noexcept;
 
-// The context ends: its registrations end with it. Waits for those that another thread is making
-// or undoing.
+// The context ends: its registrations end with it. Waits for those that another thread is
+// making or undoing.
 void forget_registrations(ContextState& context);
 
 }  // namespace xhal

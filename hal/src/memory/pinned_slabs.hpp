@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // pinned_slabs.hpp: the slabs behind pinned memory and the free runs in them. Knows nothing of
 // devices; the caller has the lock.
 #pragma once

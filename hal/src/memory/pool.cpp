@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // pool.cpp: blocks out of the cache and back. What happens when there is none: pool_pressure.cpp.
 #include "memory/pool.hpp"
 
@@ -57,8 +58,8 @@ uint64_t Pool::Part::hand_out(Block* b, Owner& owner, uint64_t requested, uint64
   return b->address;
 }
 
-// Out of the cache it is all under one lock; what an allocation needs beyond that is made only
-// then.
+// Out of the cache it is all under one lock; what an allocation needs beyond that is
+// made only then.
 xhal_status Pool::Part::alloc(xhal_stream* stream, uint64_t requested, xhal_string tag,
                               uint64_t* address) {
   StreamState* const state = stream == nullptr ? nullptr : state_of(stream);

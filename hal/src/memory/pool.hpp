@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // pool.hpp: the caching allocator, as the rest of libxhal needs it.
 #pragma once
 

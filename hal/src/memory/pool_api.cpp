@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // pool_api.cpp: the exported functions of pool.h.
 #include "core/argument_check.hpp"
 #include "core/state.hpp"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // pool_blocks.hpp: the pieces of a pool's slabs: finding a free one of a size, cutting, joining,
 // and whose they are. Calls nothing outside; the pool has the lock.
 #pragma once
@@ -154,8 +155,8 @@ class Blocks {
   Owner& nobody() { return nobody_; }
   // The owner for a stream (null: nobody) and a capture (0: none); made when there is none.
   Owner& owner(StreamState* stream, uint64_t capture);
-  // Whose the owner's blocks are by now: of streams that are gone and captures that are over,
-  // others.
+  // Whose the owner's blocks are by now: of streams that are gone and captures that
+  // are over, others.
   Owner& heir(Owner& owner);
   const std::vector<std::unique_ptr<Owner>>& owners() const { return owners_; }
   // Gives what is free of gone streams and ended captures to their heirs, and forgets owners

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // pool_pending.hpp: blocks that were given back and wait for events: a queue for each timeline,
 // ordered by value. Events of one timeline are reached in order, so only heads have to be looked
 // at. The pool has the lock, except while it asks for events.

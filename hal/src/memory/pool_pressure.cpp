@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // pool_pressure.cpp: what a pool does when the cache has no block: further slabs, blocks of other
 // streams, slabs given back; and its end.
 #include <fmt/format.h>

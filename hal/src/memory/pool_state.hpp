@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // pool_state.hpp: what a pool is.
 //
 // Its mutex guards bookkeeping only. Slabs are made and given back, streams are ordered and events

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // staging.hpp: the pinned memory that copies of ordinary host memory go through, kept by context.
 //
 // A piece is taken at submission and comes back by itself when the last step on it has run. When
@@ -49,8 +50,8 @@ class Staging {
   // A piece of at least min(size, kLargestPiece) bytes for work of `user` (and of `helper`), with
   // one reference that is the caller's. UNSUPPORTED when the device refuses pinned memory.
   xhal_status take(uint64_t size, StreamState& user, StreamState* helper, Piece** piece);
-  // The context ends: its streams are gone. What a late callback still holds goes with the last
-  // one.
+  // The context ends: its streams are gone. What a late callback still holds goes with
+  // the last one.
   static void close(Staging* staging) noexcept;
 
  private:

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // transfer_api.cpp: the exported functions xhal_stream_copy and xhal_stream_fill.
 #include "core/error.hpp"
 #include "core/object.hpp"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // turns.hpp: the pieces of staging memory that a copy takes turns with, and the helper stream that
 // works on them. What was submitted keeps the pieces from then on.
 #pragma once

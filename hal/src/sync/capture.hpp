@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // capture.hpp: captures under way: which streams are in them, and which pool they allocate from.
 #pragma once
 

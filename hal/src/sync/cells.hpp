@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // cells.hpp: 64-byte cells in memfd slabs that a device in another process can map. Never unmapped;
 // a cell that was given back is used again, and its next owner continues from the value it has.
 //

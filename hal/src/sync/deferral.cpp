@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "sync/deferral.hpp"
 
 #include <sched.h>
@@ -24,8 +25,8 @@ const xhal_dispatch* table_for(StreamState& stream, Mode mode) {
   return mode == Mode::direct ? &stream.device->table : &stream.device->intercept;
 }
 
-// Keeps a submission, or refuses it on a failed stream; in direct mode (released meanwhile) submits
-// it.
+// Keeps a submission, or refuses it on a failed stream; in direct mode (released
+// meanwhile) submits it.
 xhal_status hold(xhal_stream* handle, Held item) noexcept {
   try {
     auto& stream = *state_of(handle);
@@ -185,8 +186,8 @@ xhal_status held_graph_launch(xhal_stream* stream, xhal_graph* graph) noexcept {
   });
 }
 
-// Whether a gate is open. A failed timeline opens it: the plugin (or run_gate) then fails the
-// stream.
+// Whether a gate is open. A failed timeline opens it: the plugin (or run_gate) then
+// fails the stream.
 bool is_open(Timeline& gate, uint64_t value, bool reached) {
   if (gate.failed()) return true;
   return reached ? gate.poll(value) != XHAL_NOT_READY : gate.is_submitted(value);

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // deferral.hpp: the queue in front of a stream that may not be given work yet.
 //
 // A plugin without XHAL_CAP_WAIT_BEFORE_SIGNAL never sees a wait whose signal is still to be
@@ -41,8 +42,8 @@ void make_intercept(DeviceRecord& record);
 xhal_status hold_until(StreamState& stream, Timeline& timeline, uint64_t value, bool reached);
 // Submits what is held, as far as the gates are open.
 void drain(StreamState& stream) noexcept;
-// Submits one held item if no gate stands before it; false when there was none. For a release
-// policy.
+// Submits one held item if no gate stands before it; false when there was none. For
+// a release policy.
 bool drain_one(StreamState& stream) noexcept;
 
 // The stream has failed: held work is dropped, submissions refuse until it is recovered. Does

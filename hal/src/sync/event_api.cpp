@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // event_api.cpp: the exported questions about events (event.h). Recording is in stream_api.cpp.
 #include "core/argument_check.hpp"
 #include "sync/stream_state.hpp"

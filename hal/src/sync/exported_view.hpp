@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // exported_view.hpp: what other processes see of a timeline: a page of its own that its owner
 // writes and everybody else can only read, reopened or not.
 //

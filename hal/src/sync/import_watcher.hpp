@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // import_watcher.hpp: callbacks on imported timelines. Nobody in this process raises them, so one
 // thread watches all that somebody wants to be called back for; it ends when there are none.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // release_policy.hpp: who decides when held-back submissions go on to the plugin. Without a policy
 // they go as soon as their gates are open; the chaos layer sets one that delays everything.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // stream_api.cpp: the exported functions of stream.h and event.h that are more than a slot.
 // Copies and fills are in memory/, captures, too.
 #include <algorithm>

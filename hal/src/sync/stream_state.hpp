@@ -1,5 +1,6 @@
-// stream_state.hpp: libxhal's part of a stream: its timeline, held-back submissions, failure and
-// capture.
+// SPDX-License-Identifier: Apache-2.0
+// stream_state.hpp: libxhal's part of a stream: its timeline, held-back submissions,
+// failure and capture.
 //
 // Counted: the handle has one reference, and so has whoever may come back to the stream later (a
 // gate, a pool's block, a loss that is being told). The plugin's stream ends with the handle; after

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // timeline.cpp: raising, failing, asking and waiting.
 #include "sync/timeline.hpp"
 

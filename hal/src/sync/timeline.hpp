@@ -1,8 +1,9 @@
+// SPDX-License-Identifier: Apache-2.0
 // timeline.hpp: the one implementation of timelines.
 //
-// The value lives in a cell of shared memory (host.h). This process's part, the object, holds what
-// cannot be shared: the failure, callbacks, and how far signals have been submitted, which is what
-// wait-before-signal needs.
+// The value lives in a cell of shared memory (host.h). This process's part, the object, holds
+// what cannot be shared: the failure, callbacks, and how far signals have been submitted, which
+// is what wait-before-signal needs.
 //
 // Values here are the cell's. They go on from one owner of a cell to the next, so a program's own
 // timeline, which begins where the program says, shows them shifted (shown, inner); a stream's
@@ -192,8 +193,8 @@ void fail_all_timelines(const Failure& record, const DeviceRecord* device = null
 void tell_of_raised_cells() noexcept;
 // Once for each device record, before it has streams.
 void adopt_device_timelines(DeviceRecord& device);
-// The device is closed: `quiet` when nothing of it writes to cells any more, so that they can be
-// used again.
+// The device is closed: `quiet` when nothing of it writes to cells any more, so that they can
+// be used again.
 void timelines_of_closed_device(DeviceRecord& device, bool quiet) noexcept;
 // The lock of a timeline's callbacks and failure.
 std::mutex& timeline_lock(const Timeline& timeline) noexcept;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // timeline_api.cpp: the exported functions of timeline.h. Values are the program's here, and turned
 // into the timeline's own before they go further.
 #include <fcntl.h>
@@ -18,8 +19,8 @@ namespace {
 
 constexpr const char* kWait = "xhal_timeline_wait";
 
-// Who may raise or fail a timeline: only the host, and only one that is neither imported nor a
-// stream's.
+// Who may raise or fail a timeline: only the host, and only one that is neither imported
+// nor a stream's.
 xhal_status not_ours(const Timeline& t, const char* operation) {
   return fail(XHAL_ERR_PERMISSION, operation,
               "{}: {} signals this timeline, it can only be waited for here", operation,

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // timeline_callbacks.cpp: what is called back when a timeline gets somewhere.
 #include <algorithm>
 #include <vector>

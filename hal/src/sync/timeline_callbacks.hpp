@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // timeline_callbacks.hpp: the callbacks a timeline keeps, under its lock.
 #pragma once
 

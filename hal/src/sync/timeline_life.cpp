@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // timeline_life.cpp: where timelines come from and what becomes of them.
 #include <unistd.h>
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "sync/timeline_outlets.hpp"
 
 #include <unistd.h>

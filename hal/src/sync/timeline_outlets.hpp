@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // timeline_outlets.hpp: descriptors that become readable when a timeline has got somewhere.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // timestamps.hpp: the times of a device's timed events: a ring of slots in shared memory.
 //
 // Rings are used again by devices opened later, and the numbers of a ring's slots go on from one

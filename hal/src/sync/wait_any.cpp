@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "sync/wait_any.hpp"
 
 #include <linux/futex.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // wait_any.hpp: waiting for the first of several timelines.
 #pragma once
 

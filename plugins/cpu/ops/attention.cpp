@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // attention.cpp: sdpa, and what it shares with its gradient.
 #include "attention.hpp"
 

@@ -1,5 +1,6 @@
-// attention.hpp: scaled dot-product attention in tiles: what the forward and the backward pass
-// share.
+// SPDX-License-Identifier: Apache-2.0
+// attention.hpp: scaled dot-product attention in tiles: what the forward and the
+// backward pass share.
 //
 // A unit of work is one key-value head of one batch item with the query heads that use it, and a
 // part of the query rows. Keys and values are brought into f32 once a unit, in the layouts the
@@ -86,8 +87,8 @@ constexpr int64_t pitch_of(int64_t n) {
 }
 constexpr int64_t whole_panels(int64_t n) { return (n + kPanel - 1) / kPanel * kPanel; }
 
-// Rows [first, first + count) of one head as f32, times `factor`, `pitch` apart; zero up to the
-// pitch.
+// Rows [first, first + count) of one head as f32, times `factor`, `pitch` apart; zero up
+// to the pitch.
 void load_rows(const HeadTensor& x, void* const* pointers, int64_t b, int64_t h, int64_t first,
                int64_t count, int64_t width, float factor, float* to, int64_t pitch);
 void store_rows(const HeadTensor& x, void* const* pointers, int64_t b, int64_t h, int64_t first,
@@ -95,12 +96,12 @@ void store_rows(const HeadTensor& x, void* const* pointers, int64_t b, int64_t h
 // Rows of one head as panels of their transpose; `buffer` has room for kPanel rows.
 void load_transposed(const HeadTensor& x, void* const* pointers, int64_t b, int64_t h,
                      int64_t count, int64_t width, float* panels, float* buffer);
-// Adds columns [first, first + n) of row i of the mask to the scores: -inf where a bool mask is
-// false.
+// Adds columns [first, first + n) of row i of the mask to the scores: -inf where a bool
+// mask is false.
 void add_mask(const AttentionShape& shape, void* const* pointers, int64_t b, int64_t h, int64_t i,
               int64_t first, int64_t n, float* scores, float* buffer);
-// keep[e] = 0 or 1 / (1 - p) for columns [first, first + n) of row i, from the random numbers of
-// that place.
+// keep[e] = 0 or 1 / (1 - p) for columns [first, first + n) of row i, from the random numbers
+// of that place.
 void fill_keep(const AttentionShape& shape, uint64_t seed, uint64_t offset, int64_t b, int64_t h,
                int64_t i, int64_t first, int64_t n, float* keep);
 

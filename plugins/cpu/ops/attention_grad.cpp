@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // attention_grad.cpp: the gradients of sdpa, with the probabilities computed again from log_sum.
 //
 //   p = exp(scale q k^T + mask - log_sum), ds = p (grad v^T - rowsum(grad out)), dv = p^T grad, dq

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // attention_kernels.cpp: the inner loops of attention, for each instruction set.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "ops/attention_kernels.cpp"
@@ -16,8 +17,8 @@ namespace {
 using Left = AttentionKernels::Left;
 using Right = AttentionKernels::Right;
 
-// Rows of a register tile of two vectors: 16 or 8 sums, enough to hide the latency of a
-// multiplication.
+// Rows of a register tile of two vectors: 16 or 8 sums, enough to hide the latency
+// of a multiplication.
 constexpr int kTileRows = HWY_TARGET == HWY_AVX3 ? 8 : 4;
 
 template <int kRows>

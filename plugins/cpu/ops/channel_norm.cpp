@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // channel_norm.cpp: normalisations of images: over channel groups of a sample, or over all samples
 // of a channel.
 #include <algorithm>

@@ -1,5 +1,6 @@
-// chunks.hpp: work on a list of tensors, cut into batches of similar size that depend on the sizes
-// alone.
+// SPDX-License-Identifier: Apache-2.0
+// chunks.hpp: work on a list of tensors, cut into batches of similar size that depend on
+// the sizes alone.
 #pragma once
 
 #include <cstdint>
@@ -16,8 +17,8 @@ struct Chunk {
 
 class ChunkList {
  public:
-  // Item number `item` has `count` parts, about `cost` elements each; batches have about `batch`
-  // elements.
+  // Item number `item` has `count` parts, about `cost` elements each; batches have
+  // about `batch` elements.
   explicit ChunkList(int64_t batch) : batch_(batch) {}
 
   void add(uint32_t item, int64_t count, int64_t cost = 1) {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // conv.cpp: convolutions and their gradients, cut into tasks by images and channels.
 //
 // Every operator is one of the primitives of an untransposed convolution y = conv(x, weights); for
@@ -281,8 +282,8 @@ bool read_attributes(const OpRequest& request, int spatial, std::string_view nam
          read(2, 1, 1, a.dilation, "dilation") && read(4, 0, 0, a.output_padding, "output_padding");
 }
 
-// The three operators: which group holds the image on the input's side, on the output's side, and
-// the weights.
+// The three operators: which group holds the image on the input's side, on the output's side,
+// and the weights.
 struct Roles {
   std::string_view name;
   uint32_t in, out, weights;

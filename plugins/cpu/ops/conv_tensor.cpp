@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // conv_tensor.cpp: staging of convolution operands.
 #include "conv_tensor.hpp"
 

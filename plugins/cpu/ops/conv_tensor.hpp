@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // conv_tensor.hpp: an operand of a convolution, brought into a form oneDNN takes.
 #pragma once
 

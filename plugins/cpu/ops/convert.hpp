@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // convert.hpp: elements of any dtype into and out of the three types kernels compute in: float,
 // int64_t and double.
 #pragma once
@@ -11,9 +12,9 @@ namespace xhal::cpu {
 // Reads n elements of one dtype, `stride` elements apart, into a dense array.
 template <class T>
 using LoadFn = void (*)(const void* from, int64_t stride, size_t n, T* to);
-// Writes a dense array as n elements of one dtype: to floats rounded to nearest even, from floats
-// to integers truncated (out of range: the least int64, cut to the width), to bool whether it is
-// not 0.
+// Writes a dense array as n elements of one dtype: to floats rounded to nearest even, from
+// floats to integers truncated (out of range: the least int64, cut to the width), to bool
+// whether it is not 0.
 template <class T>
 using StoreFn = void (*)(const T* from, size_t n, void* to, int64_t stride);
 
@@ -33,8 +34,8 @@ void finish_streaming();
 // memcpy in the same way.
 using StreamCopyFn = void (*)(const void* from, void* to, size_t bytes);
 StreamCopyFn stream_copier();
-// Fills with copies of the 64 bytes at `pattern`; `to` is aligned to 64 bytes, `bytes` a multiple
-// of 64.
+// Fills with copies of the 64 bytes at `pattern`; `to` is aligned to 64 bytes, `bytes` a
+// multiple of 64.
 using StreamFillFn = void (*)(const void* pattern, void* to, size_t bytes);
 StreamFillFn stream_filler();
 // Whether an output of this size should be written past the caches.

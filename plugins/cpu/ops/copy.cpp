@@ -1,5 +1,6 @@
-// copy.cpp: operators that move or set elements without computing: fill, copies, cat, flip,
-// triangles, arange.
+// SPDX-License-Identifier: Apache-2.0
+// copy.cpp: operators that move or set elements without computing: fill, copies, cat,
+// flip, triangles, arange.
 #include "copy.hpp"
 
 #include <algorithm>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // copy.hpp: one strided, converting copy, cut into units that can run in any order.
 #pragma once
 
@@ -35,8 +36,8 @@ class CopyTask {
        reads_direct_ = false;  // one side already has the computing type, dense
   uint8_t to_size_, from_size_;
   int64_t units_, unit_elements_ = 1;
-  // Transposed: the two dimensions of a tile are the innermost (dense in `to`) and this one (dense
-  // in `from`).
+  // Transposed: the two dimensions of a tile are the innermost (dense in `to`) and this one
+  // (dense in `from`).
   int across_ = 0;
   int64_t tiles_across_ = 0, tiles_along_ = 0;
   LoadFn<float> load_f32_ = nullptr;

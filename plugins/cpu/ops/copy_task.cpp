@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // copy_task.cpp: the ways to copy: whole rows, element by element, tile by tile when the layouts
 // are transposed, and block by block through a computing type when the dtypes differ.
 #include <algorithm>

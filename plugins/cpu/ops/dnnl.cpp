@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // dnnl.cpp: primitives of oneDNN 2.6 and 3.x behind one interface.
 #include "dnnl.hpp"
 

@@ -1,5 +1,6 @@
-// dnnl.hpp: the one door to oneDNN. What differs between its 2.x and 3.x interfaces stays behind
-// it.
+// SPDX-License-Identifier: Apache-2.0
+// dnnl.hpp: the one door to oneDNN. What differs between its 2.x and 3.x interfaces
+// stays behind it.
 //
 // A DnnlKernel is a compiled primitive for fixed shapes: immutable, used by many threads at once.
 // It runs on the calling thread alone; whoever wants several threads runs several kernels. oneDNN

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // dnnl_conv.cpp: convolution primitives and the changes of layout around them.
 #include "dnnl_conv.hpp"
 

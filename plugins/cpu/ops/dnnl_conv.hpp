@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // dnnl_conv.hpp: convolutions by oneDNN, with the changes of layout it wants.
 #pragma once
 
@@ -28,14 +29,14 @@ struct ConvSpec {
 // A compiled convolution: immutable, run by many threads at once, each run on the calling thread.
 class DnnlConv {
  public:
-  // Weights have the layout of `like`, if given. nullptr, with oneDNN's reason in `why`, when there
-  // is none.
+  // Weights have the layout of `like`, if given. nullptr, with oneDNN's reason in `why`, when
+  // there is none.
   static std::shared_ptr<const DnnlConv> make(const ConvSpec& spec, const DnnlConv* like,
                                               std::string& why);
   ~DnnlConv();
 
-  // Of the weights as the primitive has them (f32 when they are its result); 0: as the caller has
-  // them.
+  // Of the weights as the primitive has them (f32 when they are its result); 0: as the
+  // caller has them.
   uint64_t packed_weights_bytes() const;
   bool pack_weights(const void* weights, void* packed) const;
   bool unpack_weights(const void* packed, void* weights) const;

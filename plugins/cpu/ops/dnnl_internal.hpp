@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // dnnl_internal.hpp: what the files of the oneDNN adapter share. Included by dnnl*.cpp only.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // gemm.cpp: matrix products: cut into tiles of fixed sizes, one single-threaded primitive a tile.
 //
 // The cut depends on the shapes only, so results do not depend on the number of threads. oneDNN 2.6

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // gemm_blas.cpp: loads OpenBLAS when a processor needs it.
 #include "gemm_blas.hpp"
 

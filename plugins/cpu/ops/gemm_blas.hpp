@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // gemm_blas.hpp: OpenBLAS's f32 product, for processors without AVX-512, where oneDNN 2.6 reaches a
 // quarter of it.
 #pragma once
@@ -13,9 +14,9 @@ struct BlasGemm {
                          int ldc);
   Sgemm sgemm = nullptr;
 
-  // The library is loaded on the first call; nullptr when it is not installed. Its symbol is looked
-  // up in the library itself, so that one of the same name in the process (libtorch_cpu has it) is
-  // not taken.
+  // The library is loaded on the first call; nullptr when it is not installed. Its symbol is
+  // looked up in the library itself, so that one of the same name in the process (libtorch_cpu has
+  // it) is not taken.
   static const BlasGemm* get();
 
   void run(int64_t m, int64_t n, int64_t k, const float* a, bool a_transposed, int64_t lda,

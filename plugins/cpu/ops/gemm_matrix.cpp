@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // gemm_matrix.cpp: packing, and the choice of tiles.
 #include "gemm_matrix.hpp"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // gemm_matrix.hpp: matrices inside tensors, packing them, and cutting a product into tiles.
 #pragma once
 

@@ -1,5 +1,6 @@
-// half.hpp: 16-bit floats as bits, one value at a time; rounding is to nearest even, NaN stays NaN
-// (quiet).
+// SPDX-License-Identifier: Apache-2.0
+// half.hpp: 16-bit floats as bits, one value at a time; rounding is to nearest even, NaN
+// stays NaN (quiet).
 #pragma once
 
 #include <bit>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // index.cpp: reading at positions given by a tensor: index_select, gather, index.
 #include "index.hpp"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // index.hpp: what the operators that read or write at positions given by a tensor have in common.
 #pragma once
 
@@ -26,8 +27,8 @@ struct IndexInput {
   }
 };
 
-// Turns indices into element offsets, once a run: table[i] = sum over inputs of index[i] *
-// target_stride.
+// Turns indices into element offsets, once a run: table[i] = sum over inputs of
+// index[i] * target_stride.
 struct IndexTable {
   int64_t count = 0;
   bool negative = false;  // negative indices count from the end
@@ -46,8 +47,8 @@ struct IndexTable {
 IterPlan make_plan(uint32_t ndim, const int64_t* sizes,
                    std::initializer_list<const int64_t*> strides, bool keep_order = false);
 
-// body(offsets, n) for runs of n elements along the innermost dimension of elements [begin, end) of
-// the nest.
+// body(offsets, n) for runs of n elements along the innermost dimension of elements [begin, end)
+// of the nest.
 template <int kOperands, class Body>
 void for_each_run(const IterPlan& plan, int64_t begin, int64_t end, Body&& body) {
   IterPosition at(plan, begin);

@@ -1,5 +1,6 @@
-// index_embedding.cpp: the gradient of an embedding: rows of the gradient, summed by the index they
-// came from.
+// SPDX-License-Identifier: Apache-2.0
+// index_embedding.cpp: the gradient of an embedding: rows of the gradient, summed by the index
+// they came from.
 //
 // The index is sorted by counting, which keeps the order of equal ones; then every row of the
 // result is the sum of its own list, in order, by one thread. Nothing is added twice to memory that

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // index_order.cpp: topk, sort, nonzero.
 //
 // A value becomes an unsigned key that orders as the value does (NaN largest, both zeros equal,

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // index_write.cpp: writing at positions given by a tensor: scatter, index_put, index_add.
 //
 // Positions may repeat, so writes to one element happen in the order of the index: threads share

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // iterate.cpp: how a loop nest over strided operands becomes as few and as long loops as possible.
 #include "iterate.hpp"
 

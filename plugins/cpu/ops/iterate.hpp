@@ -1,5 +1,6 @@
-// iterate.hpp: one loop nest over several operands: flipped, sorted and collapsed when the operator
-// is prepared.
+// SPDX-License-Identifier: Apache-2.0
+// iterate.hpp: one loop nest over several operands: flipped, sorted and collapsed when the
+// operator is prepared.
 #pragma once
 
 #include <array>

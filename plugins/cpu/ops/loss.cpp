@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // loss.cpp: negative log likelihood, cross entropy and mean squared error, with their gradients.
 #include <algorithm>
 #include <atomic>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // math-inl.hpp: for one instruction set: elementary functions of f32 vectors. Errors are in ulp of
 // the f32 result, the largest seen over all tested inputs with fused multiply-add; without it they
 // are up to half an ulp larger. NaN gives NaN.
@@ -82,8 +83,8 @@ HWY_INLINE V exp_nonpositive(V x) {
   return exp_bounded(at_least(x, kLeastExponent), hn::Zero(D()));
 }
 
-// e^(x - top) for x <= top, as if the difference were not rounded (exactly so where |x| <= |top|):
-// 1 ulp.
+// e^(x - top) for x <= top, as if the difference were not rounded (exactly so where |x| <=
+// |top|): 1 ulp.
 HWY_INLINE V exp_below(V x, V top) {
   const V difference = at_least(hn::Sub(x, top), kLeastExponent);
   // Very negative where the difference was, and of no effect there if kept tiny.
@@ -211,8 +212,8 @@ HWY_INLINE V erf(V x) {
 }
 
 // The upper tail of the normal distribution function, 1 - Phi(a), for a in [0, 17] or NaN, as
-// e^(-a^2/2) * t * P(t) with t = 1 / (1 + 0.2475a): 5 ulp up to a = 14.2, then below 1e-45. gauss =
-// e^(-a^2/2).
+// e^(-a^2/2) * t * P(t) with t = 1 / (1 + 0.2475a): 5 ulp up to a = 14.2, then below 1e-45.
+// gauss = e^(-a^2/2).
 HWY_INLINE V normal_tail(V a, V& gauss) {
   const V t = hn::Div(set(1.0f), hn::MulAdd(a, set(0.2475f), set(1.0f)));
   const V p = horner(t, 0.0192181231f, -0.0795511319f, 0.0909460612f, -0.0142080255f, 0.0438459456f,

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // multi.cpp: operators over lists of tensors: a single-tensor operator for each, prepared together,
 // run one after the other.
 #include "multi.hpp"
@@ -67,8 +68,8 @@ bool check_lengths(const OpRequest& request, std::span<const uint32_t> groups,
   return true;
 }
 
-// One operator `id` for each position of the lists; its groups are the lists `groups`, empty ones
-// absent.
+// One operator `id` for each position of the lists; its groups are the lists `groups`,
+// empty ones absent.
 std::unique_ptr<MultiOp> each(const OpRequest& request, uint32_t id,
                               std::span<const uint32_t> groups, uint32_t may_be_empty,
                               std::span<const xhal_attribute> attributes, Refusal& refusal) {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // multi.hpp: operators over lists of tensors that are one single-tensor operator for each.
 #pragma once
 

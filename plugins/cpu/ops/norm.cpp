@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // norm.cpp: layer and rms normalisation over the last dimensions, and their gradients.
 #include <algorithm>
 #include <atomic>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // norm.hpp: what the files of the normalisations share.
 #pragma once
 

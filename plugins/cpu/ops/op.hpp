@@ -1,5 +1,6 @@
-// op.hpp: what an operator of the cpu plugin is: prepared once from a request, run many times on a
-// worker pool.
+// SPDX-License-Identifier: Apache-2.0
+// op.hpp: what an operator of the cpu plugin is: prepared once from a request, run many times on
+// a worker pool.
 //
 // The kernels know nothing of streams, devices or the ABI's objects: an Op gets host pointers and a
 // pool. Runs of one Op may be concurrent, so run() is const and keeps its temporary data in the
@@ -96,8 +97,8 @@ struct Launch {
 class Op {
  public:
   virtual ~Op() = default;
-  // XHAL_OK, or the status that fails the stream (an index out of range, say), with launch.error
-  // filled in.
+  // XHAL_OK, or the status that fails the stream (an index out of range, say), with
+  // launch.error filled in.
   virtual xhal_status run(const Launch& launch) const = 0;
 
   uint64_t workspace_bytes = 0;
@@ -137,7 +138,7 @@ struct OpEntry {
   PrepareFn prepare;
 };
 
-// One function a kernel file; registry.cpp joins them into the table by id.
+// One function a kernel file; op_table.cpp joins them into the table by id.
 std::span<const OpEntry> pointwise_ops();
 std::span<const OpEntry> copy_ops();
 std::span<const OpEntry> reduce_ops();
@@ -154,9 +155,9 @@ std::span<const OpEntry> conv_ops();
 std::span<const OpEntry> pool_ops();
 std::span<const OpEntry> recurrent_ops();
 
-// registry.cpp: finds the entry, checks the request against the catalogue (group counts, dtypes a
-// group may have, ndim, sizes >= 0), calls prepare. Also the catalogue as data for whoever needs
-// names.
+// op_table.cpp: finds the entry, checks the request against the catalogue (group counts,
+// dtypes a group may have, ndim, sizes >= 0), calls prepare. Also the catalogue as data for
+// whoever needs names.
 Prepared prepare_op(const xhal_op_info& info, Refusal& refusal);
 // Fills all scalars of operator `id` from the ones given, defaults for the rest; false when too
 // many are given or an address has an unknown format.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // optimizer.cpp: optimiser steps over lists of tensors, cut into chunks of similar size.
 #include "optimizer.hpp"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // optimizer.hpp: optimiser steps on dense f32 runs.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // pointwise.cpp: the pointwise operators of the catalogue: which kernel each one is, and where that
 // finds its inputs.
 #include <limits>

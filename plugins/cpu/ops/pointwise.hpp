@@ -1,5 +1,6 @@
-// pointwise.hpp: the kernels the pointwise engine runs: dense arrays of one computing type in, the
-// same out.
+// SPDX-License-Identifier: Apache-2.0
+// pointwise.hpp: the kernels the pointwise engine runs: dense arrays of one computing type in,
+// the same out.
 #pragma once
 
 #include <cstddef>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // pointwise_engine.cpp: a loop nest that brings strided, broadcast and narrower operands to a
 // kernel on dense runs of one computing type, block by block, and its results back.
 #include "pointwise_engine.hpp"

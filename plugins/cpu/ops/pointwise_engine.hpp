@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // pointwise_engine.hpp: how a pointwise operator is put together: a kernel, and where its inputs
 // and parameters come from.
 #pragma once
@@ -30,8 +31,8 @@ struct PointwiseSpec {
       false;  // decides between integers and a fractional scalar as PyTorch does: in f32
 };
 
-// All operands must have the output's sizes. Computes in f32 when one of them is a float, else in
-// i64.
+// All operands must have the output's sizes. Computes in f32 when one of them is a float,
+// else in i64.
 Prepared build_pointwise(const PointwiseSpec& spec, const OpRequest& request, Refusal& refusal);
 
 }  // namespace xhal::cpu

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // pointwise_float.cpp: pointwise kernels that compute in f32.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "ops/pointwise_float.cpp"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // pointwise_int.cpp: pointwise kernels for integers and bool. All compute in int64; storing cuts to
 // the width, so that narrower types wrap, and makes bool of anything that is not 0.
 #undef HWY_TARGET_INCLUDE

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // random.cpp: random numbers. Element i (row-major) comes from word i % 4 of counter offset + i /
 // 4, whatever the layout of the tensor, the instruction set and the number of threads.
 #include "random.hpp"

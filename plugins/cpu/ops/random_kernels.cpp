@@ -1,5 +1,6 @@
-// random_kernels.cpp: counter-based random words, and uniform, normal and exponential numbers from
-// them.
+// SPDX-License-Identifier: Apache-2.0
+// random_kernels.cpp: counter-based random words, and uniform, normal and exponential
+// numbers from them.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "ops/random_kernels.cpp"
 #include "hwy/foreach_target.h"
@@ -14,8 +15,8 @@ namespace xhal::cpu {
 namespace HWY_NAMESPACE {
 namespace {
 
-// Sixteen counters at a time, each variable an array of sixteen, so that the compiler makes vectors
-// of them.
+// Sixteen counters at a time, each variable an array of sixteen, so that the compiler makes
+// vectors of them.
 constexpr size_t kWide = 16;
 
 void philox_wide(uint64_t seed, uint64_t counter, uint32_t (&word)[4][kWide]) {

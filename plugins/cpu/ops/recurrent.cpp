@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // recurrent.cpp: one step of LSTM and GRU cells, after the matrix products, and its gradient.
 #include <algorithm>
 
@@ -64,8 +65,8 @@ class CellOp : public Op {
   // `memory` has kRowsOfScratch * h floats.
   virtual void run_row(const Launch& launch, int64_t row, float* memory) const = 0;
 
-  // Reads a group: [n, gates * h], or [gates * h] for a bias. Absent is fine where the catalogue
-  // allows it.
+  // Reads a group: [n, gates * h], or [gates * h] for a bias. Absent is fine where the
+  // catalogue allows it.
   bool read(const OpRequest& request, uint32_t group, int64_t gates, bool is_bias,
             std::string_view name, Rows& rows, Refusal& refusal) {
     const auto* t = request.operand(group);

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // reduce.cpp: sums, extremes, norms and variances over any dimensions of tensors with any strides.
 //
 // The result does not depend on the number of threads: the input is cut by its sizes alone, each

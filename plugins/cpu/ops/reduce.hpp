@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // reduce.hpp: the inner loops of reductions: a run of elements to one value, or a row added to a
 // row of accumulators.
 #pragma once
@@ -61,13 +62,13 @@ struct FoldFns {
 FoldFns<float> float_fold(Fold fold);
 FoldFns<int64_t> int_fold(Fold fold);
 
-// The longest run for FoldRunFn and the most rows for FoldRowsFn before the result is joined in the
-// wider type.
+// The longest run for FoldRunFn and the most rows for FoldRowsFn before the result is joined in
+// the wider type.
 constexpr size_t kFoldRun = 2048;
 constexpr size_t kFoldRows = 64;
 
-// The dimensions of an input as two nests: the kept ones, with the strides of the outputs, and the
-// reduced ones.
+// The dimensions of an input as two nests: the kept ones, with the strides of the outputs, and
+// the reduced ones.
 struct ReducedDims {
   std::array<int64_t, XHAL_MAX_DIMENSIONS> kept_sizes{}, kept_in{}, kept_out{}, kept_second{},
       reduced_sizes{}, reduced_in{};

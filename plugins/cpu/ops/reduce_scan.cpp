@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // reduce_scan.cpp: reductions that need the order of the elements: argmax, argmin, cumsum.
 #include <algorithm>
 #include <cmath>

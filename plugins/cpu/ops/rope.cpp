@@ -1,5 +1,6 @@
-// rope.cpp: rotary position embedding: pairs of a row are turned by an angle that depends on the
-// position.
+// SPDX-License-Identifier: Apache-2.0
+// rope.cpp: rotary position embedding: pairs of a row are turned by an angle that depends
+// on the position.
 #include <algorithm>
 #include <vector>
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // row_kernels.cpp: softmax, normalisation and their gradients, row by row. Sums are made of blocks
 // of f32 partial sums joined in f64. The last pass over a row fetches the next one, the first pass
 // the memory of the output.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // row_kernels.hpp: the arithmetic of row operators.
 #pragma once
 
@@ -19,8 +20,8 @@ struct RowHints {
   bool stream = false;
 };
 
-// Rows dense in memory as f32, bf16 or f16, all operands alike; computed in f32. An output may be
-// an input.
+// Rows dense in memory as f32, bf16 or f16, all operands alike; computed in f32. An output may
+// be an input.
 struct RowKernels {
   // `buffer` has room for a row of f32; it may be null for f32 rows that are not streamed.
   void (*softmax)(const void* x, void* y, size_t n, float* buffer, RowHints hints);
@@ -34,8 +35,8 @@ struct RowKernels {
   void (*softmax_minus)(const void* x, float log_sum, float smooth, float scale, void* dx, size_t n,
                         RowHints hints);
   double (*sum)(const void* x, size_t n);
-  // y = (x - mean) * rstd * weight + bias; weight and bias may be null. Not `centered`: rms_norm,
-  // no mean.
+  // y = (x - mean) * rstd * weight + bias; weight and bias may be null. Not `centered`:
+  // rms_norm, no mean.
   RowStats (*norm)(const void* x, const float* weight, const float* bias, bool centered, double eps,
                    void* y, size_t n, RowHints hints);
   // dx may be null, dweight and dbias both; these are added to. hints.ahead: of grad and x.

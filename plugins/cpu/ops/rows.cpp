@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // rows.cpp: rows and flat lists of elements of any layout and float dtype, as dense f32.
 #include "rows.hpp"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // rows.hpp: operators that work on whole rows (softmax, normalisation): how rows of any layout and
 // float dtype become dense f32 and go back.
 #pragma once
@@ -10,8 +11,8 @@
 
 namespace xhal::cpu {
 
-// Dense f32 memory of the calling thread, good until its next call; nullptr when there is none.
-// 64-byte aligned.
+// Dense f32 memory of the calling thread, good until its next call; nullptr when there is
+// none. 64-byte aligned.
 float* thread_scratch(size_t floats);
 
 // One operand of a row operator: its elements inside a row, and where rows begin.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // scratch.hpp: temporary memory of the workers of one run, cut from the launch's workspace.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // softmax.cpp: softmax, log_softmax and their gradients along any dimension.
 #include <atomic>
 

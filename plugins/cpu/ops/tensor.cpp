@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // tensor.cpp: questions about dtypes and tensor descriptors.
 #include "op.hpp"
 

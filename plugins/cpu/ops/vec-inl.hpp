@@ -1,6 +1,7 @@
+// SPDX-License-Identifier: Apache-2.0
 // vec-inl.hpp: for one instruction set: f32 vectors in and out of f32, bf16 and f16 memory.
-// Included once per target; the including file has included hwy/highway.h and, for dispatch,
-// hwy/foreach_target.h before.
+// Included once per target; the including file has included hwy/highway.h and, for
+// dispatch, hwy/foreach_target.h before.
 #include <cstddef>
 #include <cstring>
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // activity.hpp: one record for each finished operation, while somebody listens.
 #pragma once
 

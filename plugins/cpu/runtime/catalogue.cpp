@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "catalogue.hpp"
 
 #include <algorithm>
@@ -32,8 +33,8 @@ std::vector<std::string_view> words(std::string_view text) {
 
 std::string_view name_of_group(std::string_view word) { return word.substr(0, word.find(':')); }
 
-// The input group that `output` may lie on, or -1. "all in place" pairs x_out with x, and out with
-// in.
+// The input group that `output` may lie on, or -1. "all in place" pairs x_out with x, and
+// out with in.
 int partner(const Row& row, const std::vector<std::string_view>& inputs, std::string_view output) {
   std::vector<std::string> wanted;
   if (row.alias == "all in place") {

@@ -1,5 +1,6 @@
-// catalogue.hpp: what the catalogue says of an operator beside what its kernel knows: aliases and
-// determinism.
+// SPDX-License-Identifier: Apache-2.0
+// catalogue.hpp: what the catalogue says of an operator beside what its kernel knows:
+// aliases and determinism.
 #pragma once
 
 #include <cstdint>

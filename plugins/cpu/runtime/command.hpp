@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // command.hpp: what a stream's queue is made of: commands of a head and their arguments, in line.
 #pragma once
 

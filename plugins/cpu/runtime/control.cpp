@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // control.cpp: the control table: reset, and faults on demand for tests. Needs XHAL_OPEN_CONTROL.
 #include <array>
 #include <atomic>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "device.hpp"
 
 #include <fmt/core.h>
@@ -32,7 +33,7 @@ Device::Device(const xhal_plugin_open& open, const Site& site)
       workers_(std::make_unique<Workers>(site, site.cores - 1, thread_name(open.ordinal))),
       executors_(std::make_unique<Executors>(site, thread_name(open.ordinal))) {
   (void)ns_per_tick();
-  load_ = read_load(site.processors).value_or(Load{});
+  usage_ = read_cpu_usage(site.processors).value_or(CpuUsage{});
 }
 
 xhal_status Device::close() {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // device.hpp: an opened device and its contexts: who owns what.
 #pragma once
 
@@ -11,9 +12,9 @@
 #include <vector>
 
 #include "activity.hpp"
+#include "cpu_usage.hpp"
 #include "executors.hpp"
 #include "graph.hpp"
-#include "load.hpp"
 #include "memory.hpp"
 #include "module.hpp"
 #include "stream.hpp"
@@ -144,8 +145,8 @@ class Device : public plugin::Object {
   std::map<uint32_t, std::unique_ptr<Capture>> captures_;
   uint32_t last_capture_ = 0;
   std::vector<Retired> retired_;
-  Totals past_;  // of streams that are gone
-  Load load_;    // of the device's processors, at the last look
+  Totals past_;     // of streams that are gone
+  CpuUsage usage_;  // of the device's processors, at the last look
   std::atomic<bool> fail_next_{false};
 };
 

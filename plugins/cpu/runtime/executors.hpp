@@ -1,10 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0
 // executors.hpp: the threads of a device that run what is queued: streams that are ready, and calls
 // into the host.
 //
-// A task is ready or it is not: nothing waits on an executor. What may block all the same (a host
-// call, a vendor's kernel) says so, and then another executor takes its place, so that one slow
-// callback stops nobody else. Threads start with the first task; one of them at most spins for the
-// next.
+// A task is ready or it is not: nothing waits on an executor. What may block all the same (a
+// host call, a vendor's kernel) says so, and then another executor takes its place, so that one
+// slow callback stops nobody else. Threads start with the first task; one of them at most spins
+// for the next.
 #pragma once
 
 #include <atomic>

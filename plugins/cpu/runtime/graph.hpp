@@ -1,5 +1,6 @@
-// graph.hpp: recorded work: the commands of a capture in one piece, run from front to back at each
-// replay.
+// SPDX-License-Identifier: Apache-2.0
+// graph.hpp: recorded work: the commands of a capture in one piece, run from front to back
+// at each replay.
 //
 // A capture takes the commands of all streams that joined it in the order they were submitted. That
 // order honours every dependency, and each operator uses all cores anyway, so a replay is a loop:
@@ -87,8 +88,8 @@ struct GraphHandle : plugin::Object {
   std::unique_ptr<Graph> graph;
 };
 
-// A capture under way: the graph so far, and for every stream in it what its next command comes
-// after.
+// A capture under way: the graph so far, and for every stream in it what its next
+// command comes after.
 class Capture {
  public:
   Capture(Stream& origin, uint32_t id);

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // guard_space.hpp: two equal stretches of address space for XHAL_CPU_GUARD=1: in the front one
 // nothing may ever be touched, its addresses are what programs are given; what is at an address is
 // seen at the same offset in the back one.
@@ -19,8 +20,8 @@ class GuardSpace {
   GuardSpace(const GuardSpace&) = delete;
   GuardSpace& operator=(const GuardSpace&) = delete;
 
-  // A free piece of the back stretch, aligned to a huge page; nothing is mapped there yet. nullptr
-  // without room.
+  // A free piece of the back stretch, aligned to a huge page; nothing is mapped there yet.
+  // nullptr without room.
   char* take(uint64_t size_bytes);
   // Unmaps what was mapped there.
   void give_back(char* place, uint64_t size_bytes);

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "memory.hpp"
 
 #include <fcntl.h>
@@ -61,8 +62,8 @@ bool guard_asked_for() {
   return asked.value.value_or(false);
 }
 
-// Address space costs nothing: room for much more than there is memory, so that it never gets
-// tight.
+// Address space costs nothing: room for much more than there is memory, so that it
+// never gets tight.
 Memory::Memory(const Site& site, bool guarded) : site_(site) {
   if (guarded) {
     const uint64_t size = std::max(16 * site.memory_bytes, uint64_t{64} << 30);

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // memory.hpp: a device's memory: slabs of host memory that have an address of their own.
 //
 // Without the guard an address is the host pointer. With XHAL_CPU_GUARD=1 device memory has two
@@ -31,8 +32,8 @@ class Memory {
   Memory(const Memory&) = delete;
   Memory& operator=(const Memory&) = delete;
 
-  // The slots of memory.h; all throw plugin::Error. `device` and `context` are those that libxhal's
-  // map names.
+  // The slots of memory.h; all throw plugin::Error. `device` and `context` are those that
+  // libxhal's map names.
   uint64_t alloc(xhal_device* device, xhal_context* context, const xhal_memory_info& info);
   void free(uint64_t address);
   // Overwrites an allocation, all its pages.
@@ -51,8 +52,8 @@ class Memory {
   void free_all(xhal_context* context);
 
   bool guarded() const { return guard_.has_value(); }
-  // Where the host finds what is at `address`; addresses that are not the device's are host
-  // pointers already.
+  // Where the host finds what is at `address`; addresses that are not the device's are
+  // host pointers already.
   void* translate(uint64_t address) const {
     if (guard_ && guard_->has(address)) return guard_->place_of(address);
     return reinterpret_cast<void*>(address);

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // module.hpp: modules of format "elf-so": a shared object for this machine, given as bytes.
 //
 // A kernel is an exported C function

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // module_symbols.hpp: what a module's library exports: its kernels.
 #pragma once
 

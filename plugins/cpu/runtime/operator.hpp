@@ -1,5 +1,6 @@
-// operator.hpp: a prepared operator: the handle, and the shared part that queued work and graphs
-// keep alive.
+// SPDX-License-Identifier: Apache-2.0
+// operator.hpp: a prepared operator: the handle, and the shared part that queued work and
+// graphs keep alive.
 #pragma once
 
 #include <atomic>
@@ -45,8 +46,8 @@ struct Operator {
   void resolve(const Memory& memory, const uint64_t* addresses, void** pointers) const;
 };
 
-// What is wrong with the arguments of a launch, or nullptr. Also says whether a scalar is given by
-// address.
+// What is wrong with the arguments of a launch, or nullptr. Also says whether a scalar is
+// given by address.
 const char* check_launch(const Operator& op, const uint64_t* addresses, uint32_t address_count,
                          const xhal_scalar* scalars, uint32_t scalar_count, uint64_t workspace,
                          bool* by_address);

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // plugin.cpp: the cpu plugin's one exported symbol: host cores as devices.
 #include <algorithm>
 #include <cstdio>
@@ -10,8 +11,8 @@
 namespace xhal::cpu {
 namespace {
 
-// A number that stays the same across reboots: the machine's id, and which share of it this device
-// is.
+// A number that stays the same across reboots: the machine's id, and which share of it
+// this device is.
 void make_uuid(uint32_t ordinal, size_t count, uint8_t (&uuid)[16]) {
   std::string text;
   std::ifstream("/etc/machine-id") >> text;

@@ -1,5 +1,6 @@
-// stream.cpp: the submission side of a stream: run here when it is small and the stream idle, else
-// queue.
+// SPDX-License-Identifier: Apache-2.0
+// stream.cpp: the submission side of a stream: run here when it is small and the stream
+// idle, else queue.
 #include "stream.hpp"
 
 #include <fmt/core.h>

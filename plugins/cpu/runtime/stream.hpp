@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // stream.hpp: an in-order queue of work, and who runs it.
 //
 // One word says what is going on: nothing, or somebody owns the stream (runs it, will run it, or it
@@ -24,8 +25,8 @@ class Capture;
 class Context;
 class Device;
 
-// Streams and graphs that become idle say so; their own memory may be gone by the time a waiter
-// looks.
+// Streams and graphs that become idle say so; their own memory may be gone by the time
+// a waiter looks.
 void announce_idle();
 void wait_until_idle(const std::function<bool()>& idle);
 

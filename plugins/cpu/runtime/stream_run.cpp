@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // stream_run.cpp: the execution side of a stream: what its owner does.
 #include <new>
 #include <utility>
@@ -11,8 +12,8 @@
 namespace xhal::cpu {
 namespace {
 
-// Work shorter than this gains nothing from a second thread, shorter than that not enough to wake
-// one.
+// Work shorter than this gains nothing from a second thread, shorter than that not enough
+// to wake one.
 constexpr uint32_t kParallelNs = 6'000;
 constexpr uint32_t kWakeNs = 60'000;
 // So long a stream may keep an executor that others of its priority wait for.
@@ -381,8 +382,8 @@ void Stream::run_signal(xhal_timeline* timeline, uint64_t value, xhal_timestamp*
   plugin::host().timeline_advance(timeline, value);
 }
 
-// A stream that waits for a timeline. Owned by the callback and the stream; whoever is second frees
-// it.
+// A stream that waits for a timeline. Owned by the callback and the stream; whoever is
+// second frees it.
 struct Parked {
   enum : uint32_t { kArming, kParked, kFired, kCancelled };
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // telemetry.cpp: what a device tells about itself: only what is measured.
 //
 // Utilisation and used memory are the machine's, whoever causes them, so that an observer beside a
@@ -21,11 +22,11 @@ Device::Totals Device::totals() {
 // kernel ticks have passed.
 std::optional<double> Device::utilization() {
   const std::lock_guard lock(mutex_);
-  const auto now = read_load(site_.processors);
-  if (!now || now->all < load_.all + 2) return std::nullopt;
-  const double busy = static_cast<double>(now->busy - std::min(now->busy, load_.busy));
-  const double all = static_cast<double>(now->all - load_.all);
-  load_ = *now;
+  const auto now = read_cpu_usage(site_.processors);
+  if (!now || now->all < usage_.all + 2) return std::nullopt;
+  const double busy = static_cast<double>(now->busy - std::min(now->busy, usage_.busy));
+  const double all = static_cast<double>(now->all - usage_.all);
+  usage_ = *now;
   return std::min(busy / all, 1.0);
 }
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // thread.hpp: a thread of a device: bound to its cores, deaf to signals, single-threaded OpenMP.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // topology.hpp: which cores make which device, by hwloc.
 //
 // Read once, at the first enumeration, and kept for ever: no thread, no descriptor. Only cores that

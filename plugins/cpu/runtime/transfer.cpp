@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "transfer.hpp"
 
 #include <emmintrin.h>
@@ -41,8 +42,8 @@ void copy_past_cache(char* dst, const char* src, uint64_t size) {
   std::memcpy(dst + head + body, src + head + body, size - head - body);
 }
 
-// `word` repeats the pattern; `dst` is aligned to the pattern, so a word that starts at dst is
-// right everywhere.
+// `word` repeats the pattern; `dst` is aligned to the pattern, so a word that starts at dst
+// is right everywhere.
 void fill_words(char* dst, uint64_t size, uint64_t word, bool past_cache) {
   uint64_t done = 0;
   const auto turned = [&] {  // the word as it continues after `done` bytes

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // transfer.hpp: copying and filling memory as fast as it goes.
 #pragma once
 

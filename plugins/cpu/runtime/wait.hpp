@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // wait.hpp: sleeping, spinning and time, the small words the runtime is built from.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // worker_pool.hpp: the threads of a device that share the work of one operator.
 //
 // A job is a range cut into chunks that threads claim from one counter; the caller helps until none
@@ -49,8 +50,8 @@ class Workers {
   void serve();
   void claim_chunks();
 
-  // The gate: low 16 bits = helpers inside, bit 16 = a job is open, high 32 bits = number of the
-  // job.
+  // The gate: low 16 bits = helpers inside, bit 16 = a job is open, high 32 bits = number
+  // of the job.
   static constexpr uint64_t kInside = 0xffff, kOpen = 1u << 16, kJob = uint64_t{1} << 32;
 
   const Site& site_;

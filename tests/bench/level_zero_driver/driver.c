@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* driver.c: a Level Zero driver whose functions do nothing, so that what is measured is the loader
  * and its layers, not a device.
  *

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -10,7 +11,6 @@ namespace xhal::faults {
 namespace {
 
 // ---- words
-// -----------------------------------------------------------------------------------------------------------
 
 int64_t count_of(const xhal_tensor_desc& t) {
   int64_t count = 1;
@@ -61,7 +61,6 @@ void set_scalar(Launch& launch, size_t index, double value) {
 }
 
 // ---- faults, by the names in faults.inc
-// ------------------------------------------------------------------------------
 
 void last_element_skipped(Request& r) {
   if (r.id != XHAL_OP_add) return;

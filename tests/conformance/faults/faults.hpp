@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // faults.hpp: how a fault gets between a request and the cpu plugin that serves it.
 #pragma once
 
@@ -10,8 +11,8 @@
 
 namespace xhal::faults {
 
-// A request to op_prepare, as the plugin behind will see it. `operands` may be changed, not
-// dropped.
+// A request to op_prepare, as the plugin behind will see it. `operands` may be
+// changed, not dropped.
 struct Request {
   uint32_t id = 0;
   std::vector<xhal_attribute> attributes;
@@ -32,8 +33,8 @@ struct Launch {
   std::vector<xhal_scalar> scalars;
   uint64_t number = 0;  // of this operator's launches, from 1
 
-  // Run on the host in stream order, before and after the operator. Memory of the cpu plugin is
-  // host memory.
+  // Run on the host in stream order, before and after the operator. Memory of the cpu plugin
+  // is host memory.
   std::function<void()> before, after;
 };
 
@@ -43,8 +44,8 @@ struct Fault {
   void (*launch)(Launch& launch);     // may be nullptr
 };
 
-// The fault that XHAL_TEST_FAULT names; nullptr when it is not set. Ends the process when it names
-// none.
+// The fault that XHAL_TEST_FAULT names; nullptr when it is not set. Ends the process when
+// it names none.
 const Fault* chosen();
 
 }  // namespace xhal::faults

@@ -1,5 +1,6 @@
-// faulty_plugin.cpp: the cpu plugin with one fault planted in front of its operators. It proves the
-// conformance suite.
+// SPDX-License-Identifier: Apache-2.0
+// faulty_plugin.cpp: the cpu plugin with one fault planted in front of its operators. It proves
+// the conformance suite.
 #include <cstdlib>
 #include <map>
 #include <memory>

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The same function on the CPU and on the device: values, gradients, types, shapes."""
 
 import torch

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A small GPT as a user would write it, and its training; no import of ours."""
 
 import argparse

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Run by test_distributed.py under torchrun: the backend xhal beside gloo, in one process."""
 
 import os

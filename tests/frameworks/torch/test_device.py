@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The device around the operators: streams, memory, files, random numbers, tools of torch."""
 
 import copy

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The c10d backend on two ranks."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """pip install ./frameworks/torch into a user's own environment, against an installed xHAL."""
 
 import os

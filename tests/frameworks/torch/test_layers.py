@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What networks are made of, against torch's CPU: values and gradients."""
 
 import pytest

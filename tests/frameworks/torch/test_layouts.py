@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Indexing, filling, casts and views against torch's CPU, however the tensors lie."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which OpenMP runtime and BLAS the cpu plugin runs on, with torch in the process and without.
 
 The dynamic linker tells: LD_DEBUG=bindings names, for each symbol, who asked and who gave.

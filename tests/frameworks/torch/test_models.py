@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whole models in training: they follow the CPU's losses, and nothing of them runs on the host."""
 
 import copy

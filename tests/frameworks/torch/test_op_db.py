@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """torch's own samples (OpInfo) of the operators in the bridge's table: values and gradients."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pointwise operators, reductions and sorting against torch's CPU."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The device in processes of their own: autoload, fallback modes, forks. torch always comes up."""
 
 import json

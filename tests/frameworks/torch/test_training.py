@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The unmodified training script on xhal prints the losses it prints on PyTorch's own CPU."""
 
 import json

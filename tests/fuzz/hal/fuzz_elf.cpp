@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Libraries with wrong, lying or missing tables: the reader of exported symbols answers with names
 // that are in the file, or with nothing.
 #include <elf.h>

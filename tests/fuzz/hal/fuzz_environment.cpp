@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Values of the variables that a user writes: XHAL_VISIBLE_DEVICES, XHAL_LAYERS and XHAL_LOG.
 #include <gtest/gtest.h>
 

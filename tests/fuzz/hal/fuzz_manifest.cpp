@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Plugin manifests with a few bytes wrong: each is loaded or skipped with a reason, and a good one
 // beside them is always loaded.
 #include <gtest/gtest.h>

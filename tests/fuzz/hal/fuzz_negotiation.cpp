@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // A plugin that answers anything at negotiation, enumeration and opening: it is loaded when its
 // answers are whole, else skipped with a reason; its device opens or gives a typed error; and the
 // plugin beside it goes on.

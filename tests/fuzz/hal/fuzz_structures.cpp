@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Structures of every size, with every kind of tail and chain, at the end of the readable memory:
 // the two-number rule decides, nobody reads or writes past struct_size.
 #include <gtest/gtest.h>
@@ -5,7 +6,7 @@
 #include <cstring>
 #include <functional>
 
-#include "../../guard_page.hpp"
+#include "../../../conformance/harness/guard_page.hpp"
 #include "mutate.hpp"
 #include "xhal/struct_check.hpp"
 #include "xhal/xhal.hpp"

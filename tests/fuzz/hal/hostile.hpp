@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // hostile.hpp: what the hostile plugin does for a seed; the test knows it, too.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // hostile_plugin.cpp: a plugin that breaks its side of the contract in the ways of its seed.
 #include <cstdlib>
 

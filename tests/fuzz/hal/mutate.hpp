@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // mutate.hpp: seeded changes to bytes: the same seed makes the same input on every machine.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // broken.cpp: plugins that are wrong in one way each; BROKEN says which.
 #include <cerrno>
 #include <csignal>

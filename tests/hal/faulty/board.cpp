@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "board.hpp"
 
 xhal::faulty::Board* xhal_faulty_board() {

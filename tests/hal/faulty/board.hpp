@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // board.hpp: how a test tells the plugin "faulty" what to do wrong, and asks it what it was given.
 //
 // The board belongs to the test program, which exports it; the plugin finds it by its name when it

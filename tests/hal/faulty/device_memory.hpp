@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // device_memory.hpp: the memory of the devices of the plugin "faulty".
 #pragma once
 

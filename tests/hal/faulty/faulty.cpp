@@ -1,7 +1,8 @@
+// SPDX-License-Identifier: Apache-2.0
 // faulty.cpp: a test plugin with two devices whose memory the host cannot touch and that take no
 // unpinned host memory: what a card with a driver of its own looks like. It runs every submission
-// before the call returns, refuses every address it was not told of, and does wrong what board.hpp
-// asks for.
+// before the call returns, refuses every address it was not told of, and does wrong what
+// board.hpp asks for.
 //
 // Its module format is "faulty"; the kernel `fail` fails its stream, every other one does nothing.
 #include <dlfcn.h>

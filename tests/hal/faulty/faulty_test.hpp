@@ -1,5 +1,6 @@
-// faulty_test.hpp: the fixture of tests that need a device that misbehaves, or two devices of one
-// plugin.
+// SPDX-License-Identifier: Apache-2.0
+// faulty_test.hpp: the fixture of tests that need a device that misbehaves, or two devices
+// of one plugin.
 #pragma once
 
 #include <cstring>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // listing.cpp: a plugin that does, and lists, what a test wrote into the file XHAL_TEST_LISTING. A
 // line is `device UUID GENERATION` (the last byte of the uuid; 0 = none), `print` (words on
 // standard output), `reenter` (calls libxhal while it lists), `wait FILE` (counts its devices when

@@ -1,5 +1,6 @@
+// SPDX-License-Identifier: Apache-2.0
 // The caching allocator: whose a block is and when, with threads, callbacks, streams that end, and
-// little memory. Captures and contexts: test_pools.cpp.
+// little memory. Captures and contexts: pools_test.cpp.
 #include <algorithm>
 #include <atomic>
 #include <future>

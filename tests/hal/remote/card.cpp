@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // card.cpp: the device process of the test plugin "remote". Runs commands in the order they come
 // in, until it is killed or its client is gone.
 #include <linux/futex.h>

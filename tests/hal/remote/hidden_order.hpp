@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // hidden_order.hpp: the card's process raises a timeline after the host calls before it have run.
 // The thread sanitizer cannot see that, for it happens in another process: here it is told.
 #pragma once

@@ -1,5 +1,6 @@
-// protocol.hpp: what the test plugin "remote" and its card say to each other over a SOCK_SEQPACKET
-// socket.
+// SPDX-License-Identifier: Apache-2.0
+// protocol.hpp: what the test plugin "remote" and its card say to each other over
+// a SOCK_SEQPACKET socket.
 //
 // The card is a process of its own; its memory is a memfd that only the card maps. It raises
 // timelines itself, in the shared memory that libxhal keeps their cells in.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // remote.cpp: a test plugin whose device is another process, with memory the host cannot touch: the
 // least a card is.
 //
@@ -44,8 +45,8 @@ struct Card {
     }
     const int memory = memfd_create("remote-card", MFD_CLOEXEC);
     if (memory < 0 || ftruncate(memory, remote::kMemoryBytes) != 0) throw std::bad_alloc();
-    // The same range is reserved here, without access: a host dereference faults instead of reading
-    // something else.
+    // The same range is reserved here, without access: a host dereference faults instead of
+    // reading something else.
     base = reinterpret_cast<uint64_t>(mmap(nullptr, remote::kMemoryBytes, PROT_NONE,
                                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
     // Without CLOEXEC, for the card.
@@ -180,8 +181,8 @@ struct Card {
     return fail(XHAL_ERR_DEVICE_LOST, text, operation);
   }
 
-  // The number by which the card knows the shared memory that `address` lies in; sends it when it
-  // is new.
+  // The number by which the card knows the shared memory that `address` lies in; sends it when
+  // it is new.
   xhal_status file_of(const void* address, uint32_t* file, uint64_t* offset) {
     int32_t fd = -1;
     uint64_t size = 0;
@@ -278,8 +279,8 @@ struct Stream : Object {
     return card->calls.erase(c.timeline) == 0 ? XHAL_OK : s;
   }
   xhal_status wait(xhal_timeline* other, uint64_t value) {
-    // Its signal is in the card's one queue already, so order holds by itself; only failure must be
-    // passed on.
+    // Its signal is in the card's one queue already, so order holds by itself; only failure must
+    // be passed on.
     xhal_error error{};
     if (host().timeline_poll(other, value, &error) < 0)
       return fail_dependent(timeline, "stream_wait", error);

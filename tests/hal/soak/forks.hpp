@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // forks.hpp: the steps that reach beyond their own thread: forked children, killed cards, callbacks
 // that call the library.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // hal_soak: threads that open, close, submit, capture, fail, recover, fork and lose devices of
 // three plugins, with seeded random choices. Every answer is checked against the contract and every
 // result against what was asked for; a call that does not end is named; memory, threads and

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // steps.cpp: what a soaking thread does with a device: each step checks every answer, and the data
 // where nothing failed.
 #include <poll.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // world.hpp: what the soak's threads share: who they are, what they are doing, what is allowed.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // program.cpp: a small program on xhal.hpp, for the tests of versions.
 //
 // The same source is built today and lies frozen as it was built at each earlier minor

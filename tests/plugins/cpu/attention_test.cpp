@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // attention_test.cpp: sdpa and its gradient against float64.
 #include <gtest/gtest.h>
 

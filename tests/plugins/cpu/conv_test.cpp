@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // conv_test.cpp: convolutions and their gradients against float64.
 #include <gtest/gtest.h>
 

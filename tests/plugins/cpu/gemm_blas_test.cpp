@@ -1,5 +1,6 @@
-// gemm_blas_test.cpp: the libraries under the matrix product: which symbols are bound, whose
-// threads run.
+// SPDX-License-Identifier: Apache-2.0
+// gemm_blas_test.cpp: the libraries under the matrix product: which symbols are bound,
+// whose threads run.
 #include <dlfcn.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

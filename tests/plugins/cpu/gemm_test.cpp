@@ -1,5 +1,6 @@
-// gemm_test.cpp: matrix products against float64, element by element within the bound of an inner
-// product.
+// SPDX-License-Identifier: Apache-2.0
+// gemm_test.cpp: matrix products against float64, element by element within the bound of
+// an inner product.
 #include <gtest/gtest.h>
 
 #include "kernel_harness.hpp"

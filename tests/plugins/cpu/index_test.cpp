@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // index_test.cpp: reading, writing and ordering at positions given by tensors.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

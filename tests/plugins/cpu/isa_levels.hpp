@@ -1,5 +1,6 @@
-// isa_levels.hpp: runs a test body once for each instruction set this machine has and the kernels
-// know.
+// SPDX-License-Identifier: Apache-2.0
+// isa_levels.hpp: runs a test body once for each instruction set this machine has and
+// the kernels know.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -45,8 +46,8 @@ inline double ulps(DType type, double got, double exact) {
   return std::fabs(got - exact) / std::max(place, least);
 }
 
-// The same values as `dense`, in every kind of memory an operator must take: dense, with gaps,
-// transposed, backwards.
+// The same values as `dense`, in every kind of memory an operator must take: dense, with
+// gaps, transposed, backwards.
 inline std::vector<Tensor> layouts_of(const Tensor& dense) {
   std::vector<Tensor> all{dense};
   const Sizes& sizes = dense.sizes();

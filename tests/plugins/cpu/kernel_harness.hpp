@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // kernel_harness.hpp: tensors, calls and worker pools for tests of single operators of the cpu
 // plugin, below the ABI.
 #pragma once

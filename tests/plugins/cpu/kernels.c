@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* kernels.c: a module for the tests: what a vendor of kernels for the cpu plugin would write. */
 #include <stdint.h>
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // pool_test.cpp: pooling and interpolation of planes, and their gradients.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -33,8 +34,8 @@ class PoolTest : public testing::TestWithParam<DType> {
       ASSERT_NEAR(got[i], w, 2 * unit_roundoff(type()) * std::abs(w) + slack) << "at " << i;
     }
   }
-  // The gradient must be the transpose of the operator: <grad, f(in)> = <f'(grad), in> for a linear
-  // f.
+  // The gradient must be the transpose of the operator: <grad, f(in)> = <f'(grad), in> for
+  // a linear f.
   void expect_transposed(const Tensor& in, const Tensor& out, const Tensor& grad,
                          const Tensor& din) const {
     double left = 0, right = 0, magnitude = 0;

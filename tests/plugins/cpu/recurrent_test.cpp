@@ -1,5 +1,6 @@
-// recurrent_test.cpp: LSTM and GRU steps against their definition, their gradients against its
-// derivative.
+// SPDX-License-Identifier: Apache-2.0
+// recurrent_test.cpp: LSTM and GRU steps against their definition, their gradients
+// against its derivative.
 #include <gtest/gtest.h>
 
 #include "kernel_harness.hpp"

@@ -1,5 +1,6 @@
-// runtime_harness.hpp: the fixture of the cpu plugin's runtime tests: everything through the public
-// ABI.
+// SPDX-License-Identifier: Apache-2.0
+// runtime_harness.hpp: the fixture of the cpu plugin's runtime tests: everything through
+// the public ABI.
 #pragma once
 
 #include <gmock/gmock.h>

@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <memory>
+#include <thread>
+
+#include "harness/cts.hpp"
+
+namespace xhal::cts {
+namespace {
+
+xhal_event record(xhal_stream* stream, uint32_t flags = 0) {
+  xhal_event event{};
+  EXPECT_TRUE(ok(xhal_event_record(stream, flags, &event)));
+  return event;
+}
+
+TEST(Event, NeverRecordedCountsAsReached) {
+  const xhal_event event{};
+  EXPECT_EQ(xhal_event_query(&event), XHAL_OK);
+  EXPECT_TRUE(ok(xhal_event_wait(&event, 0)));
+}
+
+TEST(Event, IsReachedAfterTheWorkBeforeIt) {
+  const Buffer buffer(1 << 20);
+  const Stream stream;
+  ASSERT_TRUE(ok(xhal_stream_fill(stream, buffer.address(), 1 << 20, 4, 1)));
+  const auto event = record(stream);
+  ASSERT_TRUE(ok(xhal_event_wait(&event, kDeadlineNs)));
+  EXPECT_EQ(xhal_event_query(&event), XHAL_OK);
+  EXPECT_EQ(buffer.read(), std::vector<uint8_t>(1 << 20, 4));
+}
+
+TEST(Event, IsNotReadyWhileItsStreamWaits) {
+  const Stream stream;
+  const Timeline gate;
+  ASSERT_TRUE(ok(xhal_stream_wait(stream, gate, 1)));
+  const auto event = record(stream);
+  EXPECT_EQ(xhal_event_query(&event), XHAL_NOT_READY);
+  EXPECT_TRUE(fails_with(XHAL_ERR_TIMEOUT, xhal_event_wait(&event, 1000)));
+  ASSERT_TRUE(ok(xhal_timeline_signal(gate, 1)));
+  EXPECT_TRUE(ok(xhal_event_wait(&event, kDeadlineNs)));
+}
+
+TEST(Event, CoversOnlyWhatWasSubmittedBeforeIt) {
+  const Stream stream;
+  const Timeline gate;
+  const auto event = record(stream);
+  ASSERT_TRUE(ok(xhal_stream_wait(stream, gate, 1)));
+  EXPECT_TRUE(ok(xhal_event_wait(&event, kDeadlineNs)));
+  ASSERT_TRUE(ok(xhal_timeline_signal(gate, 1)));
+  EXPECT_TRUE(stream.finishes());
+}
+
+TEST(Event, ValuesOfAStreamRise) {
+  const Stream stream;
+  const auto first = record(stream), second = record(stream);
+  EXPECT_EQ(first.timeline, second.timeline);
+  EXPECT_LT(first.value, second.value);
+}
+
+TEST(Event, StaysAnswerableAfterItsStreamIsDestroyed) {
+  xhal_event event{};
+  {
+    const Stream stream;
+    event = record(stream);
+  }
+  EXPECT_EQ(xhal_event_query(&event), XHAL_OK);
+}
+
+TEST(Event, OrdersStreams) {
+  const Buffer buffer(1 << 20);
+  const Stream first, second;
+  for (uint64_t round = 1; round <= 20; ++round) {
+    ASSERT_TRUE(ok(xhal_stream_fill(first, buffer.address(), 1 << 20, round, 1)));
+    const auto filled = record(first);
+    ASSERT_TRUE(ok(xhal_stream_wait_event(second, &filled)));
+    std::vector<uint8_t> bytes(1 << 20);
+    ASSERT_TRUE(ok(xhal_stream_copy(second, reinterpret_cast<uintptr_t>(bytes.data()),
+                                    buffer.address(), bytes.size())));
+    const auto copied = record(second);
+    ASSERT_TRUE(ok(xhal_stream_wait_event(first, &copied)));
+    ASSERT_TRUE(ok(xhal_event_wait(&copied, kDeadlineNs)));
+    ASSERT_EQ(bytes, std::vector<uint8_t>(1 << 20, static_cast<uint8_t>(round)));
+  }
+}
+
+TEST(Event, WaitingForOneThatWasNeverRecordedIsNothing) {
+  const Stream stream;
+  const xhal_event event{};
+  EXPECT_TRUE(ok(xhal_stream_wait_event(stream, &event)));
+  EXPECT_TRUE(stream.finishes());
+}
+
+TEST(Event, TimedEventsMeasureTheTimeBetween) {
+  if (!can(XHAL_CAP_TIMESTAMP)) GTEST_SKIP() << "the device does not claim timestamps";
+  const Buffer buffer(1 << 20);
+  const Stream stream;
+  const auto start = record(stream, XHAL_EVENT_TIMED);
+  ASSERT_TRUE(ok(xhal_stream_fill(stream, buffer.address(), 1 << 20, 1, 1)));
+  const auto end = record(stream, XHAL_EVENT_TIMED);
+  EXPECT_NE(start.timestamp_slot, 0u);
+  ASSERT_TRUE(stream.finishes());
+  int64_t elapsed = -1, backwards = 1;
+  ASSERT_TRUE(ok(xhal_event_elapsed(&start, &end, &elapsed)));
+  EXPECT_GE(elapsed, 0);
+  ASSERT_TRUE(ok(xhal_event_elapsed(&end, &start, &backwards)));
+  EXPECT_EQ(backwards, -elapsed);
+}
+
+TEST(Event, ElapsedNeedsTimedEvents) {
+  const Stream stream;
+  const auto untimed = record(stream);
+  ASSERT_TRUE(stream.finishes());
+  int64_t elapsed = 0;
+  EXPECT_TRUE(
+      fails_with(XHAL_ERR_INVALID_ARGUMENT, xhal_event_elapsed(&untimed, &untimed, &elapsed)));
+}
+
+TEST(Event, ElapsedIsNotReadyBeforeBothAreReached) {
+  if (!can(XHAL_CAP_TIMESTAMP)) GTEST_SKIP() << "the device does not claim timestamps";
+  const Stream stream;
+  const Timeline gate;
+  const auto start = record(stream, XHAL_EVENT_TIMED);
+  ASSERT_TRUE(ok(xhal_stream_wait(stream, gate, 1)));
+  const auto end = record(stream, XHAL_EVENT_TIMED);
+  int64_t elapsed = 0;
+  EXPECT_EQ(xhal_event_elapsed(&start, &end, &elapsed), XHAL_NOT_READY);
+  ASSERT_TRUE(ok(xhal_timeline_signal(gate, 1)));
+  EXPECT_TRUE(stream.finishes());
+}
+
+TEST(Event, TimesAreOverwrittenWhenTheRingHasComeRound) {
+  if (!can(XHAL_CAP_TIMESTAMP)) GTEST_SKIP() << "the device does not claim timestamps";
+  uint64_t ring = 0;
+  if (xhal_device_limit(device(), XHAL_LIMIT_TIMESTAMP_RING, &ring) != XHAL_OK ||
+      ring > (1 << 20)) {
+    GTEST_SKIP() << "the ring is too long to go round";
+  }
+  const Stream stream;
+  const auto old = record(stream, XHAL_EVENT_TIMED);
+  for (uint64_t i = 0; i < ring; ++i) record(stream, XHAL_EVENT_TIMED);
+  const auto recent = record(stream, XHAL_EVENT_TIMED);
+  ASSERT_TRUE(stream.finishes());
+  int64_t elapsed = 0;
+  EXPECT_TRUE(fails_with(XHAL_ERR_EXPIRED, xhal_event_elapsed(&old, &recent, &elapsed)));
+  EXPECT_EQ(xhal_event_query(&old), XHAL_OK);
+}
+
+TEST(Event, UnknownFlagsAreRefused) {
+  const Stream stream;
+  xhal_event event{};
+  EXPECT_TRUE(fails_with(XHAL_ERR_UNKNOWN_FIELD, xhal_event_record(stream, 0x80, &event)));
+}
+
+TEST(Event, RecordsFromManyThreadsAreAllReached) {
+  const Stream stream;
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 4; ++t) {
+    threads.emplace_back([&] {
+      for (int i = 0; i < 100; ++i) {
+        const auto event = record(stream);
+        EXPECT_TRUE(ok(xhal_event_wait(&event, kDeadlineNs)));
+      }
+    });
+  }
+  for (auto& thread : threads) thread.join();
+}
+
+}  // namespace
+}  // namespace xhal::cts

@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: Apache-2.0
+// What ends or spoils a process: each of these runs in a child of its own.
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <filesystem>
+#include <thread>
+
+#include "harness/cts.hpp"
+
+namespace xhal::cts {
+namespace {
+
+size_t entries_in(const char* folder) {
+  size_t count = 0;
+  for ([[maybe_unused]] const auto& entry : std::filesystem::directory_iterator(folder)) ++count;
+  return count;
+}
+size_t threads() { return entries_in("/proc/self/task"); }
+size_t descriptors() { return entries_in("/proc/self/fd"); }
+
+// Runs `body` in a forked child; its result is the child's exit status. Nothing of
+// GoogleTest works there.
+template <class Body>
+int in_forked_child(Body&& body) {
+  const pid_t child = fork();
+  if (child == 0) _exit(body());
+  int status = -1;
+  waitpid(child, &status, 0);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+// The suite's own library object has initialised once; this ends that one.
+void shut_down() { ASSERT_TRUE(ok(xhal_shutdown())); }
+
+TEST(Fork, TheChildOfAProcessWithAnOpenDeviceIsToldSo) {
+  if (!in_own_process()) return;
+  const Stream stream;
+  const Buffer buffer(64);
+  const int result = in_forked_child([&] {
+    uint64_t value = 0;
+    uint64_t address = 0;
+    auto info = versioned<xhal_memory_info>();
+    info.kind = XHAL_MEMORY_DEVICE;
+    info.size_bytes = 64;
+    if (xhal_stream_fill(stream, buffer.address(), 64, 1, 1) != XHAL_ERR_FORKED) return 1;
+    if (xhal_stream_synchronize(stream, kDeadlineNs) != XHAL_ERR_FORKED) return 2;
+    if (xhal_device_limit(device(), XHAL_LIMIT_STREAMS, &value) != XHAL_ERR_FORKED) return 3;
+    if (xhal_memory_alloc(context(), &info, &address) != XHAL_ERR_FORKED) return 4;
+    if (xhal_init(nullptr) != XHAL_ERR_FORKED) return 5;
+    return 0;
+  });
+  EXPECT_EQ(result, 0);
+  EXPECT_TRUE(stream.finishes()) << "the parent goes on";
+}
+
+TEST(Fork, WaitsInTheChildEnd) {
+  if (!in_own_process()) return;
+  const Timeline timeline;
+  device();
+  EXPECT_EQ(in_forked_child([&] {
+              return xhal_timeline_wait(timeline, 1, XHAL_FOREVER) == XHAL_ERR_FORKED ? 0 : 1;
+            }),
+            0);
+}
+
+TEST(Fork, DestroyingInTheChildDoesNotHangOrCrash) {
+  if (!in_own_process()) return;
+  xhal_stream* stream = nullptr;
+  ASSERT_TRUE(ok(xhal_stream_create(context(), nullptr, &stream)));
+  EXPECT_EQ(in_forked_child([&] {
+              xhal_stream_destroy(stream);
+              return 0;
+            }),
+            0);
+  EXPECT_TRUE(ok(xhal_stream_destroy(stream)));
+}
+
+TEST(Fork, AChildOfAProcessThatOnlyEnumeratedUsesTheDevice) {
+  if (!in_own_process()) return;
+  uint32_t count = 0;
+  ASSERT_TRUE(ok(xhal_enumerate(0, nullptr, 0, &count)));
+  EXPECT_EQ(in_forked_child([] {
+              xhal_stream* stream = nullptr;
+              if (xhal_stream_create(context(), nullptr, &stream) != XHAL_OK) return 1;
+              if (xhal_stream_synchronize(stream, kDeadlineNs) != XHAL_OK) return 2;
+              return xhal_stream_destroy(stream) == XHAL_OK ? 0 : 3;
+            }),
+            0);
+}
+
+TEST(Enumeration, LeavesNoThreadAndNoDescriptorBehind) {
+  if (!in_own_process()) return;
+  shut_down();
+  const size_t threads_before = threads(), descriptors_before = descriptors();
+  ASSERT_TRUE(ok(xhal_init(nullptr)));
+  uint32_t count = 0;
+  ASSERT_TRUE(ok(xhal_enumerate(0, nullptr, 0, &count)));
+  EXPECT_EQ(threads(), threads_before);
+  EXPECT_EQ(descriptors(), descriptors_before);
+}
+
+TEST(Shutdown, CallsAfterItSayShutdown) {
+  if (!in_own_process()) return;
+  xhal_stream* stream = nullptr;
+  ASSERT_TRUE(ok(xhal_stream_create(context(), nullptr, &stream)));
+  auto* opened = device();
+  shut_down();
+  uint64_t value = 0;
+  EXPECT_TRUE(fails_with(XHAL_ERR_SHUTDOWN, xhal_stream_fill(stream, 0, 0, 0, 1)));
+  EXPECT_TRUE(fails_with(XHAL_ERR_SHUTDOWN, xhal_stream_synchronize(stream, kDeadlineNs)));
+  EXPECT_TRUE(fails_with(XHAL_ERR_SHUTDOWN, xhal_device_limit(opened, XHAL_LIMIT_STREAMS, &value)));
+  ASSERT_TRUE(ok(xhal_init(nullptr)));
+}
+
+TEST(Shutdown, EndsEveryWaiter) {
+  if (!in_own_process()) return;
+  device();
+  const Stream stream;
+  Timeline timeline;
+  std::atomic<int> began = 0;
+  xhal_status host_status = XHAL_OK, stream_status = XHAL_OK;
+  ASSERT_TRUE(ok(xhal_stream_wait(stream, timeline, 1)));
+  std::thread host_waiter([&] {
+    ++began;
+    began.notify_all();
+    host_status = xhal_timeline_wait(timeline, 1, XHAL_FOREVER);
+  });
+  std::thread stream_waiter([&] {
+    ++began;
+    began.notify_all();
+    stream_status = xhal_stream_synchronize(stream, XHAL_FOREVER);
+  });
+  for (int seen = began; seen < 2; seen = began) began.wait(seen);
+  shut_down();
+  host_waiter.join();
+  stream_waiter.join();
+  EXPECT_EQ(host_status, XHAL_ERR_SHUTDOWN) << xhal_status_name(host_status);
+  EXPECT_TRUE(stream_status == XHAL_ERR_SHUTDOWN || stream_status == XHAL_ERR_DEPENDENCY)
+      << xhal_status_name(stream_status);
+  timeline.release();
+  ASSERT_TRUE(ok(xhal_init(nullptr)));
+}
+
+TEST(Shutdown, LeavesNoThreadOfTheDeviceBehind) {
+  if (!in_own_process()) return;
+  std::thread([] {}).join();  // ThreadSanitizer's own comes with the first
+  const size_t before = threads();
+  {
+    const Stream stream;
+    EXPECT_TRUE(stream.finishes());
+  }
+  close_device();
+  shut_down();
+  EXPECT_EQ(threads(), before);
+  ASSERT_TRUE(ok(xhal_init(nullptr)));
+}
+
+TEST(Shutdown, AnInitAfterItStartsAfresh) {
+  if (!in_own_process()) return;
+  device();
+  close_device();
+  shut_down();
+  ASSERT_TRUE(ok(xhal_init(nullptr)));
+  const Buffer buffer(64);
+  const Stream stream;
+  ASSERT_TRUE(ok(xhal_stream_fill(stream, buffer.address(), 64, 7, 1)));
+  ASSERT_TRUE(stream.finishes());
+  EXPECT_EQ(buffer.read(), std::vector<uint8_t>(64, 7));
+}
+
+TEST(Shutdown, IsCounted) {
+  if (!in_own_process()) return;
+  ASSERT_TRUE(ok(xhal_init(nullptr)));
+  ASSERT_TRUE(ok(xhal_shutdown()));
+  EXPECT_TRUE(Stream().finishes());
+}
+
+TEST(Shutdown, OneTooManyIsNotInitialized) {
+  if (!in_own_process()) return;
+  shut_down();
+  EXPECT_TRUE(fails_with(XHAL_ERR_NOT_INITIALIZED, xhal_shutdown()));
+  ASSERT_TRUE(ok(xhal_init(nullptr)));
+}
+
+TEST(Leaks, OpeningAndClosingLeavesNothingBehind) {
+  if (!in_own_process()) return;
+  const auto open_and_close = [] {
+    {
+      const Buffer buffer(4096);
+      const Stream stream;
+      EXPECT_TRUE(stream.finishes());
+    }
+    close_device();
+  };
+  open_and_close();  // what is kept for good is there from now on
+  const size_t threads_before = threads(), descriptors_before = descriptors();
+  for (int i = 0; i < 20; ++i) open_and_close();
+  EXPECT_EQ(threads(), threads_before);
+  // A slab that the library shares among many objects may be added, not one for each of them.
+  EXPECT_LE(descriptors(), descriptors_before + 2);
+}
+
+TEST(Leaks, StreamsAndTimelinesLeaveNoDescriptorsBehind) {
+  if (!in_own_process()) return;
+  { const Stream warm; }
+  const size_t threads_before = threads(), descriptors_before = descriptors();
+  for (int i = 0; i < 200; ++i) {
+    const Stream stream;
+    const Timeline timeline;
+    EXPECT_TRUE(stream.finishes());
+  }
+  EXPECT_EQ(threads(), threads_before);
+  // A slab that the library shares among many objects may be added, not one for each of them.
+  EXPECT_LE(descriptors(), descriptors_before + 2);
+}
+
+TEST(Leaks, FreedMemoryIsFreeAgain) {
+  uint64_t before = 0, after = 0;
+  if (xhal_device_limit(device(), XHAL_LIMIT_MEMORY_FREE_BYTES, &before) != XHAL_OK)
+    GTEST_SKIP() << "the device does not tell its free memory";
+  { const Buffer buffer(1 << 20); }
+  for (int i = 0; i < 100; ++i) const Buffer buffer(1 << 20);
+  ASSERT_TRUE(ok(xhal_device_limit(device(), XHAL_LIMIT_MEMORY_FREE_BYTES, &after)));
+  EXPECT_GE(after + (16 << 20), before) << "100 MiB were allocated and freed one by one";
+}
+
+}  // namespace
+}  // namespace xhal::cts

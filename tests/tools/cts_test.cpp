@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+// xhal-cts as a program: its words, its waivers, its report, and plugins that crash under it.
+#include <fstream>
+
+#include "tool_test.hpp"
+
+namespace xhal::tools {
+namespace {
+
+using testing::HasSubstr;
+
+class Cts : public ToolTest {
+ protected:
+  // Two tests that pass on any plugin, the fake one included.
+  const Words two_ = {"--plugin", "fake", "--filter",
+                      "Timeline.OnlyGrows,Timeline.StandsAtItsInitialValue"};
+
+  Words with(Words words, const Words& more) {
+    words.insert(words.end(), more.begin(), more.end());
+    return words;
+  }
+  std::string waivers(const std::string& test, const std::string& kind, const std::string& reason) {
+    const nlohmann::json file = {
+        {"waivers", {{{"test", test}, {"kind", kind}, {"reason", reason}}}}};
+    return add_file("waivers.txt", file.dump()).string();
+  }
+  nlohmann::json report(const Words& words, int code, const Variables& variables = {}) {
+    const auto file = (folder_ / "report.txt").string();
+    const auto run = cts(with(words, {"--json", file}), variables);
+    EXPECT_EQ(run.code, code) << run.out << run.err;
+    std::ifstream in(file);
+    return json_of({std::istreambuf_iterator<char>(in), {}});
+  }
+};
+
+TEST_F(Cts, ReportCountsAndNamesEveryTest) {
+  add_plugin("fake");
+  const auto json = report(two_, 0);
+  EXPECT_EQ(json["plugin"], "fake");
+  EXPECT_EQ(json["profile"], "core");
+  EXPECT_EQ(json["build"], "fake 1.0");
+  EXPECT_EQ(json["verdict"], "pass");
+  EXPECT_EQ(json["passed"], 2);
+  EXPECT_EQ(json["failed"], 0);
+  EXPECT_EQ(json["waived"], 0);
+  EXPECT_EQ(json["skipped"], 0);
+  EXPECT_EQ(json["tests"].size(), 2u);
+}
+
+TEST_F(Cts, TakesALibraryWithoutAManifest) {
+  EXPECT_EQ(cts({"--plugin", XHAL_FAKE_PLUGIN, "--filter", "Timeline.OnlyGrows"}).code, 0);
+}
+
+TEST_F(Cts, AFailureIsAFailure) {
+  add_plugin("fake");
+  const auto json = report({"--plugin", "fake", "--filter", "Memory.HoldsWhatIsWrittenToIt"}, 1);
+  EXPECT_EQ(json["failed"], 1);
+  EXPECT_THAT(json["tests"][0]["reason"], HasSubstr("has no memory"));
+}
+
+TEST_F(Cts, AWaivedFailureIsNone) {
+  add_plugin("fake");
+  const auto file = waivers("Memory.HoldsWhatIsWrittenToIt", "xfail", "no memory yet");
+  const auto json = report({"--plugin", "fake", "--filter",
+                            "Memory.HoldsWhatIsWrittenToIt,Timeline.OnlyGrows", "--waivers", file},
+                           0);
+  EXPECT_EQ(json["waived"], 1);
+  EXPECT_EQ(json["passed"], 1);
+}
+
+TEST_F(Cts, WaivedFailuresAloneAreNoPass) {
+  add_plugin("fake");
+  const auto file = waivers("Memory.*", "xfail", "no memory yet");
+  const auto json = report(
+      {"--plugin", "fake", "--filter", "Memory.HoldsWhatIsWrittenToIt", "--waivers", file}, 1);
+  EXPECT_EQ(json["waived"], 1);
+  EXPECT_EQ(json["failed"], 0);
+}
+
+TEST_F(Cts, AnUnexpectedPassFails) {
+  add_plugin("fake");
+  const auto json = report(
+      with(two_, {"--waivers", waivers("Timeline.OnlyGrows", "xfail", "shrinks on Fridays")}), 1);
+  EXPECT_EQ(json["failed"], 1);
+  EXPECT_THAT(json["tests"].dump(), HasSubstr("shrinks on Fridays"));
+  EXPECT_THAT(json["tests"].dump(), HasSubstr("remove the waiver"));
+}
+
+TEST_F(Cts, AWaiverNeedsAReasonAndAKnownKind) {
+  add_plugin("fake");
+  EXPECT_THAT(cts(with(two_, {"--waivers", waivers("a", "xfail", "")})).err,
+              HasSubstr("has no \"reason\""));
+  EXPECT_THAT(cts(with(two_, {"--waivers", waivers("a", "maybe", "b")})).err,
+              HasSubstr("neither unsupported nor xfail"));
+  EXPECT_EQ(cts(with(two_, {"--waivers", "/no/such/file"})).code, 2);
+}
+
+TEST_F(Cts, ARefusalWithoutAWaiverFailsTheTrainingProfile) {
+  add_plugin("fake");
+  const Words training = {"--plugin", "fake",     "--profile",
+                          "training", "--filter", "gelu/f32/plain"};
+  const auto refused = report(training, 1);
+  EXPECT_EQ(refused["failed"], 1);
+  EXPECT_THAT(refused["tests"][0]["reason"], HasSubstr("refused"));
+  const auto waived =
+      report(with(training, {"--waivers", waivers("gelu/*", "unsupported", "no operators")}), 1);
+  EXPECT_EQ(waived["waived"], 1);
+  EXPECT_EQ(waived["failed"], 0);
+}
+
+TEST_F(Cts, ACrashFailsItsTestAndTheSuiteGoesOn) {
+  add_plugin("fake");
+  const auto json = report(
+      {"--plugin", "fake", "--filter", "Memory.HoldsWhatIsWrittenToIt,Memory.SizeZeroIsRefused"}, 1,
+      {{"XHAL_TEST_FAKE", "fatal"}});
+  EXPECT_EQ(json["failed"], 1);
+  EXPECT_EQ(json["passed"], 1);
+  EXPECT_THAT(json["tests"].dump(), HasSubstr("crashed: signal 6"));
+}
+
+TEST_F(Cts, APluginThatIsNotThereIsWrongUsage) {
+  const auto run = cts({"--plugin", "nosuch"});
+  EXPECT_EQ(run.code, 2);
+  EXPECT_THAT(run.err, HasSubstr("xhal plugins list"));
+}
+
+TEST_F(Cts, APluginThatDoesNotLoadFails) {
+  add_plugin("fake");
+  const auto run = cts({"--plugin", "fake"}, {{"XHAL_TEST_FAKE", "old"}});
+  EXPECT_EQ(run.code, 1);
+  EXPECT_THAT(run.err, HasSubstr("speaks ABI 7.0"));
+}
+
+TEST_F(Cts, APluginWithoutADeviceHereCannotBeJudged) {
+  add_plugin("fake");
+  EXPECT_EQ(cts({"--plugin", "fake"}, {{"XHAL_TEST_FAKE", "none"}}).code, 3);
+}
+
+TEST_F(Cts, ListsTheNamesThatFiltersMatch) {
+  const auto core = cts({"--list"}),
+             training = cts({"--list", "--profile", "training", "--filter", "gelu_grad"});
+  EXPECT_EQ(core.code, 0);
+  EXPECT_GE(std::count(core.out.begin(), core.out.end(), '\n'), 80);
+  EXPECT_THAT(training.out, HasSubstr("gelu_grad/bf16/strided\n"));
+}
+
+TEST_F(Cts, AFilterThatMatchesNothingIsNoPass) {
+  add_plugin("fake");
+  const auto run = cts({"--plugin", "fake", "--filter", "NoSuchTest"});
+  EXPECT_EQ(run.code, 1);
+  EXPECT_THAT(run.out, HasSubstr("--list"));
+}
+
+TEST_F(Cts, AnUnknownProfileIsWrongUsage) {
+  EXPECT_EQ(cts({"--plugin", "fake", "--profile", "hardest"}).code, 2);
+}
+
+}  // namespace
+}  // namespace xhal::tools
