@@ -26,9 +26,17 @@ and `xhal-cts` compares each with a float64 reference. A test keeps this page an
 
 - **operands**: inputs `->` outputs, in the order of `xhal_op_prepare`. `?`: the group may be
   absent, `*`: it has any number of tensors. Types: `F` f32, bf16, f16; `N` F and the integers; `A`
-  N and bool; `X` i32, i64; `L` i64; `B` bool; `S` f32. F, N and A of one operator are one dtype
-  unless the text says otherwise. Floats are computed in f32 and rounded once, when stored; integers
-  wrap.
+  N and bool; `X` i32, i64; `L` i64; `B` bool; `S` f32; `+f64` adds a dtype. F, N and A of one
+  operator are one dtype unless the text says otherwise. A dtype that is not listed is
+  INVALID_ARGUMENT; one that is listed and that a plugin does not have is UNSUPPORTED.
+- **arithmetic**: floats are computed in f32 (in f64 when an operand is f64) and rounded once, to
+  nearest even, when stored. Integers and bool are computed as i64; stored, integers wrap to their
+  width and bool is "not 0".
+- **conversion**: float to integer truncates towards zero to i64, then wraps to the width; NaN, the
+  infinities and what no i64 holds give the least i64, which is 0 in every narrower dtype. To bool:
+  not 0, so NaN is true. To a float: the exact value rounded once, also f64 and i64 to bf16 and f16;
+  beyond the largest it is infinite. A launch scalar is first converted to what is computed in:
+  beside integers, 0.5 is 0.
 - **static**: attributes with their defaults, fixed at prepare (`i` integer, `f` float, `ii` list).
   **per launch**: scalars with their defaults, given at each launch by value or by device address.
 - **sizes**: how the output's sizes follow. *broadcast*: every operand already has the output's

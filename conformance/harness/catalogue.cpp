@@ -15,7 +15,7 @@ std::vector<std::string> words_of(const std::string& text) {
   return words;
 }
 
-// "weight:F?" and "param:F*"
+// "weight:F?", "param:F*" and "in:N+f64"
 std::vector<OperandGroup> groups_of(const std::string& text) {
   std::vector<OperandGroup> groups;
   for (auto word : words_of(text)) {
@@ -26,6 +26,11 @@ std::vector<OperandGroup> groups_of(const std::string& text) {
     const auto colon = word.find(':');
     group.name = word.substr(0, colon);
     group.types = word.at(colon + 1);
+    for (auto plus = word.find('+'); plus != word.npos;) {
+      const auto next = word.find('+', plus + 1);
+      group.more_types.push_back(word.substr(plus + 1, next - plus - 1));
+      plus = next;
+    }
     groups.push_back(std::move(group));
   }
   return groups;
@@ -35,6 +40,20 @@ std::vector<std::string> names_of(const std::string& text) {
   std::vector<std::string> names;
   for (const auto& word : words_of(text)) names.push_back(word.substr(0, word.find_first_of(":=")));
   return names;
+}
+
+// "eps:f=1e-5"
+std::vector<AttributeRule> attributes_of(const std::string& text) {
+  std::vector<AttributeRule> rules;
+  for (const auto& word : words_of(text)) {
+    AttributeRule rule;
+    const auto colon = word.find(':'), equals = word.find('=');
+    rule.name = word.substr(0, colon);
+    rule.kind = word.substr(colon + 1, equals - colon - 1);
+    if (!rule.is_list()) rule.default_value = std::stod(word.substr(equals + 1));
+    rules.push_back(std::move(rule));
+  }
+  return rules;
 }
 
 size_t position_of(const std::vector<OperandGroup>& groups, const std::string& name) {
@@ -83,7 +102,7 @@ std::vector<Operator> read_catalogue() {
     op.version = version;
     op.inputs = groups_of(inputs);
     op.outputs = groups_of(outputs);
-    op.attributes = names_of(attributes);
+    op.attributes = attributes_of(attributes);
     op.scalars = names_of(scalars);
     op.deterministic = determinism != "no";
     op.tolerance = tolerance_of(tolerance);

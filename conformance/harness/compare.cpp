@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // compare.cpp: the tolerance classes of the catalogue.
 //
-// The device may compute in f32 and rounds once when it stores. So: let e be what f32 arithmetic
-// may be off, then everything between the rounded (exact - e) and the rounded (exact + e) is right.
-// Integers and `exact` have e = 0.
+// The device may compute in f32 (for f64 in f64) and rounds once when it stores. So: let e be what
+// that arithmetic may be off, then everything between the rounded (exact - e) and the rounded
+// (exact + e) is right. Integers and `exact` have e = 0.
 #include <fmt/core.h>
 
 #include <cmath>
@@ -15,10 +15,13 @@ namespace {
 
 using ref::DType;
 
-constexpr double kHalfUlp = 0x1p-24;    // relative, of f32
-constexpr double kSmallest = 0x1p-126;  // devices may flush what is smaller
-constexpr double kRoundingsOfUlp = 8;   // 4 ulp
-constexpr double kRoundingsOfSum = 4;   // beside one for each term
+struct Precision {
+  double half_ulp;  // relative
+  double smallest;  // devices may flush what is smaller
+};
+constexpr Precision kSingle = {0x1p-24, 0x1p-126}, kDouble = {0x1p-53, 0x1p-1022};
+constexpr double kRoundingsOfUlp = 8;  // 4 ulp
+constexpr double kRoundingsOfSum = 4;  // beside one for each term
 
 double allowed_error(const ref::Tensor& wanted, size_t i, Tolerance tolerance) {
   if (tolerance == Tolerance::exact || !ref::is_float(wanted.dtype)) return 0;
@@ -27,7 +30,8 @@ double allowed_error(const ref::Tensor& wanted, size_t i, Tolerance tolerance) {
   const double roundings = tolerance == Tolerance::ulp
                                ? kRoundingsOfUlp
                                : wanted.terms + kRoundingsOfSum + kRoundingsOfUlp;
-  return roundings * kHalfUlp * magnitude + kSmallest;
+  const Precision& in = wanted.dtype == DType::f64 ? kDouble : kSingle;
+  return roundings * in.half_ulp * magnitude + in.smallest;
 }
 
 bool acceptable(double got, double wanted, double error, DType type) {

@@ -419,6 +419,48 @@ bool can_alias(const Problem& p, size_t alias) {
   return true;
 }
 
+Defaults compare_defaults(const Problem& given) {
+  const auto& op = operator_of(given.op);
+  Problem without = given;
+  std::erase_if(without.attributes,
+                [&](const ref::Attribute& a) { return !op.attributes.at(a.index).is_list(); });
+  Problem with = without;
+  for (uint32_t i = 0; i < op.attributes.size(); ++i) {
+    const auto& rule = op.attributes[i];
+    if (rule.is_list()) continue;
+    if (rule.kind == "i") {
+      with.attributes.push_back({i, static_cast<int64_t>(rule.default_value)});
+    } else {
+      with.attributes.push_back({i, rule.default_value});
+    }
+  }
+  xhal_status statuses[2];
+  std::vector<uint8_t> images[2];
+  for (int k = 0; k < 2; ++k) {
+    const Problem& p = k == 0 ? without : with;
+    Placement placement(p, {});
+    OpHolder holder;
+    statuses[k] = prepare(p, placement, holder);
+    if (statuses[k] != XHAL_OK) continue;
+    auto properties = versioned<xhal_op_properties>();
+    EXPECT_TRUE(ok(xhal_op_query(holder.op, &properties, nullptr, 0)));
+    const uint64_t workspace = placement.arena().reserve(properties.workspace_bytes);
+    const uint64_t arena = placement.arena().address();
+    images[k] = run_once(p, placement, holder.op, arena, arena + workspace);
+    images[k].resize(std::min<size_t>(images[k].size(), workspace));  // its content is nobody's
+  }
+  if (statuses[0] != statuses[1]) {
+    return {false,
+            fmt::format("{}: without attributes prepare gives {}, with the defaults {}", given.note,
+                        xhal_status_name(statuses[0]), xhal_status_name(statuses[1]))};
+  }
+  if (statuses[0] != XHAL_OK) return {};
+  if (images[0] == images[1]) return {true, {}};
+  return {true, given.note +
+                    ": without attributes the result differs from that with the catalogue's"
+                    " defaults (op.h: an attribute left out has the default)"};
+}
+
 Outcome run_problem(Problem& problem, ref::Reference expected, const Run& run) {
   const auto& op = operator_of(problem.op);
   if (run.layout == Case::broadcast) apply_broadcast(problem);

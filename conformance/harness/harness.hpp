@@ -33,6 +33,14 @@ struct Outcome {
 // repeat, scalars rounded to f32).
 Outcome run_problem(ref::Problem& problem, ref::Reference expected, const Run& run);
 
+// Runs the problem with every number among its attributes left out, and with the catalogue's
+// default given for each, and compares the bits. Lists stay as the problem has them.
+struct Defaults {
+  bool ran = false;     // false: the plugin refused both
+  std::string problem;  // what is wrong, or empty
+};
+Defaults compare_defaults(const ref::Problem& problem);
+
 // Whether the catalogue's alias pair `alias` can be run in place with this problem: same
 // dtypes and sizes.
 bool can_alias(const ref::Problem& problem, size_t alias);

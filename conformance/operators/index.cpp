@@ -285,7 +285,9 @@ Problems flip_problems(Maker& m) {
 Problems order_problems(Maker& m, bool topk) {
   Problems problems;
   for (const int64_t dim : kDims) {
-    for (const int64_t upwards : {0, 1}) {
+    for (const int64_t variant : {0, 1, 2}) {
+      if (variant == 2 && (!topk || dim != -1)) continue;
+      const int64_t upwards = variant != 0, k = variant == 2 ? 1 : 3;  // the last: all by default
       const auto sizes = shape_beside(m, dim);
       const auto d = ref::positive_dim(dim, 3);
       auto in = m.any(sizes);
@@ -293,9 +295,9 @@ Problems order_problems(Maker& m, bool topk) {
       Problem p;
       p.note = dim_note(dim) + ", " + (topk ? "largest " : "descending ") + std::to_string(upwards);
       p.attributes =
-          topk ? std::vector<ref::Attribute>{integer(0, 3), integer(1, dim), integer(2, upwards)}
+          topk ? std::vector<ref::Attribute>{integer(0, k), integer(1, dim), integer(2, upwards)}
                : std::vector<ref::Attribute>{integer(0, dim), integer(1, upwards)};
-      const auto out = topk ? ref::with(sizes, d, 3) : sizes;
+      const auto out = topk ? ref::with(sizes, d, k) : sizes;
       p.inputs = {{in}};
       p.outputs = {{output(m.dtype, out)}, {output(DType::i64, out)}};
       problems.push_back(p);

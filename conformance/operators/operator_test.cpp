@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <set>
 
@@ -77,6 +78,39 @@ class TrainingTest : public testing::Test {
   bool ran_in_place_ = false;
 };
 
+// op.h: "An attribute left out has the default the catalogue states."
+class DefaultsTest : public testing::Test {
+ public:
+  explicit DefaultsTest(const OpTest& test) : test_(test) {}
+
+  void TestBody() override {
+    bool ran = false, supported = false;
+    for (auto& problem : problems()) {
+      const auto found = compare_defaults(problem);
+      EXPECT_TRUE(found.problem.empty()) << found.problem;
+      ran = ran || found.ran;
+      if (ran) continue;
+      supported = supported || !run_problem(problem, nullptr, {}).refused;
+    }
+    if (!ran && !supported) GTEST_SKIP() << "the plugin does not have the operator";
+    EXPECT_TRUE(ran) << "the suite has no problem here that fits the defaults";
+  }
+
+ private:
+  std::vector<Problem> problems() const {
+    Maker maker(Case::plain, test_.dtypes.front(), test_.id);
+    auto made = test_.problems(maker);
+    for (auto& problem : made) {
+      problem.op = test_.id;
+      problem.inputs.resize(operator_of(test_.id).inputs.size());
+      problem.outputs.resize(operator_of(test_.id).outputs.size());
+    }
+    return made;
+  }
+
+  const OpTest& test_;
+};
+
 const OpTests& all_tests() {
   static const OpTests tests = [] {
     OpTests made;
@@ -113,6 +147,13 @@ void register_training_tests() {
                         __FILE__, __LINE__, []() -> testing::Test* { return new CatalogueTest; });
   for (const auto& test : all_tests()) {
     const auto& op = operator_of(test.id);
+    const bool has_defaults = std::any_of(op.attributes.begin(), op.attributes.end(),
+                                          [](const auto& rule) { return !rule.is_list(); });
+    if (has_defaults) {
+      testing::RegisterTest("training", (op.name + "/defaults").c_str(), nullptr, nullptr, __FILE__,
+                            __LINE__,
+                            [&test]() -> testing::Test* { return new DefaultsTest(test); });
+    }
     for (const auto dtype : test.dtypes) {
       for (unsigned c = 0; c < 6; ++c) {
         const auto layout = static_cast<Case>(c);

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
 #include <cmath>
 
 #include "operators/operator_test.hpp"
@@ -321,12 +322,14 @@ void add_core(OpTests& tests) {
                    dtypes_of('A'),
                    [](Maker& m) {
                      Problems problems;
-                     for (const DType to : dtypes_of('A')) {
+                     auto targets = dtypes_of('A');
+                     targets.insert(targets.end(), {DType::f64, DType::u32});
+                     for (const DType to : targets) {
                        for (const auto& sizes : shapes(m)) {
                          Problem p;
                          p.note = "to " + std::string(ref::name_of(to));
                          auto in = m.any(sizes, ref::is_unsigned(to) ? 0 : -100, 100);
-                         // Integers wrap; floats out of an integer's range have no right answer.
+                         // Integers wrap. Floats out of an integer's range: core/arithmetic.cpp.
                          if (m.dtype == DType::i16 || m.dtype == DType::i32 ||
                              m.dtype == DType::i64) {
                            in = m.integers(m.dtype, sizes, -700, 700);
@@ -536,12 +539,30 @@ void add_gradients(OpTests& tests) {
 
 }  // namespace
 
+// The dtypes that the catalogue adds to an operator: f64 where f32 is tested, u32 where i32 is.
+void add_more_dtypes(OpTest& test) {
+  const auto has = [&](DType type) {
+    return std::find(test.dtypes.begin(), test.dtypes.end(), type) != test.dtypes.end();
+  };
+  const auto& op = operator_of(test.id);
+  for (const auto* groups : {&op.inputs, &op.outputs}) {
+    for (const auto& group : *groups) {
+      for (const auto& name : group.more_types) {
+        const DType type = name == "f64" ? DType::f64 : DType::u32;
+        if (!has(type) && has(type == DType::f64 ? DType::f32 : DType::i32))
+          test.dtypes.push_back(type);
+      }
+    }
+  }
+}
+
 void add_pointwise_tests(OpTests& tests) {
   add_core(tests);
   add_unary(tests);
   add_binary(tests);
   add_ternary(tests);
   add_gradients(tests);
+  for (auto& test : tests) add_more_dtypes(test);
 }
 
 }  // namespace xhal::cts

@@ -21,8 +21,13 @@ double round_float(double value, int mantissa, int min_exponent, double max) {
   return std::fabs(rounded) > max ? std::copysign(INFINITY, value) : rounded;
 }
 
-int64_t wrapped(double value, int bits, bool is_signed) {
+double to_i64(double value) {
   const double truncated = std::trunc(value);
+  return truncated >= -0x1p63 && truncated < 0x1p63 ? truncated : -0x1p63;
+}
+
+int64_t wrapped(double value, int bits, bool is_signed) {
+  const double truncated = to_i64(value);
   const double modulus = std::ldexp(1.0, bits);
   double rest = std::fmod(truncated, modulus);
   if (is_signed && rest >= modulus / 2) rest -= modulus;
@@ -38,11 +43,11 @@ struct Format {
 };
 
 const Format& format_of(DType type) {
-  static constexpr Format kFormats[] = {{"f32", 4, XHAL_CODE_FLOAT}, {"bf16", 2, XHAL_CODE_BFLOAT},
-                                        {"f16", 2, XHAL_CODE_FLOAT}, {"i8", 1, XHAL_CODE_INT},
-                                        {"u8", 1, XHAL_CODE_UINT},   {"i16", 2, XHAL_CODE_INT},
-                                        {"i32", 4, XHAL_CODE_INT},   {"i64", 8, XHAL_CODE_INT},
-                                        {"u32", 4, XHAL_CODE_UINT},  {"bool", 1, XHAL_CODE_BOOL}};
+  static constexpr Format kFormats[] = {
+      {"f32", 4, XHAL_CODE_FLOAT}, {"bf16", 2, XHAL_CODE_BFLOAT}, {"f16", 2, XHAL_CODE_FLOAT},
+      {"i8", 1, XHAL_CODE_INT},    {"u8", 1, XHAL_CODE_UINT},     {"i16", 2, XHAL_CODE_INT},
+      {"i32", 4, XHAL_CODE_INT},   {"i64", 8, XHAL_CODE_INT},     {"u32", 4, XHAL_CODE_UINT},
+      {"bool", 1, XHAL_CODE_BOOL}, {"f64", 8, XHAL_CODE_FLOAT}};
   return kFormats[static_cast<size_t>(type)];
 }
 
@@ -77,6 +82,8 @@ double round_to(DType type, double value) {
   switch (type) {
     case DType::f32:
       return static_cast<float>(value);
+    case DType::f64:
+      return value;
     case DType::bf16:
       return round_float(value, 7, -126, 0x1.fep127);
     case DType::f16:
@@ -84,7 +91,7 @@ double round_to(DType type, double value) {
     case DType::boolean:
       return value != 0;
     case DType::i64:
-      return std::trunc(value);
+      return to_i64(value);
     default:
       break;
   }
@@ -97,6 +104,8 @@ void encode(DType type, double value, void* bytes) {
   switch (type) {
     case DType::f32:
       return put(static_cast<float>(value));
+    case DType::f64:
+      return put(value);
     case DType::bf16: {
       const auto wide = static_cast<float>(value);
       uint32_t bits;
@@ -130,6 +139,8 @@ double decode(DType type, const void* bytes) {
   switch (type) {
     case DType::f32:
       return get(float{});
+    case DType::f64:
+      return get(double{});
     case DType::bf16: {
       const uint32_t bits = uint32_t{get(uint16_t{})} << 16;
       float wide;

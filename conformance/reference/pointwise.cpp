@@ -166,7 +166,7 @@ const std::map<uint32_t, Function>& functions() {
       {XHAL_OP_add,
        [](const Elements& e) -> Result {
          const double b = e.p.scalar(2, 1) * e[1];
-         return e.out == DType::boolean ? Result(e[0] != 0 || e[1] != 0)
+         return e.out == DType::boolean ? Result(e[0] != 0 || (e[1] != 0 && e.p.scalar(2, 1) != 0))
                                         : Result(e[0] + b, std::fabs(e[0]) + std::fabs(b));
        }},
       {XHAL_OP_sub,
@@ -243,9 +243,27 @@ double absent_operand(const Problem& p, size_t group) {
   return pair ? p.scalar(group, 0) : 0;
 }
 
+// Beside integers a scalar is one first. Comparisons take it as it is, and fill converts to its
+// output, which is the same but for bool.
+bool has_integer_scalars(const Problem& p) {
+  if (p.op == XHAL_OP_fill || (p.op >= XHAL_OP_eq && p.op <= XHAL_OP_logical_xor)) return false;
+  bool floats = false;
+  for (const auto& group : p.inputs)
+    for (const auto& t : group) floats = floats || is_float(t.dtype);
+  for (const auto& group : p.outputs)
+    for (const auto& out : group) floats = floats || is_float(out.dtype);
+  return !floats;
+}
+
 }  // namespace
 
-Results pointwise(const Problem& p) {
+Results pointwise(const Problem& given) {
+  Problem p = given;
+  if (has_integer_scalars(p)) {
+    for (auto& scalar : p.scalars) {
+      if (const auto* f = std::get_if<double>(&scalar)) scalar = round_to(DType::i64, *f);
+    }
+  }
   auto results = empty_results(p);
   if (p.op == XHAL_OP_swiglu_grad) {
     auto& gate = results.outputs[0][0];

@@ -102,10 +102,11 @@ def program(include):
             f'printf("constant XHAL_TELEMETRY_{name} %lld\\n", (long long)XHAL_TELEMETRY_{name});'
         )
     # An operator's line carries its groups, attributes and scalars: callers count by their order.
+    # Defaults are not part of it, nor the dtypes added to a group ("N+f64"): that is an append.
     ops = without_comments((include / "xhal/ops.inc").read_text())
     pattern = r'^XHAL_OP\((\w+), (\d+), (\d+), ("[^"]*"), ("[^"]*"), ("[^"]*"), ("[^"]*")'
     for name, number, version, *lists in re.findall(pattern, ops, flags=re.M):
-        names = [re.sub(r"=\S*", "", item.strip('"')) for item in lists]
+        names = [re.sub(r"=\S*|\+\w+", "", item.strip('"')) for item in lists]
         out.append(
             f'printf("operator {name} {number} v{version} '
             f'[{names[0]}] [{names[1]}] [{names[2]}] [{names[3]}]\\n");'

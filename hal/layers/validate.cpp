@@ -5,6 +5,8 @@
 #include <map>
 #include <mutex>
 #include <shared_mutex>
+#include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -14,54 +16,16 @@
 #include "memory/address_check.hpp"
 #include "memory/copy.hpp"
 #include "memory/host_registration.hpp"
+#include "xhal/catalogue.hpp"
 
 namespace xhal {
 namespace {
 
-constexpr std::string_view kAliasRules[] = {
-#define XHAL_OP(name, id, version, inputs, outputs, attributes, scalars, shape, alias, \
-                determinism, tolerance, flops, bytes, prose)                           \
-  alias,
-#include "xhal/ops.inc"
-#undef XHAL_OP
-};
-constexpr uint32_t kOpIds[] = {
-#define XHAL_OP(name, id, version, inputs, outputs, attributes, scalars, shape, alias, \
-                determinism, tolerance, flops, bytes, prose)                           \
-  id,
-#include "xhal/ops.inc"
-#undef XHAL_OP
-};
-constexpr const char* kOpNames[] = {
-#define XHAL_OP(name, id, version, inputs, outputs, attributes, scalars, shape, alias, \
-                determinism, tolerance, flops, bytes, prose)                           \
-#name,
-#include "xhal/ops.inc"
-#undef XHAL_OP
-};
-constexpr uint32_t kInputGroups[] = {
-#define XHAL_OP(name, id, version, inputs, outputs, attributes, scalars, shape, alias, \
-                determinism, tolerance, flops, bytes, prose)                           \
-  [] {                                                                                 \
-    uint32_t n = 0;                                                                    \
-    for (char c : std::string_view(inputs)) n += c == ':';                             \
-    return n;                                                                          \
-  }(),
-#include "xhal/ops.inc"
-#undef XHAL_OP
-};
-
-int catalogue_index(uint32_t id) {
-  for (size_t i = 0; i < std::size(kOpIds); ++i) {
-    if (kOpIds[i] == id) return static_cast<int>(i);
-  }
-  return -1;
-}
-
 // What op_prepare was told, for checking launches.
 struct Prepared {
-  int catalogue;
+  const catalogue::Operator* known;  // nullptr: a vendor's own
   std::vector<xhal_tensor_desc> operands;
+  std::vector<uint32_t> group_sizes;
   uint32_t inputs;
 };
 
@@ -139,9 +103,20 @@ xhal_status check_operand(xhal_stream* stream, uint64_t low, uint64_t high, cons
   return held ? XHAL_OK : check_block(*range, low, high - low, name, what);
 }
 
+// "no alias", or "only operand 0 or 1, with the same layout".
+std::string allowed_aliases(const Prepared& op, uint32_t output) {
+  std::string list;
+  if (op.known != nullptr) {
+    op.known->for_each_alias(op.group_sizes, output, [&](uint32_t input) {
+      list += fmt::format("{}{}", list.empty() ? "only operand " : " or ", input);
+    });
+  }
+  return list.empty() ? "no alias" : list + ", with the same layout";
+}
+
 xhal_status check_launch(xhal_stream* stream, const Prepared& op, const uint64_t* addresses,
                          uint32_t count, uint64_t workspace, uint64_t workspace_bytes) {
-  const char* name = op.catalogue < 0 ? "operator" : kOpNames[op.catalogue];
+  const char* name = op.known == nullptr ? "operator" : op.known->name.data();
   if (count != op.operands.size() || (addresses == nullptr && count > 0)) {
     return fail(XHAL_ERR_INVALID_ARGUMENT, name,
                 "{}: {} addresses given, it was prepared with {} operands", name, count,
@@ -161,7 +136,6 @@ xhal_status check_launch(xhal_stream* stream, const Prepared& op, const uint64_t
         check_operand(stream, workspace, workspace + workspace_bytes, name, "the workspace");
     if (s != XHAL_OK) return s;
   }
-  const bool any_alias = op.catalogue >= 0 && kAliasRules[op.catalogue].size() > 0;
   for (uint32_t o = op.inputs; o < count; ++o) {
     if (is_empty(op.operands[o])) continue;
     for (uint32_t i = 0; i < count; ++i) {
@@ -169,7 +143,7 @@ xhal_status check_launch(xhal_stream* stream, const Prepared& op, const uint64_t
       const bool overlap =
           extents[i].first < extents[o].second && extents[o].first < extents[i].second;
       if (!overlap) continue;
-      const bool in_place = any_alias && i < op.inputs &&
+      const bool in_place = op.known != nullptr && op.known->may_alias(op.group_sizes, o, i) &&
                             same_view(op.operands[i], addresses[i], op.operands[o], addresses[o]);
       if (in_place) continue;
       // Interleaved views of one allocation touch different elements although their extents cross.
@@ -178,10 +152,7 @@ xhal_status check_launch(xhal_stream* stream, const Prepared& op, const uint64_t
       if (strided) continue;
       return fail(XHAL_ERR_OVERLAP, name,
                   "{}: output {} overlaps operand {} ({:#x} to {:#x}), and the catalogue allows {}",
-                  name, o, i, extents[i].first, extents[i].second,
-                  any_alias
-                      ? fmt::format("only \"{}\" with the same layout", kAliasRules[op.catalogue])
-                      : "no alias");
+                  name, o, i, extents[i].first, extents[i].second, allowed_aliases(op, o));
     }
   }
   return XHAL_OK;
@@ -225,12 +196,12 @@ struct Validate {
 
   static void remember(const xhal_op_info* info, xhal_op** op) noexcept {
     try {
-      Prepared p{
-          catalogue_index(info->id), {info->operands, info->operands + info->operand_count}, 0};
-      if (p.catalogue >= 0) {
-        for (uint32_t g = 0; g < kInputGroups[p.catalogue] && g < info->group_count; ++g)
-          p.inputs += info->group_sizes[g];
-      }
+      const std::span sizes(info->group_sizes, info->group_count);
+      Prepared p{catalogue::find(info->id),
+                 {info->operands, info->operands + info->operand_count},
+                 {sizes.begin(), sizes.end()},
+                 0};
+      if (p.known != nullptr) p.inputs = p.known->inputs_in(sizes);
       const std::unique_lock lock(prepared().mutex);
       prepared().ops[*op] = std::move(p);
     } catch (...) {  // not remembered: its launches are not checked

@@ -16,6 +16,8 @@
 #include <unordered_map>
 #include <vector>
 
+#include "xhal/half.hpp"
+#include "xhal/op_check.hpp"
 #include "xhal/plugin.hpp"
 
 namespace {
@@ -28,35 +30,57 @@ uint64_t now_ns() {
 
 // ---- operators
 
-// VENDOR: what your device computes with. Here: one element at a time, through double.
+// VENDOR: what your device computes with. Here: one element at a time, integers as i64 and floats
+// as f64, which is more than the catalogue asks for.
+struct Number {
+  bool is_int;
+  int64_t i;
+  double f;
+};
+Number number(int64_t i) { return {true, i, static_cast<double>(i)}; }
+Number number(double f) { return {false, xhal::to_integer(f), f}; }
+
 struct Format {
-  uint8_t code, bits;
-  double (*load)(const std::byte* from);
-  void (*store)(std::byte* to, double value);
+  xhal::DType type;
+  Number (*load)(const std::byte* from);
+  void (*store)(std::byte* to, const Number& value);
 };
 
 template <class T>
-constexpr Format plain(uint8_t code) {
-  return {code, 8 * sizeof(T),
+constexpr Format format(xhal::DType type) {
+  return {type,
           [](const std::byte* from) {
             T value;
             std::memcpy(&value, from, sizeof value);
-            return static_cast<double>(value);
+            if constexpr (std::is_integral_v<T>) return number(static_cast<int64_t>(value));
+            if constexpr (std::is_floating_point_v<T>) return number(static_cast<double>(value));
+            if constexpr (std::is_class_v<T>) return number(double{xhal::to_float(value)});
           },
-          [](std::byte* to, double v) {
-            const auto value = std::is_same_v<T, bool> ? static_cast<T>(v != 0) : static_cast<T>(v);
+          [](std::byte* to, const Number& n) {
+            T value;
+            if constexpr (std::is_same_v<T, bool>) value = n.is_int ? n.i != 0 : n.f != 0;
+            if constexpr (std::is_integral_v<T> && !std::is_same_v<T, bool>)
+              value = static_cast<T>(n.i);
+            if constexpr (std::is_floating_point_v<T>)
+              value = n.is_int ? static_cast<T>(n.i) : static_cast<T>(n.f);
+            if constexpr (std::is_same_v<T, xhal::Bf16>)
+              value = n.is_int ? xhal::to_bf16(n.i) : xhal::to_bf16(n.f);
+            if constexpr (std::is_same_v<T, xhal::F16>)
+              value = n.is_int ? xhal::to_f16(n.i) : xhal::to_f16(n.f);
             std::memcpy(to, &value, sizeof value);
           }};
 }
 
-constexpr Format kFormats[] = {plain<float>(XHAL_CODE_FLOAT),  plain<double>(XHAL_CODE_FLOAT),
-                               plain<int8_t>(XHAL_CODE_INT),   plain<int16_t>(XHAL_CODE_INT),
-                               plain<int32_t>(XHAL_CODE_INT),  plain<int64_t>(XHAL_CODE_INT),
-                               plain<uint8_t>(XHAL_CODE_UINT), plain<bool>(XHAL_CODE_BOOL)};
+using xhal::DType;
+constexpr Format kFormats[] = {
+    format<float>(DType::f32),    format<xhal::Bf16>(DType::bf16), format<xhal::F16>(DType::f16),
+    format<double>(DType::f64),   format<int8_t>(DType::i8),       format<int16_t>(DType::i16),
+    format<int32_t>(DType::i32),  format<int64_t>(DType::i64),     format<uint8_t>(DType::u8),
+    format<uint32_t>(DType::u32), format<bool>(DType::boolean)};
 
 const Format* format_of(uint8_t code, uint8_t bits) {
   for (const auto& f : kFormats) {
-    if (f.code == code && f.bits == bits) return &f;
+    if (f.type == xhal::dtype_of(code, bits)) return &f;
   }
   return nullptr;
 }
@@ -92,23 +116,23 @@ struct Op : Object {
     }
   }
 
-  void run(const uint64_t* addresses, const double* scalars) const {
-    const auto at = [&](size_t i, const int64_t* offsets) {
-      return reinterpret_cast<std::byte*>(addresses[i]) + offsets[i];
-    };
-    const auto format = [&](size_t i) { return format_of(operands[i].code, operands[i].bits); };
-    const auto load = [&](size_t i, const int64_t* offsets) {
-      return format(i)->load(at(i, offsets));
-    };
+  void run(const uint64_t* addresses, const Number* scalars) const {
     const size_t last = operands.size() - 1;
+    std::vector<const Format*> formats;
+    for (const auto& t : operands) formats.push_back(format_of(t.code, t.bits));
     for_each([&](const int64_t* offsets) {
-      double value = scalars[0];
-      if (id == XHAL_OP_strided_copy) value = load(0, offsets);
+      const auto at = [&](size_t i) {
+        return reinterpret_cast<std::byte*>(addresses[i]) + offsets[i];
+      };
+      Number value = last == 0 ? scalars[0] : formats[0]->load(at(0));
       if (id == XHAL_OP_axpby) {
-        value = scalars[0] * load(0, offsets);
-        value += scalars[1] * (last == 2 ? load(1, offsets) : 1.0);
+        const Number x = value, y = last == 2 ? formats[1]->load(at(1)) : number(int64_t{1});
+        const auto wrapping = [](int64_t v) { return static_cast<uint64_t>(v); };
+        value.i = static_cast<int64_t>(wrapping(scalars[0].i) * wrapping(x.i) +
+                                       wrapping(scalars[1].i) * wrapping(y.i));
+        value.f = scalars[0].f * x.f + scalars[1].f * y.f;
       }
-      format(last)->store(at(last, offsets), value);
+      formats[last]->store(at(last), value);
     });
   }
 
@@ -178,33 +202,16 @@ struct Context : Object {
 // VENDOR: refuse here, with the operand and the reason, what you cannot do. Frameworks fall back on
 // what they are told.
 xhal_status Context::op_prepare(const xhal_op_info* info, xhal_op** op) {
-  struct Shape {
-    uint32_t id, groups, least, most;
-  };
-  static constexpr Shape kKnown[] = {
-      {XHAL_OP_fill, 1, 1, 1}, {XHAL_OP_strided_copy, 2, 2, 2}, {XHAL_OP_axpby, 3, 2, 3}};
-  const auto known =
-      std::find_if(std::begin(kKnown), std::end(kKnown), [&](auto& k) { return k.id == info->id; });
-  if (known == std::end(kKnown)) {
+  // What contradicts the catalogue is refused by the catalogue; what this device lacks, here.
+  if (const auto refusal = xhal::catalogue::check(*info))
+    return fail(refusal.status, refusal.text, "op_prepare", refusal.operand);
+  if (info->id != XHAL_OP_fill && info->id != XHAL_OP_strided_copy && info->id != XHAL_OP_axpby) {
     return fail(XHAL_ERR_UNSUPPORTED, "this plugin has no operator " + std::to_string(info->id),
-                "op_prepare");
-  }
-  if (info->group_count != known->groups || info->operand_count < known->least ||
-      info->operand_count > known->most || info->group_sizes[info->group_count - 1] != 1) {
-    return fail(XHAL_ERR_INVALID_ARGUMENT, "the groups of operands are not those of the catalogue",
                 "op_prepare");
   }
   const auto& out = info->operands[info->operand_count - 1];
   for (uint32_t i = 0; i < info->operand_count; ++i) {
-    const auto& t = info->operands[i];
-    if (format_of(t.code, t.bits) == nullptr || t.lanes != 1 || t.layout != 0) {
-      return fail(XHAL_ERR_UNSUPPORTED,
-                  "operand " + std::to_string(i) + " has a dtype this plugin does not compute with",
-                  "op_prepare", i + 1);
-    }
-    if (t.ndim > XHAL_MAX_DIMENSIONS || t.ndim != out.ndim ||
-        !std::equal(t.sizes, t.sizes + t.ndim, out.sizes) ||
-        std::any_of(t.sizes, t.sizes + t.ndim, [](int64_t size) { return size < 0; })) {
+    if (!xhal::same_sizes(info->operands[i], out)) {
       return fail(XHAL_ERR_INVALID_ARGUMENT,
                   "operand " + std::to_string(i) + " does not have the output's sizes",
                   "op_prepare", i + 1);
@@ -261,11 +268,15 @@ struct Stream : Object {
   xhal_status op_launch(xhal_op* handle, const uint64_t* addresses, uint32_t address_count,
                         const xhal_scalar* scalars, uint32_t scalar_count, uint64_t) {
     const auto& op = from_handle<Op>(handle);
-    if (address_count != op.operands.size() || addresses == nullptr || scalar_count > 2) {
+    if (address_count != op.operands.size() || addresses == nullptr ||
+        scalar_count > xhal::catalogue::find(op.id)->scalar_count) {
       return fail(XHAL_ERR_INVALID_ARGUMENT,
                   "addresses or scalars are not as many as the operator has", "op_launch");
     }
-    double values[2] = {op.id == XHAL_OP_fill ? 0.0 : 1.0, 1.0};
+    const auto defaults = xhal::catalogue::find(op.id)->scalars();
+    Number values[2] = {};
+    for (size_t i = 0; i < defaults.size(); ++i)
+      values[i] = defaults[i].is_int ? number(defaults[i].i) : number(defaults[i].f);
     for (uint32_t i = 0; i < scalar_count; ++i) {
       const auto& s = scalars[i];
       const auto* format = format_of(s.code, s.bits);
@@ -275,8 +286,8 @@ struct Stream : Object {
       }
       values[i] = s.kind == XHAL_SCALAR_ADDRESS
                       ? format->load(reinterpret_cast<const std::byte*>(s.value.address))
-                  : s.kind == XHAL_SCALAR_INT ? static_cast<double>(s.value.i)
-                                              : s.value.f;
+                  : s.kind == XHAL_SCALAR_INT ? number(s.value.i)
+                                              : number(s.value.f);
     }
     op.run(addresses, values);
     return XHAL_OK;

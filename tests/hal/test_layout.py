@@ -39,8 +39,8 @@ EDITS = [
     (
         "a changed operator",
         "ops.inc",
-        'XHAL_OP(axpby, 3, 1, "x:N y:N?"',
-        'XHAL_OP(axpby, 3, 1, "y:N? x:N"',
+        'XHAL_OP(axpby, 3, 1, "x:N+f64 y:N+f64?"',
+        'XHAL_OP(axpby, 3, 1, "y:N+f64? x:N+f64"',
         "changed: operator axpby",
     ),
     (

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "op_cache.h"
 
-#include <xhal/catalog.h>
+#include <xhal/catalogue.hpp>
 
 #include <cstring>
 #include <mutex>
@@ -128,15 +128,6 @@ Request decode(const std::vector<uint64_t>& words) {
   return request;
 }
 
-bool is_contiguous(const xhal_tensor_desc& desc) {
-  int64_t expected = 1;
-  for (uint32_t d = desc.ndim; d-- > 0;) {
-    if (desc.sizes[d] != 1 && desc.strides[d] != expected) return false;
-    expected *= desc.sizes[d];
-  }
-  return true;
-}
-
 void read_needs(OpEntry& entry, const Request& request) {
   xhal_op_properties properties{};
   properties.struct_size = sizeof properties;
@@ -148,7 +139,7 @@ void read_needs(OpEntry& entry, const Request& request) {
   for (size_t i = 0; i < entry.needs.size(); ++i) {
     xhal_operand_need& need = entry.needs[i];
     const xhal_tensor_desc& desc = request.operands[i];
-    if (is_contiguous(desc)) need.need &= ~uint32_t(XHAL_NEED_CONTIGUOUS);
+    if (xhal::is_contiguous(desc)) need.need &= ~uint32_t(XHAL_NEED_CONTIGUOUS);
     if (need.code == desc.code && need.bits == desc.bits) need.need &= ~uint32_t(XHAL_NEED_DTYPE);
     // Blocks of the pool are aligned to 512 bytes; only views can be less.
     if (need.alignment_bytes <= 1) need.need &= ~uint32_t(XHAL_NEED_ALIGNED);
@@ -234,15 +225,6 @@ const OpEntry* find_op(const KeyWords& words) {
   return slot.entry.get();
 }
 
-const char* op_name(uint32_t id) {
-  switch (id) {
-#define XHAL_OP(name, number, ...) \
-  case number:                     \
-    return #name;
-#include <xhal/ops.inc>
-#undef XHAL_OP
-  }
-  return "operator";
-}
+const char* op_name(uint32_t id) { return xhal::catalogue::name_of(id).data(); }
 
 }  // namespace xhal_torch

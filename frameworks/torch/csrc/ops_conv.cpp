@@ -14,6 +14,9 @@
 #include <ATen/ops/upsample_bilinear2d_ops.h>
 #include <ATen/ops/upsample_nearest2d_backward_ops.h>
 #include <ATen/ops/upsample_nearest2d_ops.h>
+#include <xhal/shape.hpp>
+
+#include <algorithm>
 
 #include "conv_on_host.h"
 #include "native.h"
@@ -29,6 +32,11 @@ using OptTensor = std::optional<Tensor>;
 using OptDouble = std::optional<double>;
 using Ints = c10::SmallVector<int64_t, 4>;
 using Sizes = c10::SmallVector<int64_t, 8>;
+
+// A result without elements may be a window that does not fit: torch's own kernel says so.
+bool has_elements(const Sizes& sizes) {
+  return std::all_of(sizes.begin(), sizes.end(), [](int64_t size) { return size > 0; });
+}
 
 // ---- convolution
 
@@ -46,10 +54,10 @@ Sizes convolved(const Tensor& input, const Tensor& weight, IntArrayRef stride, I
                 IntArrayRef dilation, bool transposed, IntArrayRef output_padding, int64_t groups) {
   Sizes sizes{input.size(0), transposed ? weight.size(1) * groups : weight.size(0)};
   for (int64_t d = 0; d + 2 < input.dim(); ++d) {
-    const int64_t span = dilation[d] * (weight.size(d + 2) - 1) + 1;
-    sizes.push_back(transposed ? (input.size(d + 2) - 1) * stride[d] - 2 * padding[d] + span +
-                                     output_padding[d]
-                               : (input.size(d + 2) + 2 * padding[d] - span) / stride[d] + 1);
+    const xhal::Window window{weight.size(d + 2), stride[d], padding[d], dilation[d]};
+    const int64_t size = input.size(d + 2);
+    sizes.push_back(transposed ? xhal::transposed_size(size, window, output_padding[d])
+                               : xhal::convolved_size(size, window));
   }
   return sizes;
 }
@@ -63,11 +71,14 @@ Tensor convolution(const Tensor& input, const Tensor& weight, const OptTensor& b
                    IntArrayRef stride, IntArrayRef padding, IntArrayRef dilation, bool transposed,
                    IntArrayRef output_padding, int64_t groups) {
   if (conv_usable(input, weight)) {
-    const Tensor out = new_like(input, convolved(input, weight, stride, padding, dilation,
-                                                 transposed, output_padding, groups));
-    OpCall call(XHAL_OP_conv, input);
-    set_geometry(call, stride, padding, dilation, transposed, output_padding, groups);
-    if (call.in(input).in(weight).in(bias).out(out).run()) return out;
+    const Sizes sizes =
+        convolved(input, weight, stride, padding, dilation, transposed, output_padding, groups);
+    if (has_elements(sizes)) {
+      const Tensor out = new_like(input, sizes);
+      OpCall call(XHAL_OP_conv, input);
+      set_geometry(call, stride, padding, dilation, transposed, output_padding, groups);
+      if (call.in(input).in(weight).in(bias).out(out).run()) return out;
+    }
   }
   return convolution_on_host(input, weight, bias, stride, padding, dilation, transposed,
                              output_padding, groups);
@@ -116,11 +127,8 @@ Ints pair_or(IntArrayRef values, const Ints& fallback) {
 
 int64_t pooled(int64_t input, int64_t kernel, int64_t stride, int64_t padding, int64_t dilation,
                bool ceil) {
-  const int64_t span = dilation * (kernel - 1) + 1;
-  int64_t out = (input + 2 * padding - span + (ceil ? stride - 1 : 0)) / stride + 1;
-  if (ceil && (out - 1) * stride >= input + padding)
-    --out;  // the last window starts inside the input
-  return out;
+  if (kernel < 1 || stride < 1 || padding < 0 || dilation < 1) return 0;
+  return xhal::pooled_size(input, {kernel, stride, padding, dilation}, ceil);
 }
 
 // Planes of a batch; a single sample is a batch of one.
@@ -144,12 +152,14 @@ std::tuple<Tensor&, Tensor&> max_pool_out(const Tensor& self, IntArrayRef kernel
                d = pair(dilation, 1);
     const Sizes sizes = with_plane(self, pooled(self.size(-2), k[0], s[0], p[0], d[0], ceil),
                                    pooled(self.size(-1), k[1], s[1], p[1], d[1], ceil));
-    at::native::resize_output(out, sizes);
-    at::native::resize_output(indices, sizes);
-    const Tensor from = batched(self), to = batched(out), where = batched(indices);
-    OpCall call(XHAL_OP_max_pool, self);
-    call.attr(0, k).attr(1, s).attr(2, p).attr(3, d).attr(4, ceil);
-    if (call.in(from).out(to).out(where).run()) return {out, indices};
+    if (has_elements(sizes)) {
+      at::native::resize_output(out, sizes);
+      at::native::resize_output(indices, sizes);
+      const Tensor from = batched(self), to = batched(out), where = batched(indices);
+      OpCall call(XHAL_OP_max_pool, self);
+      call.attr(0, k).attr(1, s).attr(2, p).attr(3, d).attr(4, ceil);
+      if (call.in(from).out(to).out(where).run()) return {out, indices};
+    }
   }
   return on_host<at::_ops::max_pool2d_with_indices_out>(self, kernel, stride, padding, dilation,
                                                         ceil, out, indices);
@@ -183,13 +193,15 @@ Tensor& avg_pool_out(const Tensor& self, IntArrayRef kernel, IntArrayRef stride,
                      std::optional<int64_t> divisor, Tensor& out) {
   if (planes(self)) {
     const Ints k = pair(kernel, 1), s = pair_or(stride, k), p = pair(padding, 0);
-    at::native::resize_output(out,
-                              with_plane(self, pooled(self.size(-2), k[0], s[0], p[0], 1, ceil),
-                                         pooled(self.size(-1), k[1], s[1], p[1], 1, ceil)));
-    const Tensor from = batched(self), to = batched(out);
-    OpCall call(XHAL_OP_avg_pool, self);
-    set_average(call, k, s, p, ceil, count_padding, divisor);
-    if (call.in(from).out(to).run()) return out;
+    const Sizes sizes = with_plane(self, pooled(self.size(-2), k[0], s[0], p[0], 1, ceil),
+                                   pooled(self.size(-1), k[1], s[1], p[1], 1, ceil));
+    if (has_elements(sizes)) {
+      at::native::resize_output(out, sizes);
+      const Tensor from = batched(self), to = batched(out);
+      OpCall call(XHAL_OP_avg_pool, self);
+      set_average(call, k, s, p, ceil, count_padding, divisor);
+      if (call.in(from).out(to).run()) return out;
+    }
   }
   return on_host<at::_ops::avg_pool2d_out>(self, kernel, stride, padding, ceil, count_padding,
                                            divisor, out);

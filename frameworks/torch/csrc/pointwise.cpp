@@ -4,9 +4,7 @@
 #include <ATen/TensorIterator.h>
 #include <ATen/native/TypeProperties.h>
 #include <c10/core/DefaultDtype.h>
-
-#include <array>
-#include <string_view>
+#include <xhal/catalogue.hpp>
 
 #include "copy.h"
 #include "fallback.h"
@@ -17,33 +15,20 @@ namespace {
 
 bool is_host_number(const at::Tensor& tensor) { return tensor.dim() == 0 && tensor.is_cpu(); }
 
-// The operands that an operator's output may lie on, by the catalogue: bit i for operand i.
-uint8_t may_alias(std::string_view inputs, std::string_view alias) {
-  uint8_t mask = 0;
-  for (int operand = 0; !inputs.empty(); ++operand) {
-    const std::string_view name = inputs.substr(0, inputs.find(':'));
-    for (size_t at = alias.find(name); at != alias.npos; at = alias.find(name, at + 1)) {
-      const size_t end = at + name.size();
-      if (at > 0 && alias[at - 1] == '=' && (end == alias.size() || alias[end] == ' '))
-        mask |= static_cast<uint8_t>(1 << operand);
-    }
-    const size_t space = inputs.find(' ');
-    inputs = space == inputs.npos ? std::string_view() : inputs.substr(space + 1);
-  }
-  return mask;
+// The operands that an operator's output may lie on: bit i for operand i.
+uint32_t alias_mask(uint32_t id) {
+  const auto* op = xhal::catalogue::find(id);
+  return op == nullptr ? 0 : op->groups()[op->input_count].aliases;
 }
 
-constexpr uint32_t kPointwiseIds = 100;  // the catalogue's pointwise operators have smaller ids
-const std::array<uint8_t, kPointwiseIds>& alias_masks() {
-  static const auto masks = [] {
-    std::array<uint8_t, kPointwiseIds> made{};
-#define XHAL_OP(name, id, version, inputs, outputs, attributes, scalars, shape, alias, ...) \
-  if (id < kPointwiseIds) made[id % kPointwiseIds] = may_alias(inputs, alias);
-#include <xhal/ops.inc>
-#undef XHAL_OP
-    return made;
-  }();
-  return masks;
+// Whether the device may be asked to compute with this type: f64 for some operators only.
+bool computes(uint32_t id, c10::ScalarType type) {
+  if (type != at::kDouble) return is_native(type);
+  const auto* op = xhal::catalogue::find(id);
+  if (op == nullptr) return false;
+  for (const auto& group : op->groups())
+    if (group.takes(xhal::DType::f64)) return true;
+  return false;
 }
 
 at::Tensor cast(const at::Tensor& tensor, c10::ScalarType type) {
@@ -182,7 +167,7 @@ bool Pointwise::run(at::Tensor& out) {
   if (types_ == Types::to_float && c10::isIntegralType(common, /*includeBool=*/true)) {
     common = c10::get_default_dtype_as_scalartype();
   }
-  if (!is_native(common)) {
+  if (!computes(id_, common)) {
     set_refusal(c10::str(common, " is computed on the host"));
     return false;
   }
@@ -214,7 +199,7 @@ bool Pointwise::run(at::Tensor& out) {
 
 // Whether the output shares memory with an operand that the catalogue keeps apart from it.
 bool Pointwise::lies_on_operand(const at::Tensor& out) const {
-  const uint8_t allowed = id_ < kPointwiseIds ? alias_masks()[id_] : 0;
+  const uint32_t allowed = alias_mask(id_);
   for (int i = 0; i < count_; ++i) {
     const at::Tensor* tensor = inputs_[i].tensor;
     if (tensor && !(allowed >> i & 1) && tensor->is_alias_of(out) &&

@@ -100,7 +100,9 @@ typedef struct xhal_operand_need {
   uint8_t code, bits;
   uint16_t reserved0;
   uint32_t alignment_bytes;
-  uint32_t may_alias; /* 1 + index of the input this output may share its address with; 0 = none */
+  /* 1 + index of the first input present that this output may share its address with; 0 = none.
+   * The catalogue may allow others besides ("out=a out=b"). */
+  uint32_t may_alias;
 } xhal_operand_need;
 
 enum { XHAL_OP_IS_DETERMINISTIC = 1u << 0, XHAL_OP_IS_CAPTURABLE = 1u << 1 };

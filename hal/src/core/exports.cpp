@@ -5,6 +5,7 @@
 #include "core/error.hpp"
 #include "core/object.hpp"
 #include "core/tables.hpp"
+#include "xhal/catalogue.hpp"
 #include "xhal/struct_check.hpp"
 
 namespace {
@@ -44,22 +45,9 @@ xhal_status call_slot(Slot slot, Args... args) {
   return xhal::structs::call(xhal::structs::Chains::pass, xhal::structs::knows_none, slot, args...);
 }
 
-// The catalogue gives every scalar a default, "a=0 b=0".
-constexpr uint32_t count_scalars(std::string_view scalars) {
-  uint32_t count = 0;
-  for (const char c : scalars) count += c == '=';
-  return count;
-}
 uint32_t scalar_limit(uint32_t id) {
-  switch (id) {
-#define XHAL_OP(name, op_id, version, inputs, outputs, attributes, scalars, shape, alias, \
-                determinism, tolerance, flops, bytes, prose)                              \
-  case op_id:                                                                             \
-    return count_scalars(scalars);
-#include "xhal/ops.inc"
-#undef XHAL_OP
-  }
-  return UINT32_MAX;  // a vendor's own
+  const auto* op = xhal::catalogue::find(id);
+  return op == nullptr ? UINT32_MAX : op->scalar_count;  // a vendor's own may have any number
 }
 
 // What libxhal remembers of a successful call: how many operands an operator has, to refuse a

@@ -46,10 +46,10 @@ bool AttentionShape::read(const OpRequest& request, uint32_t first, uint32_t mas
   q = HeadTensor(tq, request.first_operand(first));
   k = HeadTensor(tk, request.first_operand(first + 1));
   v = HeadTensor(tv, request.first_operand(first + 2));
-  causal = request.attribute_int(0, 0) != 0;
-  scale = static_cast<float>(request.attribute_float(1, 0));
+  causal = request.attribute_int("causal") != 0;
+  scale = static_cast<float>(request.attribute_float("scale"));
   if (scale == 0.0f) scale = d == 0 ? 1.0f : 1.0f / std::sqrt(static_cast<float>(d));
-  dropout = static_cast<float>(request.attribute_float(2, 0));
+  dropout = static_cast<float>(request.attribute_float("dropout"));
   if (!(dropout >= 0.0f && dropout <= 1.0f)) return invalid(first, "dropout must be in [0, 1]");
   return true;
 }

@@ -110,7 +110,7 @@ xhal_status over_gradients(const Launch& launch, const RowView& grad, const RowV
 class GroupNormOp final : public Op {
  public:
   GroupNormOp(const OpRequest& request, int64_t groups)
-      : kernels_(channel_kernels()), groups_(groups), eps_(request.attribute_float(1, 1e-5)) {
+      : kernels_(channel_kernels()), groups_(groups), eps_(request.attribute_float("eps")) {
     const xhal_tensor_desc& in = *request.operand(0);
     channels_ = in.sizes[1] / groups;
     in_ = group_view(request, 0, groups);
@@ -228,9 +228,9 @@ class BatchNormOp final : public Op {
  public:
   explicit BatchNormOp(const OpRequest& request)
       : kernels_(channel_kernels()),
-        training_(request.attribute_int(0, 1) != 0),
-        eps_(request.attribute_float(1, 1e-5)),
-        momentum_(request.attribute_float(2, 0.1)) {
+        training_(request.attribute_int("training") != 0),
+        eps_(request.attribute_float("eps")),
+        momentum_(request.attribute_float("momentum")) {
     in_ = channel_view(request, 0);
     weight_ = flat_view(request, 1);
     bias_ = flat_view(request, 2);
@@ -290,8 +290,8 @@ class BatchNormGradOp final : public Op {
  public:
   explicit BatchNormGradOp(const OpRequest& request)
       : kernels_(channel_kernels()),
-        training_(request.attribute_int(0, 1) != 0),
-        eps_(request.attribute_float(1, 1e-5)) {
+        training_(request.attribute_int("training") != 0),
+        eps_(request.attribute_float("eps")) {
     grad_ = channel_view(request, 0);
     in_ = channel_view(request, 1);
     weight_ = flat_view(request, 2);
@@ -388,7 +388,7 @@ bool check_images(const OpRequest& request, uint32_t in_group, Refusal& refusal)
 }  // namespace
 
 Prepared prepare_group_norm(const OpRequest& request, Refusal& refusal) {
-  const int64_t groups = request.attribute_int(0, 1);
+  const int64_t groups = request.attribute_int("groups");
   constexpr uint32_t kImages[] = {3}, kChannels[] = {1, 2}, kStatistics[] = {4, 5};
   if (!check_groups(request, 0, groups, refusal)) return nullptr;
   const int64_t rows = request.operand(0)->sizes[0] * groups;
@@ -397,7 +397,7 @@ Prepared prepare_group_norm(const OpRequest& request, Refusal& refusal) {
 }
 
 Prepared prepare_group_norm_grad(const OpRequest& request, Refusal& refusal) {
-  const int64_t groups = request.attribute_int(0, 1);
+  const int64_t groups = request.attribute_int("groups");
   constexpr uint32_t kImages[] = {0, 5}, kChannels[] = {4, 6, 7}, kStatistics[] = {2, 3};
   if (!check_groups(request, 1, groups, refusal)) return nullptr;
   const int64_t rows = request.operand(1)->sizes[0] * groups;
@@ -411,7 +411,7 @@ Prepared prepare_batch_norm(const OpRequest& request, Refusal& refusal) {
   if (!check(request, 0, kImages, kChannels, kStatistics, request.operand(0)->sizes[1], refusal))
     return nullptr;
   const bool has_running = request.operand(3) != nullptr && request.operand(4) != nullptr;
-  if (request.attribute_int(0, 1) == 0 && !has_running)
+  if (request.attribute_int("training") == 0 && !has_running)
     return refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 0,
                   "`batch_norm` without training needs the running statistics");
   return std::make_unique<BatchNormOp>(request);
@@ -422,7 +422,7 @@ Prepared prepare_batch_norm_grad(const OpRequest& request, Refusal& refusal) {
   if (!check_images(request, 1, refusal)) return nullptr;
   if (!check(request, 1, kImages, kChannels, kStatistics, request.operand(1)->sizes[1], refusal))
     return nullptr;
-  const uint32_t first = request.attribute_int(0, 1) != 0 ? 5 : 3;
+  const uint32_t first = request.attribute_int("training") != 0 ? 5 : 3;
   if (request.operand(first) == nullptr || request.operand(first + 1) == nullptr)
     return refuse(
         refusal, XHAL_ERR_INVALID_ARGUMENT, 0,

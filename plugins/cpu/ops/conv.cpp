@@ -13,6 +13,7 @@
 #include "dnnl.hpp"
 #include "dnnl_conv.hpp"
 #include "scratch.hpp"
+#include "xhal/shape.hpp"
 
 namespace xhal::cpu {
 namespace {
@@ -257,9 +258,9 @@ struct Attributes {
 
 bool read_attributes(const OpRequest& request, int spatial, std::string_view name, Attributes& a,
                      Refusal& refusal) {
-  const auto read = [&](uint32_t index, int64_t otherwise, int64_t least,
-                        std::array<int64_t, 3>& to, std::string_view what) {
-    const auto given = request.attribute_ints(index);
+  const auto read = [&](std::string_view what, int64_t otherwise, int64_t least,
+                        std::array<int64_t, 3>& to) {
+    const auto given = request.attribute_ints(what);
     to.fill(otherwise);
     const bool fits =
         given.empty() || given.size() == 1 || given.size() == static_cast<size_t>(spatial);
@@ -272,14 +273,14 @@ bool read_attributes(const OpRequest& request, int spatial, std::string_view nam
                 " spatial dimensions, at least ", least));
     return false;
   };
-  a.transposed = request.attribute_int(3, 0) != 0;
-  a.groups = request.attribute_int(5, 1);
+  a.transposed = request.attribute_int("transposed") != 0;
+  a.groups = request.attribute_int("groups");
   if (a.groups < 1) {
     refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 0, text(name, ": `groups` must be at least 1"));
     return false;
   }
-  return read(0, 1, 1, a.stride, "stride") && read(1, 0, 0, a.padding, "padding") &&
-         read(2, 1, 1, a.dilation, "dilation") && read(4, 0, 0, a.output_padding, "output_padding");
+  return read("stride", 1, 1, a.stride) && read("padding", 0, 0, a.padding) &&
+         read("dilation", 1, 1, a.dilation) && read("output_padding", 0, 0, a.output_padding);
 }
 
 // The three operators: which group holds the image on the input's side, on the output's side,
@@ -337,14 +338,13 @@ Prepared prepare(const OpRequest& request, Refusal& refusal, const Roles& roles,
     s.y_size[d] = yt.sizes[2 + i];
     s.kernel[d] = w.sizes[2 + i];
     if (s.kernel[d] < 1) return invalid(roles.weights, "the kernel is empty");
-    const int64_t reach = s.dilation[d] * (s.kernel[d] - 1) + 1, size = in.sizes[2 + i];
-    const int64_t want =
-        a.transposed ? (size - 1) * s.stride[d] - 2 * s.padding[d] + reach + a.output_padding[d]
-                     : (size + 2 * s.padding[d] - reach) / s.stride[d] + 1;
-    const bool too_small = !a.transposed && size + 2 * s.padding[d] < reach;
-    if (too_small || want != out.sizes[2 + i])
+    const Window window{s.kernel[d], s.stride[d], s.padding[d], s.dilation[d]};
+    const int64_t size = in.sizes[2 + i];
+    const int64_t want = a.transposed ? transposed_size(size, window, a.output_padding[d])
+                                      : convolved_size(size, window);
+    if (want == 0 || want != out.sizes[2 + i])
       return invalid(roles.out, text("spatial dimension ", i, " has size ", out.sizes[2 + i],
-                                     " instead of ", too_small ? int64_t{0} : want));
+                                     " instead of ", want));
     if (a.transposed && a.output_padding[d] >= s.stride[d])
       return refuse(refusal, XHAL_ERR_UNSUPPORTED, 0,
                     text(roles.name, ": `output_padding` must be smaller than `stride`"));

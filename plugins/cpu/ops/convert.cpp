@@ -22,10 +22,14 @@ struct Bool {
 };
 
 template <class R>
-int64_t truncated(R x) {
-  constexpr R kEdge = static_cast<R>(9223372036854775808.0);
+int64_t truncated(R x) {  // to_integer(), in the width of x
+  constexpr R kEdge = static_cast<R>(0x1p63);
   return x >= -kEdge && x < kEdge ? static_cast<int64_t>(x) : INT64_MIN;
 }
+
+// What a conversion to 16 bits rounds from without a second rounding.
+template <class From>
+using Exact = std::conditional_t<std::is_floating_point_v<From>, From, int64_t>;
 
 template <class To, class From>
 To convert(From x) {
@@ -38,9 +42,9 @@ To convert(From x) {
   } else if constexpr (std::is_same_v<To, Bool>) {
     return {static_cast<uint8_t>(x != From{})};
   } else if constexpr (std::is_same_v<To, Bf16>) {
-    return to_bf16(static_cast<float>(x));
+    return to_bf16(static_cast<Exact<From>>(x));
   } else if constexpr (std::is_same_v<To, F16>) {
-    return to_f16(static_cast<float>(x));
+    return to_f16(static_cast<Exact<From>>(x));
   } else if constexpr (std::is_integral_v<To> && std::is_floating_point_v<From>) {
     return static_cast<To>(truncated(x));
   } else {

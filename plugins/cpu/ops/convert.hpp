@@ -12,9 +12,7 @@ namespace xhal::cpu {
 // Reads n elements of one dtype, `stride` elements apart, into a dense array.
 template <class T>
 using LoadFn = void (*)(const void* from, int64_t stride, size_t n, T* to);
-// Writes a dense array as n elements of one dtype: to floats rounded to nearest even, from
-// floats to integers truncated (out of range: the least int64, cut to the width), to bool
-// whether it is not 0.
+// Writes a dense array as n elements of one dtype, converted as ops.inc says.
 template <class T>
 using StoreFn = void (*)(const T* from, size_t n, void* to, int64_t stride);
 
@@ -41,11 +39,12 @@ StreamFillFn stream_filler();
 // Whether an output of this size should be written past the caches.
 bool worth_streaming(int64_t bytes);
 
-// The type to convert or compute in without loss between these dtypes.
+// The type by way of which a value of `from` becomes one of `to` with a single rounding.
 enum class Compute : uint8_t { f32, i64, f64 };
-constexpr Compute compute_of(DType a, DType b) {
-  if (a == DType::f64 || b == DType::f64) return Compute::f64;
-  if (is_float(a) || is_float(b)) return Compute::f32;
+constexpr Compute compute_of(DType to, DType from) {
+  if (to == DType::f64 || from == DType::f64) return Compute::f64;
+  if (is_float(from) || to == DType::f32) return Compute::f32;
+  if (is_float(to) && size_of(from) < 4) return Compute::f32;  // exact in f32, and faster
   return Compute::i64;
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// copy.cpp: operators that move or set elements without computing: fill, copies, cat,
-// flip, triangles, arange.
+// copy.cpp: operators that move, set or convert elements: fill, copies, cat, flip, triangles,
+// arange, block quantisation.
 #include "copy.hpp"
 
 #include <algorithm>
@@ -79,7 +79,7 @@ Prepared prepare_flip(const OpRequest& request, Refusal& refusal) {
   const xhal_tensor_desc& out = *request.operand(1);
   if (!same_sizes(in, out)) return sizes_differ(request, 0, refusal);
   int64_t offset = 0;
-  for (int64_t dim : request.attribute_ints(0)) {
+  for (int64_t dim : request.attribute_ints("dims")) {
     const int64_t d = dim < 0 ? dim + in.ndim : dim;
     if (d < 0 || d >= in.ndim)
       return refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 0, text("`flip` has no dimension ", dim));
@@ -95,7 +95,7 @@ Prepared prepare_cat(const OpRequest& request, Refusal& refusal) {
   const auto in = request.group(0);
   const xhal_tensor_desc& out = *request.operand(1);
   const auto count = static_cast<uint32_t>(in.size());
-  int64_t dim = request.attribute_int(0, 0);
+  int64_t dim = request.attribute_int("dim");
   if (dim < 0) dim += out.ndim;
   if (dim < 0 || dim >= out.ndim)
     return refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 0, text("`cat` has no dimension ", dim));
@@ -318,7 +318,7 @@ Prepared prepare_triangle(const OpRequest& request, Refusal& refusal) {
     return refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 1,
                   text("`", op_name(request.id()), "` needs matrices of one size and format"));
   // Rows are visited in order, so that the row number is the index modulo their number.
-  return std::make_unique<TriangleOp>(in, out, request.attribute_int(0, 0), kLower);
+  return std::make_unique<TriangleOp>(in, out, request.attribute_int("diagonal"), kLower);
 }
 
 constexpr OpEntry kOps[] = {

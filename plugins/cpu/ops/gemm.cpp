@@ -415,7 +415,7 @@ Prepared prepare_gemm(const OpRequest& request, Refusal& refusal) {
     op->bias_stride = bias->strides[0];
     op->bias_operand = request.first_operand(kBias);
   }
-  const int64_t activation = request.attribute_int(0, 0);
+  const int64_t activation = request.attribute_int("activation");
   if (activation < 0 || activation > 3)
     return refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 0, "gemm: activation must be 0, 1, 2 or 3");
   op->activation = static_cast<Activation>(activation);

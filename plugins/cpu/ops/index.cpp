@@ -204,7 +204,7 @@ Prepared make_index(const OpRequest& request, Refusal& refusal, std::string_view
 
 Prepared prepare_index_select(const OpRequest& request, Refusal& refusal) {
   const auto& in = *request.operand(0);
-  const int dim = normal_dim(request.attribute_int(0, 0), in.ndim);
+  const int dim = normal_dim(request.attribute_int("dim"), in.ndim);
   if (dim < 0)
     return refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 0, "index_select: in has no such dimension");
   if (request.operand(1)->ndim != 1)
@@ -216,7 +216,7 @@ Prepared prepare_index_select(const OpRequest& request, Refusal& refusal) {
 Prepared prepare_index(const OpRequest& request, Refusal& refusal) {
   const auto& in = *request.operand(0);
   const auto indices = request.group(1);
-  const auto dims = request.attribute_ints(0);
+  const auto dims = request.attribute_ints("dims");
   if (indices.empty() || dims.size() != indices.size())
     return refuse(
         refusal, XHAL_ERR_INVALID_ARGUMENT, 2,
@@ -239,7 +239,7 @@ Prepared prepare_gather(const OpRequest& request, Refusal& refusal) {
   if (dtype_of(in) != dtype_of(out)) return invalid(2, "in and out must have the same dtype");
   if (in.ndim != index.ndim) return invalid(1, "index must have as many dimensions as in");
   if (!same_sizes(index, out)) return invalid(2, "out must have the sizes of index");
-  const int dim = in.ndim == 0 ? 0 : normal_dim(request.attribute_int(0, 0), in.ndim);
+  const int dim = in.ndim == 0 ? 0 : normal_dim(request.attribute_int("dim"), in.ndim);
   if (dim < 0) return invalid(0, "in has no such dimension");
   for (uint32_t d = 0; d < in.ndim; ++d)
     if (static_cast<int>(d) != dim && index.sizes[d] > in.sizes[d])

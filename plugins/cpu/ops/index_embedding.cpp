@@ -98,7 +98,7 @@ Prepared prepare_embedding_grad(const OpRequest& request, Refusal& refusal) {
   op->type = dtype_of(out);
   op->rows = out.sizes[0];
   op->width = out.sizes[1];
-  op->padding = request.attribute_int(0, -1);
+  op->padding = request.attribute_int("padding_index");
   op->grad_width_stride = grad.strides[index.ndim];
   op->row_stride = out.strides[0];
   op->width_stride = out.strides[1];

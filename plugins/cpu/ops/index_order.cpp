@@ -8,9 +8,9 @@
 #include <cstring>
 #include <utility>
 
-#include "half.hpp"
 #include "index.hpp"
 #include "scratch.hpp"
+#include "xhal/half.hpp"
 
 namespace xhal::cpu {
 namespace {
@@ -270,15 +270,15 @@ class NonzeroOp final : public Op {
 }  // namespace
 
 Prepared prepare_topk(const OpRequest& request, Refusal& refusal) {
-  const int64_t k = request.attribute_int(0, 1);
+  const int64_t k = request.attribute_int("k");
   if (k < 0) return refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 0, "topk: k must not be negative");
-  return make_order(request, refusal, "topk", request.attribute_int(1, -1), k,
-                    request.attribute_int(2, 1) != 0);
+  return make_order(request, refusal, "topk", request.attribute_int("dim"), k,
+                    request.attribute_int("largest") != 0);
 }
 
 Prepared prepare_sort(const OpRequest& request, Refusal& refusal) {
-  return make_order(request, refusal, "sort", request.attribute_int(0, -1), -1,
-                    request.attribute_int(1, 0) != 0);
+  return make_order(request, refusal, "sort", request.attribute_int("dim"), -1,
+                    request.attribute_int("descending") != 0);
 }
 
 Prepared prepare_nonzero(const OpRequest& request, Refusal& refusal) {

@@ -7,8 +7,8 @@
 #include <cstring>
 
 #include "convert.hpp"
-#include "half.hpp"
 #include "index.hpp"
+#include "xhal/half.hpp"
 
 namespace xhal::cpu {
 namespace {
@@ -272,9 +272,9 @@ Prepared prepare_scatter(const OpRequest& request, Refusal& refusal) {
   if (!same_sizes(in, out)) return invalid(out_at, "in and out must have the same sizes");
   if (index.ndim != in.ndim) return invalid(1, "index must have as many dimensions as in");
   const bool scalar = in.ndim == 0;
-  const int dim = scalar ? 0 : normal_dim(request.attribute_int(0, 0), in.ndim);
+  const int dim = scalar ? 0 : normal_dim(request.attribute_int("dim"), in.ndim);
   if (dim < 0) return invalid(0, "in has no such dimension");
-  const int64_t reduce = request.attribute_int(1, 0);
+  const int64_t reduce = request.attribute_int("reduce");
   if (reduce < 0 || reduce > 2)
     return refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 0, "scatter: reduce must be 0, 1 or 2");
   for (uint32_t d = 0; d < in.ndim; ++d)
@@ -314,7 +314,7 @@ Prepared prepare_index_put(const OpRequest& request, Refusal& refusal) {
   const auto& in = *request.operand(0);
   const auto& values = *request.operand(1);
   const auto indices = request.group(2);
-  const auto dims = request.attribute_ints(0);
+  const auto dims = request.attribute_ints("dims");
   const uint32_t first_index = request.first_operand(2), out_at = request.first_operand(3);
   const auto& out = *request.operand(3);
   const auto invalid = [&](uint32_t operand, std::string reason) {
@@ -337,7 +337,7 @@ Prepared prepare_index_put(const OpRequest& request, Refusal& refusal) {
   auto op = std::make_unique<WriteOp>();
   op->name = "index_put";
   op->type = dtype_of(out);
-  op->reduce = request.attribute_int(1, 0) != 0 ? Reduce::add : Reduce::set;
+  op->reduce = request.attribute_int("accumulate") != 0 ? Reduce::add : Reduce::set;
   op->source = 1;
   op->out = out_at;
   const auto replaced = static_cast<uint32_t>(dims.size()), before = static_cast<uint32_t>(first);
@@ -381,7 +381,7 @@ Prepared prepare_index_add(const OpRequest& request, Refusal& refusal) {
   if (dtype_of(in) != dtype_of(out) || dtype_of(src) != dtype_of(out))
     return invalid(2, "in, src and out must have the same dtype");
   if (!same_sizes(in, out)) return invalid(3, "in and out must have the same sizes");
-  const int dim = normal_dim(request.attribute_int(0, 0), in.ndim);
+  const int dim = normal_dim(request.attribute_int("dim"), in.ndim);
   if (dim < 0) return invalid(0, "in has no such dimension");
   if (index.ndim != 1 || src.ndim != in.ndim)
     return invalid(1, "index must have one dimension, src as many as in");

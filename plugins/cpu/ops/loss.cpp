@@ -109,11 +109,11 @@ float read_one(const FlatView& view, void* const* pointers, int64_t i) {
 class NllLossOp final : public Op {
  public:
   NllLossOp(const OpRequest& request, const xhal_tensor_desc& in)
-      : reduction_(request.attribute_int(0, kMean)),
+      : reduction_(request.attribute_int("reduction")),
         in_(in, 0),
         samples_(in.sizes[0]),
         classes_(in.sizes[1]),
-        targets_(request, 1, classes_, request.attribute_int(1, -100)),
+        targets_(request, 1, classes_, request.attribute_int("ignore_index")),
         weight_(flat_view(request, 2)),
         out_(flat_view(request, 3)),
         total_(flat_view(request, 4)) {}
@@ -151,7 +151,7 @@ Prepared prepare_nll_loss(const OpRequest& request, Refusal& refusal) {
   if (!check_shapes(request, 0, 1, refusal)) return nullptr;
   const xhal_tensor_desc in = as_samples(*request.operand(0));
   if (!check_weight(request, 2, in.sizes[1], refusal)) return nullptr;
-  if (!check_result(request, 3, request.attribute_int(0, kMean), in.sizes[0], refusal))
+  if (!check_result(request, 3, request.attribute_int("reduction"), in.sizes[0], refusal))
     return nullptr;
   return std::make_unique<NllLossOp>(request, in);
 }
@@ -159,7 +159,7 @@ Prepared prepare_nll_loss(const OpRequest& request, Refusal& refusal) {
 class NllLossGradOp final : public Op {
  public:
   NllLossGradOp(const OpRequest& request, const xhal_tensor_desc& din)
-      : reduction_(request.attribute_int(0, kMean)),
+      : reduction_(request.attribute_int("reduction")),
         samples_(din.sizes[0]),
         classes_(din.sizes[1]),
         din_(din, request.first_operand(4)),
@@ -167,7 +167,7 @@ class NllLossGradOp final : public Op {
         row_stride_(din.strides[0]),
         stride_(din.strides[1]),
         size_(static_cast<int64_t>(size_of(dtype_of(din)))),
-        targets_(request, 1, classes_, request.attribute_int(1, -100)),
+        targets_(request, 1, classes_, request.attribute_int("ignore_index")),
         grad_(flat_view(request, 0)),
         weight_(flat_view(request, 2)),
         total_(flat_view(request, 3)) {}
@@ -215,7 +215,7 @@ Prepared prepare_nll_loss_grad(const OpRequest& request, Refusal& refusal) {
   if (!check_shapes(request, 4, 1, refusal)) return nullptr;
   const xhal_tensor_desc din = as_samples(*request.operand(4));
   if (!check_weight(request, 2, din.sizes[1], refusal)) return nullptr;
-  if (!check_result(request, 0, request.attribute_int(0, kMean), din.sizes[0], refusal))
+  if (!check_result(request, 0, request.attribute_int("reduction"), din.sizes[0], refusal))
     return nullptr;
   return std::make_unique<NllLossGradOp>(request, din);
 }
@@ -223,11 +223,11 @@ Prepared prepare_nll_loss_grad(const OpRequest& request, Refusal& refusal) {
 class CrossEntropyOp final : public Op {
  public:
   CrossEntropyOp(const OpRequest& request, const xhal_tensor_desc& in)
-      : reduction_(request.attribute_int(0, kMean)),
-        smoothing_(request.attribute_float(2, 0)),
+      : reduction_(request.attribute_int("reduction")),
+        smoothing_(request.attribute_float("smoothing")),
         in_(in, 0, 1, 1),
         elements_(in, 0),
-        targets_(request, 1, in.sizes[1], request.attribute_int(1, -100)),
+        targets_(request, 1, in.sizes[1], request.attribute_int("ignore_index")),
         out_(flat_view(request, 2)),
         log_sum_(flat_view(request, 3)) {
     RowView* const rows[] = {&in_};
@@ -299,7 +299,7 @@ class CrossEntropyOp final : public Op {
 Prepared prepare_cross_entropy(const OpRequest& request, Refusal& refusal) {
   if (!check_shapes(request, 0, 1, refusal)) return nullptr;
   const xhal_tensor_desc in = as_samples(*request.operand(0));
-  if (!check_result(request, 2, request.attribute_int(0, kMean), in.sizes[0], refusal))
+  if (!check_result(request, 2, request.attribute_int("reduction"), in.sizes[0], refusal))
     return nullptr;
   if (element_count(*request.operand(3)) != in.sizes[0])
     return refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 1 + request.first_operand(3),
@@ -311,13 +311,13 @@ class CrossEntropyGradOp final : public Op {
  public:
   CrossEntropyGradOp(const OpRequest& request, const xhal_tensor_desc& in,
                      const xhal_tensor_desc& din)
-      : reduction_(request.attribute_int(0, kMean)),
-        smoothing_(request.attribute_float(2, 0)),
+      : reduction_(request.attribute_int("reduction")),
+        smoothing_(request.attribute_float("smoothing")),
         in_(in, 1, 1, 1),
         din_(din, request.first_operand(4), 1, 1),
         elements_(in, 1),
         din_elements_(din, request.first_operand(4)),
-        targets_(request, 2, in.sizes[1], request.attribute_int(1, -100)),
+        targets_(request, 2, in.sizes[1], request.attribute_int("ignore_index")),
         grad_(flat_view(request, 0)),
         log_sum_(flat_view(request, 3)) {
     RowView* const rows[] = {&in_, &din_};
@@ -387,7 +387,7 @@ Prepared prepare_cross_entropy_grad(const OpRequest& request, Refusal& refusal) 
   if (!check_shapes(request, 1, 2, refusal)) return nullptr;
   const xhal_tensor_desc in = as_samples(*request.operand(1)),
                          din = as_samples(*request.operand(4));
-  if (!check_result(request, 0, request.attribute_int(0, kMean), in.sizes[0], refusal))
+  if (!check_result(request, 0, request.attribute_int("reduction"), in.sizes[0], refusal))
     return nullptr;
   if (!same_sizes(in, din) || element_count(*request.operand(3)) != in.sizes[0])
     return refuse(
@@ -446,7 +446,7 @@ class MseLossOp final : public Op {
 
 Prepared prepare_mse_loss(const OpRequest& request, Refusal& refusal) {
   const xhal_tensor_desc &a = *request.operand(0), &b = *request.operand(1);
-  const int64_t reduction = request.attribute_int(0, kMean);
+  const int64_t reduction = request.attribute_int("reduction");
   if (!same_sizes(a, b))
     return refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 2,
                   "`a` and `b` of `mse_loss` differ in size; expand with stride 0");
@@ -458,7 +458,7 @@ Prepared prepare_mse_loss(const OpRequest& request, Refusal& refusal) {
 
 Prepared prepare_mse_loss_grad(const OpRequest& request, Refusal& refusal) {
   const xhal_tensor_desc& da = *request.operand(3);
-  const int64_t reduction = request.attribute_int(0, kMean);
+  const int64_t reduction = request.attribute_int("reduction");
   if (reduction < kNone || reduction > kSum)
     return refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 0,
                   "attribute `reduction` of `mse_loss_grad` is 0, 1 or 2");

@@ -195,7 +195,7 @@ Prepared prepare_multi_norm(const OpRequest& request, Refusal& refusal) {
   xhal_attribute p{};
   p.index = 1;
   p.kind = XHAL_ATTR_FLOAT;
-  p.value.f = request.attribute_float(0, 2);
+  p.value.f = request.attribute_float("p");
   p.count = 1;
   return each(request, XHAL_OP_norm, kGroups, 0, {&p, 1}, refusal);
 }

@@ -12,7 +12,7 @@ size_t padded(int64_t n) { return (static_cast<size_t>(n) + 15) / 16 * 16; }
 
 // The dims from `axis` on are normalised; axis counts from the end when negative.
 bool first_normalised(const OpRequest& request, const xhal_tensor_desc& in, uint32_t& first) {
-  int64_t axis = request.attribute_int(0, -1);
+  int64_t axis = request.attribute_int("axis");
   if (axis < 0) axis += in.ndim;
   first = static_cast<uint32_t>(axis);
   return axis >= 0 && axis < in.ndim;
@@ -27,7 +27,7 @@ RowView row_view(const OpRequest& request, uint32_t group, uint32_t first) {
 class NormOp final : public Op {
  public:
   NormOp(const OpRequest& request, uint32_t first, bool centered)
-      : centered_(centered), eps_(request.attribute_float(1, centered ? 1e-5 : 1e-6)) {
+      : centered_(centered), eps_(request.attribute_float("eps")) {
     in_ = row_view(request, 0, first);
     weight_ = flat_view(request, 1);
     const uint32_t out = centered ? 3 : 2;
@@ -196,7 +196,7 @@ Prepared prepare_norm(const OpRequest& request, Refusal& refusal) {
   if (!first_normalised(request, in, first))
     return refuse(
         refusal, XHAL_ERR_INVALID_ARGUMENT, 0,
-        text("`", op_name(request.id()), "` has no dimension ", request.attribute_int(0, -1)));
+        text("`", op_name(request.id()), "` has no dimension ", request.attribute_int("axis")));
   const uint32_t alike[] = {0, kGrad ? (kCentered ? 5u : 4u) : (kCentered ? 3u : 2u)};
   for (uint32_t group : alike) {
     const xhal_tensor_desc* t = request.operand(group);

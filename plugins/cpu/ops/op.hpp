@@ -16,23 +16,16 @@
 #include <string_view>
 #include <type_traits>
 
+#include "xhal/dtype.hpp"
+#include "xhal/refusal.hpp"
 #include "xhal/xhal.h"
 
+namespace xhal::catalogue {
+struct Attribute;
+struct Operator;
+}  // namespace xhal::catalogue
+
 namespace xhal::cpu {
-
-enum class DType : uint8_t { f32, bf16, f16, f64, i8, u8, i16, i32, u32, i64, boolean, other };
-
-DType dtype_of(uint8_t code, uint8_t bits);
-inline DType dtype_of(const xhal_tensor_desc& t) { return dtype_of(t.code, t.bits); }
-size_t size_of(DType type);
-std::string_view name_of(DType type);
-constexpr bool is_float(DType t) {
-  return t == DType::f32 || t == DType::bf16 || t == DType::f16 || t == DType::f64;
-}
-
-int64_t element_count(const xhal_tensor_desc& t);
-bool is_contiguous(const xhal_tensor_desc& t);  // row-major, ignoring strides of dims of size 1
-bool same_sizes(const xhal_tensor_desc& a, const xhal_tensor_desc& b);
 
 // Fixed threads bound to the device's cores. The caller helps; nested calls run inline. Chunks
 // depend on count and grain only, never on the number of threads, so that results do not either.
@@ -56,10 +49,10 @@ class WorkerPool {
                    void* user) = 0;
 };
 
-// A request, checked against the catalogue's group counts by the registry before a kernel sees it.
+// A request that the catalogue has accepted.
 class OpRequest {
  public:
-  explicit OpRequest(const xhal_op_info& info) : info_(info) {}
+  explicit OpRequest(const xhal_op_info& info);
   uint32_t id() const { return info_.id; }
   // Operands of a group; groups are numbered inputs first, then outputs, as in ops.inc.
   std::span<const xhal_tensor_desc> group(uint32_t index) const;
@@ -67,14 +60,19 @@ class OpRequest {
   uint32_t first_operand(uint32_t group) const;
   // The only operand of a group, or nullptr when it is absent.
   const xhal_tensor_desc* operand(uint32_t group) const;
-  int64_t attribute_int(uint32_t index, int64_t otherwise) const;
-  double attribute_float(uint32_t index, double otherwise) const;
-  std::span<const int64_t> attribute_ints(uint32_t index) const;  // empty when left out
+  // By the catalogue's name, with its default when left out; a name it does not have is a mistake
+  // of the kernel and throws std::logic_error.
+  int64_t attribute_int(std::string_view name) const;
+  double attribute_float(std::string_view name) const;
+  std::span<const int64_t> attribute_ints(std::string_view name) const;
   bool deterministic_only() const { return (info_.flags & XHAL_OP_DETERMINISTIC) != 0; }
   const xhal_op_info& info() const { return info_; }
 
  private:
+  const catalogue::Attribute& attribute(std::string_view name, const xhal_attribute** given) const;
+
   const xhal_op_info& info_;
+  const catalogue::Operator* known_;
 };
 
 // A launch scalar, already read from its address if it was given by one.
@@ -83,7 +81,7 @@ struct Scalar {
   int64_t i;
   double f;
   double as_double() const { return is_int ? static_cast<double>(i) : f; }
-  int64_t as_int() const { return is_int ? i : static_cast<int64_t>(f); }
+  int64_t as_int() const { return is_int ? i : to_integer(f); }
 };
 
 struct Launch {
@@ -105,28 +103,9 @@ class Op {
   double flops = 0, bytes = 0;  // of one run
 };
 
-// Why a request was refused: the operand or attribute (1 + index, 0 = none) and the reason.
-struct Refusal {
-  xhal_status status = XHAL_ERR_UNSUPPORTED;
-  uint32_t operand = 0;
-  std::string text;
-};
-
+using catalogue::Refusal;
 using Prepared = std::unique_ptr<Op>;
-// The parts, strings and integers, one after the other.
-template <class... Parts>
-std::string text(const Parts&... parts) {
-  std::string all;
-  const auto put = [&all](const auto& part) {
-    if constexpr (std::is_integral_v<std::remove_cvref_t<decltype(part)>>) {
-      all.append(std::to_string(part));
-    } else {
-      all.append(std::string_view(part));
-    }
-  };
-  (put(parts), ...);
-  return all;
-}
+using catalogue::text;
 
 // Fills in `refusal` and returns nullptr, so that a prepare function can `return refuse(...)`.
 Prepared refuse(Refusal& refusal, xhal_status status, uint32_t operand, std::string text);
@@ -155,9 +134,7 @@ std::span<const OpEntry> conv_ops();
 std::span<const OpEntry> pool_ops();
 std::span<const OpEntry> recurrent_ops();
 
-// op_table.cpp: finds the entry, checks the request against the catalogue (group counts,
-// dtypes a group may have, ndim, sizes >= 0), calls prepare. Also the catalogue as data for
-// whoever needs names.
+// op_table.cpp: checks the request against the catalogue, finds the kernel, calls prepare.
 Prepared prepare_op(const xhal_op_info& info, Refusal& refusal);
 // Fills all scalars of operator `id` from the ones given, defaults for the rest; false when too
 // many are given or an address has an unknown format.

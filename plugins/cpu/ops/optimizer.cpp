@@ -119,9 +119,9 @@ class AdamOp final : public Op {
 
   explicit AdamOp(const OpRequest& request)
       : kernels_(optimizer_kernels()),
-        amsgrad_(request.attribute_int(0, 0) != 0),
-        maximize_(request.attribute_int(1, 0) != 0),
-        decoupled_(request.attribute_int(2, 1) != 0),
+        amsgrad_(request.attribute_int("amsgrad") != 0),
+        maximize_(request.attribute_int("maximize") != 0),
+        decoupled_(request.attribute_int("decoupled") != 0),
         step_(request.first_operand(kStep)),
         step_out_(request.first_operand(kStepOut)),
         raises_step_(!request.group(kStepOut).empty()),
@@ -205,7 +205,7 @@ Prepared prepare_adamw(const OpRequest& request, Refusal& refusal) {
   constexpr uint32_t kLists[] = {AdamOp::kParam,  AdamOp::kGrad,  AdamOp::kAvg,
                                  AdamOp::kSq,     AdamOp::kMaxSq, AdamOp::kParamOut,
                                  AdamOp::kAvgOut, AdamOp::kSqOut, AdamOp::kMaxSqOut};
-  const bool amsgrad = request.attribute_int(0, 0) != 0;
+  const bool amsgrad = request.attribute_int("amsgrad") != 0;
   const uint32_t optional = amsgrad ? 0 : 1u << AdamOp::kMaxSq | 1u << AdamOp::kMaxSqOut;
   if (!check_lists(request, kLists, optional, refusal)) return nullptr;
   const size_t count = request.group(AdamOp::kParam).size();
@@ -213,6 +213,14 @@ Prepared prepare_adamw(const OpRequest& request, Refusal& refusal) {
   if (request.group(AdamOp::kStep).size() != count || (raised != 0 && raised != count))
     return refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 1 + request.first_operand(AdamOp::kStep),
                   "`multi_adamw` needs one step a tensor, and as many or no step_out");
+  for (const uint32_t group : {uint32_t{AdamOp::kStep}, uint32_t{AdamOp::kStepOut}}) {
+    const auto steps = request.group(group);
+    for (uint32_t i = 0; i < steps.size(); ++i) {
+      if (element_count(steps[i]) == 1) continue;
+      return refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 1 + request.first_operand(group) + i,
+                    "a step of `multi_adamw` is a tensor of one element");
+    }
+  }
   return std::make_unique<AdamOp>(request);
 }
 
@@ -222,9 +230,9 @@ class SgdOp final : public Op {
 
   explicit SgdOp(const OpRequest& request)
       : kernels_(optimizer_kernels()),
-        nesterov_(request.attribute_int(0, 0) != 0),
-        maximize_(request.attribute_int(1, 0) != 0),
-        first_(request.attribute_int(2, 0) != 0),
+        nesterov_(request.attribute_int("nesterov") != 0),
+        maximize_(request.attribute_int("maximize") != 0),
+        first_(request.attribute_int("first") != 0),
         found_inf_(position_of(request, kFoundInf)) {
     for (uint32_t g : {kParam, kGrad, kMomentum, kParamOut, kMomentumOut})
       lists_[g] = TensorList(request, g);
@@ -278,7 +286,7 @@ class SgdOp final : public Op {
 Prepared prepare_sgd(const OpRequest& request, Refusal& refusal) {
   constexpr uint32_t kLists[] = {SgdOp::kParam, SgdOp::kGrad, SgdOp::kMomentum, SgdOp::kParamOut,
                                  SgdOp::kMomentumOut};
-  const bool first = request.attribute_int(2, 0) != 0;
+  const bool first = request.attribute_int("first") != 0;
   if (!check_lists(request, kLists, 1u << SgdOp::kMomentum | 1u << SgdOp::kMomentumOut, refusal))
     return nullptr;
   const size_t in = request.group(SgdOp::kMomentum).size(),

@@ -38,7 +38,7 @@ Prepared prepare_comparison(const OpRequest& request, Refusal& refusal) {
 
 template <Kernel kByErf, Kernel kByTanh, int kInputs>
 Prepared prepare_gelu(const OpRequest& request, Refusal& refusal) {
-  const Kernel kernel = request.attribute_int(0, 0) != 0 ? kByTanh : kByErf;
+  const Kernel kernel = request.attribute_int("tanh") != 0 ? kByTanh : kByErf;
   return build_pointwise(kInputs == 1 ? one(kernel) : two(kernel), request, refusal);
 }
 
@@ -50,28 +50,29 @@ Prepared prepare_bitwise_not(const OpRequest& request, Refusal& refusal) {
 
 Prepared prepare_is_inf(const OpRequest& request, Refusal& refusal) {
   PointwiseSpec spec = one(Kernel::is_inf);
-  spec.param[0].constant = static_cast<double>(request.attribute_int(0, 0));
+  spec.param[0].constant = static_cast<double>(request.attribute_int("sign"));
   return build_pointwise(spec, request, refusal);
 }
 
 Prepared prepare_clamp(const OpRequest& request, Refusal& refusal) {
   PointwiseSpec spec = three(Kernel::clamp);
   constexpr double kInfinity = std::numeric_limits<double>::infinity();
-  spec.input[1] = {1, request.attribute_int(0, 0) != 0 ? 0 : -1, -kInfinity};
-  spec.input[2] = {2, request.attribute_int(1, 0) != 0 ? 1 : -1, kInfinity};
+  spec.input[1] = {1, request.attribute_int("has_lo") != 0 ? 0 : -1, -kInfinity};
+  spec.input[2] = {2, request.attribute_int("has_hi") != 0 ? 1 : -1, kInfinity};
   return build_pointwise(spec, request, refusal);
 }
 
 template <Kernel kKernel>
 Prepared prepare_add(const OpRequest& request, Refusal& refusal) {
-  PointwiseSpec spec = binary(kKernel);
+  const bool is_bool = dtype_of(*request.operand(2)) == DType::boolean;
+  PointwiseSpec spec = binary(is_bool ? Kernel::add_bool : kKernel);
   spec.param[0].scalar = 2;
   return build_pointwise(spec, request, refusal);
 }
 
 Prepared prepare_div(const OpRequest& request, Refusal& refusal) {
   constexpr Kernel kKernels[] = {Kernel::div, Kernel::div_trunc, Kernel::div_floor};
-  const int64_t rounding = request.attribute_int(0, 0);
+  const int64_t rounding = request.attribute_int("rounding");
   if (rounding < 0 || rounding > 2)
     return refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 0,
                   "attribute `rounding` of `div` is 0, 1 or 2");
@@ -80,7 +81,7 @@ Prepared prepare_div(const OpRequest& request, Refusal& refusal) {
 
 Prepared prepare_remainder(const OpRequest& request, Refusal& refusal) {
   return build_pointwise(
-      binary(request.attribute_int(0, 0) != 0 ? Kernel::fmod : Kernel::remainder), request,
+      binary(request.attribute_int("truncate") != 0 ? Kernel::fmod : Kernel::remainder), request,
       refusal);
 }
 

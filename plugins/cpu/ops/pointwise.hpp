@@ -74,6 +74,7 @@ enum class Kernel : uint8_t {
   logical_and,
   logical_or,
   logical_xor,
+  add_bool,  // a or (b and params[0])
   bitwise_and,
   bitwise_or,
   bitwise_xor,
@@ -101,6 +102,7 @@ enum class Kernel : uint8_t {
 
 // For the instruction set chosen at this moment; nullptr when the type has no such kernel.
 PointwiseFn<float> float_kernel(Kernel kernel);
+PointwiseFn<double> double_kernel(Kernel kernel);
 PointwiseFn<int64_t> int_kernel(Kernel kernel);
 
 // A kernel as the operator of a request whose first groups are its inputs and whose group

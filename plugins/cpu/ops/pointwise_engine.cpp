@@ -19,14 +19,15 @@ struct Lane {
 
 template <class T>
 T from_scalar(const Scalar& s) {
-  if constexpr (std::is_same_v<T, float>) {
-    return static_cast<float>(s.as_double());
+  if constexpr (std::is_floating_point_v<T>) {
+    return static_cast<T>(s.as_double());
   } else {
     return s.as_int();
   }
 }
 
 constexpr DType native(float) { return DType::f32; }
+constexpr DType native(double) { return DType::f64; }
 constexpr DType native(int64_t) { return DType::i64; }
 
 // f32 work of this many elements is worth a second thread.
@@ -100,10 +101,12 @@ class PointwiseOp final : public Op {
       flat_ &= in_[k].view < 0 || in_[k].direct || in_[k].stride == 0;
     for (int o = 0; o < outputs_; ++o) flat_ &= out_[o].direct;
     gathers_rows_ = plan_.ndim > 1 && plan_.inner() < 32;
-    if (std::is_same_v<T, float> && outputs_ == 1 && out_[0].stride == 1 &&
-        plan_.inner() >= static_cast<int64_t>(Lane<T>::kBlock) &&
-        worth_streaming(plan_.count * out_[0].size))
-      stream_ = streamer<T>(out_[0].type);
+    if constexpr (std::is_same_v<T, float>) {
+      if (outputs_ == 1 && out_[0].stride == 1 &&
+          plan_.inner() >= static_cast<int64_t>(Lane<T>::kBlock) &&
+          worth_streaming(plan_.count * out_[0].size))
+        stream_ = streamer<T>(out_[0].type);
+    }
   }
 
   // Chooses among kernels by the value of the scalar that stands for input 1.
@@ -344,11 +347,9 @@ class PointwiseOp final : public Op {
 
 template <class T>
 PointwiseFn<T> kernel_for(Kernel kernel) {
-  if constexpr (std::is_same_v<T, float>) {
-    return float_kernel(kernel);
-  } else {
-    return int_kernel(kernel);
-  }
+  if constexpr (std::is_same_v<T, float>) return float_kernel(kernel);
+  if constexpr (std::is_same_v<T, double>) return double_kernel(kernel);
+  if constexpr (std::is_same_v<T, int64_t>) return int_kernel(kernel);
 }
 
 template <class T>
@@ -377,7 +378,9 @@ Prepared make(const PointwiseSpec& spec, const OpRequest& request, Refusal& refu
   if (kernel == nullptr)
     return refuse(refusal, XHAL_ERR_UNSUPPORTED, 1 + request.first_operand(spec.first_output),
                   text("`", op_name(request.id()), "` does not compute with ",
-                       std::is_same_v<T, float> ? "floats" : "integers alone"));
+                       std::is_same_v<T, float>    ? "floats"
+                       : std::is_same_v<T, double> ? "f64"
+                                                   : "integers alone"));
   auto op = std::make_unique<PointwiseOp<T>>(spec, request, kernel);
   if (spec.kernel == Kernel::pow) op->choose = choose_power<T>;
   if constexpr (std::is_same_v<T, int64_t>) {
@@ -402,9 +405,13 @@ bool check_shapes(const OpRequest& request, uint32_t first_output, Refusal& refu
 
 Prepared build_pointwise(const PointwiseSpec& spec, const OpRequest& request, Refusal& refusal) {
   if (!check_shapes(request, spec.first_output, refusal)) return nullptr;
-  bool floats = false;
-  for (uint32_t i = 0; i < request.info().operand_count; ++i)
-    floats |= is_float(dtype_of(request.info().operands[i]));
+  bool floats = false, doubles = false;
+  for (uint32_t i = 0; i < request.info().operand_count; ++i) {
+    const DType type = dtype_of(request.info().operands[i]);
+    floats |= is_float(type);
+    doubles |= type == DType::f64;
+  }
+  if (doubles) return make<double>(spec, request, refusal);
   return floats ? make<float>(spec, request, refusal) : make<int64_t>(spec, request, refusal);
 }
 

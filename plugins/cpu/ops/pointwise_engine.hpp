@@ -31,8 +31,8 @@ struct PointwiseSpec {
       false;  // decides between integers and a fractional scalar as PyTorch does: in f32
 };
 
-// All operands must have the output's sizes. Computes in f32 when one of them is a float,
-// else in i64.
+// All operands must have the output's sizes. Computes in f64 when one of them is that, else in f32
+// when one is a float, else in i64.
 Prepared build_pointwise(const PointwiseSpec& spec, const OpRequest& request, Refusal& refusal);
 
 }  // namespace xhal::cpu

@@ -96,6 +96,7 @@ XHAL_MAP2(GreaterEqual, a >= b)
 XHAL_MAP2(LogicalAnd, (a != 0) & (b != 0))
 XHAL_MAP2(LogicalOr, (a != 0) | (b != 0))
 XHAL_MAP2(LogicalXor, (a != 0) ^ (b != 0))
+XHAL_MAP2(AddBool, (a != 0) | ((b != 0) & (p[0] != 0)))
 XHAL_MAP2(BitwiseAnd, a& b)
 XHAL_MAP2(BitwiseOr, a | b)
 XHAL_MAP2(BitwiseXor, a ^ b)
@@ -210,6 +211,8 @@ PointwiseFn<int64_t> pick_int(Kernel kernel) {
       return map2<LogicalOr>;
     case Kernel::logical_xor:
       return map2<LogicalXor>;
+    case Kernel::add_bool:
+      return map2<AddBool>;
     case Kernel::bitwise_and:
       return map2<BitwiseAnd>;
     case Kernel::bitwise_or:

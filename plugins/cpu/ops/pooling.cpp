@@ -8,6 +8,7 @@
 
 #include "convert.hpp"
 #include "scratch.hpp"
+#include "xhal/shape.hpp"
 
 namespace xhal::cpu {
 
@@ -115,15 +116,11 @@ struct Range {
   int64_t begin, end, divisor;
 };
 
-struct Window {
-  int64_t kernel = 1, stride = 1, padding = 0, dilation = 1;
-};
-
 // Reads kernel, stride, padding and, if the operator has it, dilation for the two dimensions.
 bool read_windows(const OpRequest& request, std::string_view name, bool dilated, Window (&w)[2],
                   Refusal& refusal) {
-  const auto read = [&](uint32_t index, int64_t least, auto&& put) {
-    const auto given = request.attribute_ints(index);
+  const auto read = [&](std::string_view attribute, int64_t least, auto&& put) {
+    const auto given = request.attribute_ints(attribute);
     if (given.empty()) return true;
     if (given.size() > 2) return false;
     for (size_t i = 0; i < 2; ++i) {
@@ -133,11 +130,11 @@ bool read_windows(const OpRequest& request, std::string_view name, bool dilated,
     }
     return true;
   };
-  bool fits = !request.attribute_ints(0).empty();
-  fits = fits && read(0, 1, [](Window& x, int64_t v) { x.kernel = x.stride = v; });
-  fits = fits && read(1, 1, [](Window& x, int64_t v) { x.stride = v; });
-  fits = fits && read(2, 0, [](Window& x, int64_t v) { x.padding = v; });
-  fits = fits && (!dilated || read(3, 1, [](Window& x, int64_t v) { x.dilation = v; }));
+  bool fits = !request.attribute_ints("kernel").empty();
+  fits = fits && read("kernel", 1, [](Window& x, int64_t v) { x.kernel = x.stride = v; });
+  fits = fits && read("stride", 1, [](Window& x, int64_t v) { x.stride = v; });
+  fits = fits && read("padding", 0, [](Window& x, int64_t v) { x.padding = v; });
+  fits = fits && (!dilated || read("dilation", 1, [](Window& x, int64_t v) { x.dilation = v; }));
   for (const Window& x : w) fits = fits && 2 * x.padding <= x.kernel;
   if (!fits)
     refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 0,
@@ -146,16 +143,6 @@ bool read_windows(const OpRequest& request, std::string_view name, bool dilated,
                 "padding be at "
                 "most half of the kernel"));
   return fits;
-}
-
-// The output's size in one dimension; in ceil mode a window must begin inside the input or
-// its left padding.
-int64_t pooled_size(int64_t size, const Window& w, bool ceil) {
-  const int64_t room = size + 2 * w.padding - w.dilation * (w.kernel - 1) - 1;
-  if (room < 0) return 0;
-  int64_t out = (room + (ceil ? w.stride - 1 : 0)) / w.stride + 1;
-  if (ceil && (out - 1) * w.stride >= size + w.padding) --out;
-  return out;
 }
 
 bool check_pooled(std::string_view name, const Planes& in, const Planes& out, const Window (&w)[2],
@@ -177,7 +164,7 @@ class MaxPoolOp final : public PlaneOp {
 
   bool prepare(const OpRequest& request, Refusal& refusal) {
     constexpr std::string_view kName = "max_pool";
-    const bool ceil = request.attribute_int(4, 0) != 0;
+    const bool ceil = request.attribute_int("ceil") != 0;
     if (!set(request, 0, 1, kName, refusal) ||
         !read_windows(request, kName, true, windows, refusal) ||
         !check_pooled(kName, from, to, windows, ceil, refusal))
@@ -312,10 +299,10 @@ class AvgPoolOp final : public PlaneOp {
     } else {
       Window w[2];
       if (!read_windows(request, name, false, w, refusal) ||
-          !check_pooled(name, large, small, w, request.attribute_int(3, 0) != 0, refusal))
+          !check_pooled(name, large, small, w, request.attribute_int("ceil") != 0, refusal))
         return false;
-      const bool count_padding = request.attribute_int(4, 1) != 0;
-      divisor = static_cast<double>(request.attribute_int(5, 0));
+      const bool count_padding = request.attribute_int("count_padding") != 0;
+      divisor = static_cast<double>(request.attribute_int("divisor"));
       rows_ = window_ranges(large.height, small.height, w[0], count_padding);
       columns_ = window_ranges(large.width, small.width, w[1], count_padding);
     }

@@ -7,8 +7,8 @@
 #include <limits>
 
 #include "convert.hpp"
-#include "half.hpp"
 #include "iterate.hpp"
+#include "xhal/half.hpp"
 
 namespace xhal::cpu {
 namespace {

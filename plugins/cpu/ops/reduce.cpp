@@ -266,7 +266,8 @@ Prepared prepare_fold(const OpRequest& request, Fold fold, Finish finish, Refusa
                       double p = 0) {
   const xhal_tensor_desc &in = *request.operand(0), &out = *request.operand(1);
   ReducedDims dims;
-  if (!match_dims(in, out, out, request.attribute_ints(0), dims)) return bad_dims(request, refusal);
+  if (!match_dims(in, out, out, request.attribute_ints("dims"), dims))
+    return bad_dims(request, refusal);
   if (element_count(in) == 0 && element_count(out) != 0 && is_extreme(fold) &&
       request.id() != XHAL_OP_norm)
     return refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 1,
@@ -286,7 +287,7 @@ Prepared prepare_reduce(const OpRequest& request, Refusal& refusal) {
 }
 
 Prepared prepare_norm(const OpRequest& request, Refusal& refusal) {
-  const double p = request.attribute_float(1, 2);
+  const double p = request.attribute_float("p");
   if (p == 2) return prepare_fold(request, Fold::sum_squares, Finish::root, refusal);
   if (p == 1) return prepare_fold(request, Fold::sum_abs, Finish::as_is, refusal);
   if (p == 0) return prepare_fold(request, Fold::count, Finish::as_is, refusal);
@@ -346,14 +347,14 @@ Prepared prepare_var(const OpRequest& request, Refusal& refusal) {
   const xhal_tensor_desc &in = *request.operand(0), &out = *request.operand(1);
   const xhal_tensor_desc* mean = request.operand(2);
   ReducedDims dims;
-  if (!match_dims(in, out, mean != nullptr ? *mean : out, request.attribute_ints(0), dims))
+  if (!match_dims(in, out, mean != nullptr ? *mean : out, request.attribute_ints("dims"), dims))
     return bad_dims(request, refusal);
   if (mean != nullptr && dtype_of(*mean) != dtype_of(out))
     return refuse(refusal, XHAL_ERR_UNSUPPORTED, 3,
                   "`mean` of `var` must have the format of `out`");
-  auto op =
-      std::make_unique<VarianceOp>(dims, dtype_of(in), dtype_of(out), request.attribute_float(1, 1),
-                                   request.attribute_int(2, 0) != 0);
+  auto op = std::make_unique<VarianceOp>(dims, dtype_of(in), dtype_of(out),
+                                         request.attribute_float("correction"),
+                                         request.attribute_int("sqrt") != 0);
   op->has_mean = mean != nullptr;
   return op;
 }

@@ -143,9 +143,9 @@ class ArgOp final : public Op {
 Prepared prepare_arg(const OpRequest& request, bool largest, Refusal& refusal) {
   const xhal_tensor_desc &in = *request.operand(0), &index = *request.operand(2);
   const xhal_tensor_desc* value = request.operand(1);
-  const int64_t dim = request.attribute_int(0, -1);
+  const int64_t dim = request.attribute_int("dim");
   const std::span<const int64_t> list =
-      request.attribute_int(1, 0) != 0 ? std::span<const int64_t>() : std::span(&dim, 1);
+      request.attribute_int("all") != 0 ? std::span<const int64_t>() : std::span(&dim, 1);
   ReducedDims dims;
   if (!match_dims(in, index, value != nullptr ? *value : index, list, dims))
     return refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 1 + request.first_operand(2),
@@ -262,7 +262,7 @@ Prepared prepare_cumsum(const OpRequest& request, Refusal& refusal) {
   if (!same_sizes(in, out))
     return refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 2,
                   "`out` of `cumsum` must have the input's sizes");
-  int64_t dim = request.attribute_int(0, -1);
+  int64_t dim = request.attribute_int("dim");
   if (in.ndim == 0 && (dim == 0 || dim == -1)) {  // a single value is a row of one
     in.ndim = out.ndim = 1;
     in.sizes[0] = out.sizes[0] = 1;
@@ -271,7 +271,7 @@ Prepared prepare_cumsum(const OpRequest& request, Refusal& refusal) {
   if (dim < 0) dim += in.ndim;
   if (dim < 0 || dim >= in.ndim)
     return refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 0,
-                  text("`cumsum` has no dimension ", request.attribute_int(0, -1)));
+                  text("`cumsum` has no dimension ", request.attribute_int("dim")));
   const auto d = static_cast<uint32_t>(dim);
   if (is_float(dtype_of(in))) return std::make_unique<CumsumOp<float>>(in, out, d);
   return std::make_unique<CumsumOp<int64_t>>(in, out, d);

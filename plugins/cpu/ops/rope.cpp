@@ -36,8 +36,8 @@ class RopeOp : public Op {
         sin_(*request.operand(2)),
         out_(*request.operand(3)),
         outer_(request.operand(3)->ndim - 1),
-        interleaved_(request.attribute_int(0, 0) != 0),
-        inverse_(request.attribute_int(1, 0) != 0) {
+        interleaved_(request.attribute_int("interleaved") != 0),
+        inverse_(request.attribute_int("inverse") != 0) {
     const auto& t = *request.operand(3);
     std::copy_n(t.sizes, XHAL_MAX_DIMENSIONS, sizes_);
     length_ = t.sizes[outer_];

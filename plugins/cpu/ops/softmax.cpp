@@ -86,7 +86,7 @@ Prepared prepare(const OpRequest& request, Refusal& refusal) {
     if (!same_sizes(all[i], out))
       return refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 1 + i,
                     text("operands of `", op_name(request.id()), "` must have the output's sizes"));
-  int64_t dim = request.attribute_int(0, -1);
+  int64_t dim = request.attribute_int("dim");
   if (dim < 0) dim += out.ndim;
   if (out.ndim == 0 && (dim == 0 || dim == -1)) {  // a single value is a row of one
     xhal_op_info info = request.info();
@@ -102,7 +102,7 @@ Prepared prepare(const OpRequest& request, Refusal& refusal) {
   if (dim < 0 || dim >= out.ndim)
     return refuse(
         refusal, XHAL_ERR_INVALID_ARGUMENT, 0,
-        text("`", op_name(request.id()), "` has no dimension ", request.attribute_int(0, -1)));
+        text("`", op_name(request.id()), "` has no dimension ", request.attribute_int("dim")));
   return std::make_unique<SoftmaxOp>(kKind, request, static_cast<uint32_t>(dim));
 }
 

@@ -49,7 +49,7 @@ class UpsampleOp final : public PlaneOp {
     if (!set(request, 0, 1, name, refusal)) return false;
     const Planes& in = backward ? to : from;
     const Planes& out = backward ? from : to;
-    const bool align = linear && request.attribute_int(0, 0) != 0;
+    const bool align = linear && request.attribute_int("align_corners") != 0;
     if (in.size() == 0) return true;
     rows_ =
         linear ? linear_taps(in.height, out.height, align) : nearest_taps(in.height, out.height);

@@ -5,8 +5,8 @@
 #include <cstddef>
 #include <cstring>
 
-#include "half.hpp"
 #include "hwy/highway.h"
+#include "xhal/half.hpp"
 
 #if defined(XHAL_CPU_VEC_INL) == defined(HWY_TARGET_TOGGLE)
 #ifdef XHAL_CPU_VEC_INL

@@ -4,8 +4,8 @@
 #include <algorithm>
 #include <cstring>
 
-#include "catalogue.hpp"
 #include "device.hpp"
+#include "xhal/catalogue.hpp"
 
 namespace xhal::cpu {
 namespace {
@@ -13,13 +13,16 @@ namespace {
 // What a core does in a nanosecond, roughly: enough to tell small from large before the first run.
 constexpr double kFlopsANs = 30, kBytesANs = 10, kLeastNs = 100;
 
-// How many scalars the catalogue gives an operator.
-uint32_t count_scalars(uint32_t id) {
-  xhal_scalar zeros[kMaxScalars] = {};
-  Scalar out[kMaxScalars];
-  uint32_t count = 0;
-  while (count < kMaxScalars && fill_scalars(id, {zeros, count + 1}, out)) ++count;
-  return count;
+// For each operand what xhal_operand_need.may_alias says of it.
+std::vector<uint32_t> aliases_of(const catalogue::Operator& known, const xhal_op_info& info) {
+  std::vector<uint32_t> aliases(info.operand_count, 0);
+  const std::span sizes(info.group_sizes, info.group_count);
+  for (uint32_t i = known.inputs_in(sizes); i < info.operand_count; ++i) {
+    known.for_each_alias(sizes, i, [&](uint32_t input) {
+      if (aliases[i] == 0) aliases[i] = input + 1;
+    });
+  }
+  return aliases;
 }
 
 }  // namespace
@@ -95,19 +98,15 @@ void read_scalars(const Operator& op, const Memory& memory, const xhal_scalar* g
 }
 
 void prepare_operator(Device& device, const xhal_op_info& info, xhal_op** handle) {
-  if ((info.operands == nullptr && info.operand_count != 0) ||
-      (info.group_sizes == nullptr && info.group_count != 0) ||
-      (info.attributes == nullptr && info.attribute_count != 0)) {
-    throw plugin::Error(XHAL_ERR_INVALID_ARGUMENT, "an array is NULL but its count is not 0");
-  }
   Refusal refusal;
   auto shared = std::make_shared<Operator>();
   shared->op = prepare_op(info, refusal);
   if (shared->op == nullptr) throw plugin::Error(refusal.status, refusal.text, refusal.operand);
+  const catalogue::Operator& known = *catalogue::find(info.id);
   shared->id = info.id;
-  shared->name = op_name(info.id);
+  shared->name = known.name;
   shared->operand_count = info.operand_count;
-  shared->scalar_count = count_scalars(info.id);
+  shared->scalar_count = known.scalar_count;
   shared->cost.guess(shared->op->flops, shared->op->bytes);
   for (uint32_t i = 0; i < info.operand_count; ++i) {
     const xhal_tensor_desc& t = info.operands[i];
@@ -119,11 +118,11 @@ void prepare_operator(Device& device, const xhal_op_info& info, xhal_op** handle
                                                        : Operator::Presence::full);
     shared->as_is = shared->as_is && !absent && offset == 0;
   }
-  OperatorFacts facts = facts_of(info);
   auto* op =
       plugin::make<OpHandle>(device.table(), XHAL_KIND_OP, handle, device, std::move(shared));
-  op->aliases = std::move(facts.aliases);
-  op->deterministic = facts.deterministic || (info.flags & XHAL_OP_DETERMINISTIC) != 0;
+  op->aliases = aliases_of(known, info);
+  op->deterministic =
+      known.determinism != catalogue::Determinism::no || (info.flags & XHAL_OP_DETERMINISTIC) != 0;
   device.own(op);
 }
 

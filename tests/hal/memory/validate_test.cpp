@@ -107,6 +107,54 @@ TEST_P(ValidateTest, ACorrectProgramIsNotDisturbed) {
   EXPECT_OK(xhal_stream_synchronize(stream_.get(), kSoon));
 }
 
+// Which operands an output may lie on is the catalogue's word, input by input: the cpu has the
+// operators to try it with.
+class ValidateAliasTest : public ValidateTest {
+ protected:
+  using Groups = std::vector<std::vector<xhal_tensor_desc>>;
+
+  static xhal_tensor_desc vector_of_floats() { return tensor(XHAL_CODE_FLOAT, 32, {kElements}); }
+  xhal_status run(uint32_t id, const Groups& groups, const std::vector<uint64_t>& addresses) {
+    const Op op = prepare(device(GetParam()).context(), id, groups);
+    const auto status = xhal_op_launch(stream_.get(), op.get(), addresses.data(),
+                                       static_cast<uint32_t>(addresses.size()), nullptr, 0, 0);
+    EXPECT_OK(xhal_stream_synchronize(stream_.get(), kSoon));
+    return status;
+  }
+};
+
+TEST_P(ValidateAliasTest, AnOutputOnAnInputThatTheCatalogueDoesNotNameIsRefused) {
+  const auto t = vector_of_floats();
+  // lerp: "out=a"; softmax_grad (grad, out -> din): "din=grad".
+  EXPECT_OK(run(XHAL_OP_lerp, {{t}, {t}, {}, {t}}, {x_, y_, x_}));
+  EXPECT_EQ(run(XHAL_OP_lerp, {{t}, {t}, {}, {t}}, {x_, y_, y_}), XHAL_ERR_OVERLAP);
+  EXPECT_THAT(error_text(), HasSubstr("output 2 overlaps operand 1"));
+  EXPECT_THAT(error_text(), HasSubstr("only operand 0"));
+  EXPECT_OK(run(XHAL_OP_softmax_grad, {{t}, {t}, {t}}, {x_, y_, x_}));
+  EXPECT_EQ(run(XHAL_OP_softmax_grad, {{t}, {t}, {t}}, {x_, y_, y_}), XHAL_ERR_OVERLAP);
+  EXPECT_EQ(run(XHAL_OP_eq, {{t}, {t}, {tensor(XHAL_CODE_BOOL, 8, {kElements})}}, {x_, y_, y_}),
+            XHAL_ERR_OVERLAP);
+  EXPECT_THAT(error_text(), HasSubstr("no alias"));
+}
+
+TEST_P(ValidateAliasTest, AnOutputMayLieOnTheSecondInputWhenTheFirstIsAScalar) {
+  const auto t = vector_of_floats();
+  EXPECT_OK(run(XHAL_OP_add, {{}, {t}, {t}}, {x_, x_}));
+  EXPECT_OK(run(XHAL_OP_add, {{t}, {}, {t}}, {x_, x_}));
+  EXPECT_OK(run(XHAL_OP_add, {{t}, {t}, {t}}, {x_, y_, y_}));
+}
+
+TEST_P(ValidateAliasTest, APreparedOperatorNamesAnInputThatIsThere) {
+  const auto t = vector_of_floats();
+  const Op op = prepare(device(GetParam()).context(), XHAL_OP_add, Groups{{}, {t}, {t}});
+  xhal_op_properties properties{};
+  properties.struct_size = sizeof properties;
+  xhal_operand_need needs[2] = {};
+  ASSERT_OK(xhal_op_query(op.get(), &properties, needs, 2));
+  EXPECT_EQ(needs[1].may_alias, 1u) << "1 + operand 0, which is b: a is absent";
+}
+
+INSTANTIATE_TEST_SUITE_P(Plugins, ValidateAliasTest, testing::Values("cpu"));
 INSTANTIATE_TEST_SUITE_P(Plugins, ValidateTest, testing::Values("template", "cpu"));
 
 }  // namespace

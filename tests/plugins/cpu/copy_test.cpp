@@ -3,8 +3,8 @@
 // flip, triangles, arange.
 #include <gmock/gmock.h>
 
-#include "half.hpp"
 #include "isa_levels.hpp"
+#include "xhal/half.hpp"
 
 namespace xhal::cpu::test {
 namespace {
