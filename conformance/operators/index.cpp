@@ -322,6 +322,30 @@ Problems nonzero_problems(Maker& m) {
   return problems;
 }
 
+// Blocks that fit the row, that do not, and one that is longer than it.
+Problems block_problems(Maker& m, bool forwards) {
+  Problems problems;
+  for (const int64_t block : {32, 7, 100}) {
+    const auto sizes = m.shape({3, 64});
+    const auto scales = ref::with(sizes, 1, (sizes[1] + block - 1) / block);
+    Problem p;
+    p.note = "block " + std::to_string(block);
+    p.attributes = {integer(0, block)};
+    if (forwards) {
+      auto in = m.any(sizes);
+      if (block == 7) m.sprinkle_specials(in);
+      if (block == 32 && !m.is(Case::empty)) std::fill_n(in.values.begin(), 32, 0.0);
+      p.inputs = {{in}};
+      p.outputs = {{output(DType::i8, sizes)}, {output(DType::f32, scales)}};
+    } else {
+      p.inputs = {{m.integers(DType::i8, sizes, -127, 127)}, {m.real(DType::f32, scales, 0, 0.1)}};
+      p.outputs = {{output(m.dtype, sizes)}};
+    }
+    problems.push_back(p);
+  }
+  return problems;
+}
+
 }  // namespace
 
 void add_index_tests(OpTests& tests) {
@@ -346,6 +370,12 @@ void add_index_tests(OpTests& tests) {
   add(
       XHAL_OP_sort, 'A', [](Maker& m) { return order_problems(m, false); }, ref::sort);
   add(XHAL_OP_nonzero, 'A', nonzero_problems, ref::nonzero);
+  add(
+      XHAL_OP_quantise_block, 'F', [](Maker& m) { return block_problems(m, true); },
+      ref::quantise_block);
+  add(
+      XHAL_OP_dequantise_block, 'F', [](Maker& m) { return block_problems(m, false); },
+      ref::quantise_block);
 }
 
 }  // namespace xhal::cts

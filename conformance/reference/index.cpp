@@ -239,4 +239,36 @@ Results nonzero(const Problem& p) {
   return results;
 }
 
+// The catalogue's divisions and products are in f32, and so they are here.
+Results quantise_block(const Problem& p) {
+  auto results = empty_results(p);
+  const bool forwards = p.op == XHAL_OP_quantise_block;
+  const auto& in = p.in(0);
+  const int64_t block = p.integer(0, 32), last = in.ndim() - 1;
+  Tensor scales = forwards ? results.outputs[1][0] : p.in(1);
+  const auto block_of = [&](const Sizes& at) {
+    return with(at, last, at[static_cast<size_t>(last)] / block);
+  };
+  if (forwards) {
+    for (Position at(in.sizes); !at.done(); at.next()) {
+      double& largest = scales(block_of(at.at()));
+      const double magnitude = std::fabs(in(at.at()));
+      if (magnitude > largest || std::isnan(magnitude)) largest = magnitude;
+    }
+    for (auto& scale : scales.values) scale = static_cast<float>(scale) / 127.0f;
+    results.outputs[1][0] = scales;
+  }
+  auto& out = results.outputs[0][0];
+  for (Position at(in.sizes); !at.done(); at.next()) {
+    const auto value = static_cast<float>(in(at.at()));
+    const auto scale = static_cast<float>(scales(block_of(at.at())));
+    if (!forwards) {
+      out(at.at()) = value * scale;
+    } else if (scale != 0 && std::isfinite(scale)) {
+      out(at.at()) = std::clamp(std::nearbyint(value / scale), -127.0f, 127.0f);
+    }
+  }
+  return results;
+}
+
 }  // namespace xhal::ref

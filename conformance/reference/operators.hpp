@@ -55,6 +55,7 @@ Results arange(const Problem& p);
 Results flip(const Problem& p);
 Results sort(const Problem& p);  // and topk
 Results nonzero(const Problem& p);
+Results quantise_block(const Problem& p);  // and its inverse
 
 // conv.cpp
 Results conv(const Problem& p);

@@ -4,6 +4,7 @@
 #include "copy.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <vector>
 
@@ -321,6 +322,136 @@ Prepared prepare_triangle(const OpRequest& request, Refusal& refusal) {
   return std::make_unique<TriangleOp>(in, out, request.attribute_int("diagonal"), kLower);
 }
 
+// A tensor cut into blocks along its last dimension, with one scale for each.
+class BlockOp : public Op {
+ public:
+  BlockOp(const OpRequest& request, uint32_t values, uint32_t codes, uint32_t scale, int64_t block)
+      : values_(values), codes_(codes), scale_(scale), block_(block) {
+    const auto operand = [&](uint32_t i) -> const xhal_tensor_desc& {
+      return request.info().operands[i];
+    };
+    const xhal_tensor_desc& v = operand(values);
+    const uint32_t last = v.ndim - 1;
+    columns_ = v.sizes[last];
+    value_stride_ = v.strides[last];
+    code_stride_ = operand(codes).strides[last];
+    scale_stride_ = operand(scale).strides[last];
+    type_ = dtype_of(v);
+    const int64_t* strides[] = {v.strides, operand(codes).strides, operand(scale).strides};
+    rows_ = plan_iteration(last, v.sizes, strides, true);
+  }
+
+  xhal_status run(const Launch& launch) const override {
+    const int64_t blocks = (columns_ + block_ - 1) / block_;
+    launch.pool.parallel_for(rows_.count * blocks, std::max<int64_t>(1, kGrain / 4 / block_),
+                             [&](int64_t begin, int64_t end) {
+                               for (int64_t i = begin; i < end; ++i)
+                                 run_block(launch, i / blocks, i % blocks);
+                             });
+    return XHAL_OK;
+  }
+
+ protected:
+  static constexpr int64_t kPiece = 256;  // elements converted at a time
+
+  // One block.
+  virtual void run(char* values, int8_t* codes, float* scale, int64_t count) const = 0;
+
+  int64_t value_stride_ = 1, code_stride_ = 1;
+  DType type_{};
+
+ private:
+  void run_block(const Launch& launch, int64_t row, int64_t block) const {
+    const IterPosition at(rows_, row);
+    const int64_t first = block * block_, size = static_cast<int64_t>(size_of(type_));
+    run(static_cast<char*>(launch.pointers[values_]) +
+            (at.offset(0) + first * value_stride_) * size,
+        static_cast<int8_t*>(launch.pointers[codes_]) + at.offset(1) + first * code_stride_,
+        static_cast<float*>(launch.pointers[scale_]) + at.offset(2) + block * scale_stride_,
+        std::min(block_, columns_ - first));
+  }
+
+  uint32_t values_, codes_, scale_;  // operands
+  int64_t block_, columns_, scale_stride_;
+  IterPlan rows_;
+};
+
+class QuantiseOp final : public BlockOp {
+ public:
+  QuantiseOp(const OpRequest& request, int64_t block)
+      : BlockOp(request, 0, 1, 2, block), load_(loader<float>(type_, value_stride_ == 1)) {}
+
+ private:
+  void for_each_piece(const char* values, int64_t count, auto&& body) const {
+    float piece[kPiece];
+    const int64_t bytes = value_stride_ * static_cast<int64_t>(size_of(type_));
+    for (int64_t i = 0; i < count; i += kPiece) {
+      const int64_t n = std::min(kPiece, count - i);
+      load_(values + i * bytes, value_stride_, static_cast<size_t>(n), piece);
+      body(i, n, piece);
+    }
+  }
+
+  void run(char* values, int8_t* codes, float* scale, int64_t count) const override {
+    float largest = 0;
+    for_each_piece(values, count, [&](int64_t, int64_t n, const float* piece) {
+      for (int64_t k = 0; k < n; ++k) {
+        const float magnitude = std::fabs(piece[k]);
+        if (magnitude > largest || std::isnan(magnitude)) largest = magnitude;
+        if (std::isnan(largest)) return;
+      }
+    });
+    *scale = largest / 127;
+    const bool usable = *scale != 0 && std::isfinite(*scale);
+    for_each_piece(values, count, [&](int64_t first, int64_t n, const float* piece) {
+      for (int64_t k = 0; k < n; ++k) {
+        const float code = usable ? std::nearbyint(piece[k] / *scale) : 0;
+        codes[(first + k) * code_stride_] = static_cast<int8_t>(std::clamp(code, -127.0f, 127.0f));
+      }
+    });
+  }
+
+  LoadFn<float> load_;
+};
+
+class DequantiseOp final : public BlockOp {
+ public:
+  DequantiseOp(const OpRequest& request, int64_t block)
+      : BlockOp(request, 2, 0, 1, block), store_(storer<float>(type_, value_stride_ == 1)) {}
+
+ private:
+  void run(char* values, int8_t* codes, float* scale, int64_t count) const override {
+    float piece[kPiece];
+    const int64_t bytes = value_stride_ * static_cast<int64_t>(size_of(type_));
+    for (int64_t i = 0; i < count; i += kPiece) {
+      const int64_t n = std::min(kPiece, count - i);
+      for (int64_t k = 0; k < n; ++k)
+        piece[k] = static_cast<float>(codes[(i + k) * code_stride_]) * *scale;
+      store_(piece, static_cast<size_t>(n), values + i * bytes, value_stride_);
+    }
+  }
+
+  StoreFn<float> store_;
+};
+
+template <class BlockOperator, uint32_t kScale>
+Prepared prepare_blocks(const OpRequest& request, Refusal& refusal) {
+  const xhal_tensor_desc &in = *request.operand(0), &scale = *request.operand(kScale);
+  const int64_t block = request.attribute_int("block");
+  if (block < 1 || in.ndim == 0)
+    return refuse(
+        refusal, XHAL_ERR_INVALID_ARGUMENT, 1,
+        text("`", op_name(request.id()), "` needs a dimension to cut and a `block` of at least 1"));
+  if (!same_sizes(in, *request.operand(3 - kScale))) return sizes_differ(request, 0, refusal);
+  xhal_tensor_desc wanted = in;
+  wanted.sizes[in.ndim - 1] = (in.sizes[in.ndim - 1] + block - 1) / block;
+  if (!same_sizes(scale, wanted))
+    return refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 1 + kScale,
+                  text("`scale` of `", op_name(request.id()), "` must have ",
+                       wanted.sizes[in.ndim - 1], " in its last dimension, one for each block"));
+  return std::make_unique<BlockOperator>(request, block);
+}
+
 constexpr OpEntry kOps[] = {
     {XHAL_OP_fill, prepare_fill},
     {XHAL_OP_strided_copy, prepare_strided_copy},
@@ -330,6 +461,8 @@ constexpr OpEntry kOps[] = {
     {XHAL_OP_arange, prepare_arange},
     {XHAL_OP_flip, prepare_flip},
     {XHAL_OP_multi_copy, prepare_multi_copy},
+    {XHAL_OP_quantise_block, prepare_blocks<QuantiseOp, 2>},
+    {XHAL_OP_dequantise_block, prepare_blocks<DequantiseOp, 1>},
 };
 
 }  // namespace
