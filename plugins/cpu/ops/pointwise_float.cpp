@@ -458,6 +458,7 @@ PointwiseFn<float> pick_float(Kernel kernel) {
     case Kernel::swiglu_grad:
       return swiglu_grad;
     case Kernel::bitwise_not:
+    case Kernel::add_bool:
     case Kernel::bitwise_and:
     case Kernel::bitwise_or:
     case Kernel::bitwise_xor:
