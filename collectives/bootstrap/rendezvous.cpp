@@ -86,7 +86,7 @@ class Host {
       Member& newcomer = newcomers_[i];
       const Received got = receive_bytes(newcomer.socket, &newcomer.hello, sizeof(newcomer.hello));
       if (got == Received::kNothingYet) continue;
-      // A stranger (another user, or without the secret) is dropped without a word.
+      // Another user, or a peer without the secret: unauthenticated, closed without a reply.
       const bool ours = got == Received::kWhole && newcomer.peer.uid == ::geteuid() &&
                         newcomer.hello.secret == id_.secret;
       if (ours) admit(newcomer);

@@ -79,7 +79,7 @@ class Timelines {
     const std::lock_guard lock(mutex_);
     idle_.push_back(awaited);
   }
-  // Whoever waits for it fails, and hears why. Numbers that xHAL has too mean the same there.
+  // Fails the timeline with our text. Status values that xcoll and xhal share mean the same.
   static void fail(const Awaited& awaited, xcoll_status status, const std::string& text) {
     xhal_error error{};
     error.struct_size = sizeof(error);

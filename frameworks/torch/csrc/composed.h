@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// composed.h: operators that are no kernel of the catalogue but a few of them in a row.
+// composed.h: composite operators: each is a sequence of the catalogue's kernels.
 //
 // A composition is a plain function of the operator's arguments that returns a new tensor. It is
 // registered for the functional form and, through a copy, for the out= form (torch makes in-place
