@@ -12,7 +12,7 @@ import importlib
 import os
 import sys
 
-from . import hooks
+from .. import import_hooks
 
 # Which patches a module gets. The names are files of this folder, imported when they are needed.
 PATCHES = {
@@ -68,6 +68,6 @@ def _apply(module) -> None:
 def install() -> None:
     from . import watch
 
-    hooks.after_import(watch.LIBRARIES, watch.begin)
+    import_hooks.after_import(watch.LIBRARIES, watch.begin)
     if wanted():
-        hooks.after_import(PATCHES, _apply)
+        import_hooks.after_import(PATCHES, _apply)
