@@ -37,12 +37,14 @@ def torchrun(ranks):
     return ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks))
 
 
-def expect_the_same(script, *arguments, ranks=1, launcher=(), steps=6, **environment):
+def expect_the_same(
+    script, *arguments, ranks=1, launcher=(), cpu_launcher=None, steps=6, **environment
+):
     """The same training on xhal and on the CPU: nothing but ``--cpu`` differs."""
     need(script)
     words = (str(steps), *arguments)
     here, _ = result(script, *words, launcher=launcher, **environment)
-    there, _ = result(script, *words, "--cpu", launcher=launcher, **environment)
+    there, _ = result(script, *words, "--cpu", launcher=cpu_launcher or launcher, **environment)
     assert (here["device"], there["device"]) == ("xhal", "cpu")
     assert (here["ranks"], there["ranks"]) == (ranks, ranks)
     assert len(here["losses"]) >= steps

@@ -6,8 +6,8 @@ from libraries_run import expect_the_same, torchrun
 
 ALL = ["accelerate_loop", "trainer_loop", "lightning_loop", "fabric_loop"]
 ACCELERATE = (
-    "-m", "accelerate.commands.launch", "--num_processes", "2", "--num_machines", "1",
-    "--mixed_precision", "no", "--dynamo_backend", "no",
+    "-m", "accelerate.commands.accelerate_cli", "launch", "--num_processes", "2",
+    "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
 )  # fmt: skip
 
 
@@ -23,13 +23,15 @@ def test_lightning_under_its_old_name():
 @pytest.mark.parametrize("devices", ["1", "2"])
 @pytest.mark.parametrize("script", ["accelerate_loop", "trainer_loop"])
 def test_two_ranks_under_torchrun_whether_or_not_each_has_a_device(script, devices):
+    expect_the_same(script, ranks=2, launcher=torchrun(2), steps=20, XHAL_CPU_DEVICES=devices)
+
+
+@pytest.mark.parametrize("script", ["accelerate_loop", "trainer_loop"])
+def test_two_ranks_under_accelerate_launch(script):
+    # On the CPU it starts several processes only with MPI.
     expect_the_same(
-        script, ranks=2, launcher=torchrun(2), steps=20, XHAL_CPU_DEVICES=devices
+        script, ranks=2, launcher=ACCELERATE, cpu_launcher=torchrun(2), XHAL_CPU_DEVICES="2"
     )
-
-
-def test_two_ranks_under_accelerate_launch():
-    expect_the_same("accelerate_loop", ranks=2, launcher=ACCELERATE, XHAL_CPU_DEVICES="2")
 
 
 @pytest.mark.parametrize("script", ["lightning_loop", "fabric_loop"])

@@ -22,6 +22,7 @@ PATCHES = {
         "accelerate_set_device",
     ),
     "accelerate.accelerator": ("accelerate_fp16", "accelerate_grad_scaler"),
+    "accelerate.commands.launch": ("accelerate_launch",),
     "transformers.utils.import_utils": ("transformers_bf16",),
     "transformers.utils": ("transformers_bf16",),
     "transformers.training_args": ("transformers_bf16", "transformers_device"),
