@@ -45,6 +45,12 @@ Report inject_fault(const Request& request) {
 }  // namespace
 
 extern const Command inject_command = {
-    "", "inject", "a fault on purpose, on a device that offers faults", kOptions, inject_fault};
+    "",
+    "inject",
+    "a fault on purpose, on a device that offers faults",
+    kOptions,
+    inject_fault,
+    false,
+    "Without FAULT nothing is injected: the device is asked which faults it has."};
 
 }  // namespace xhal::tools

@@ -55,7 +55,10 @@ std::string render(const std::vector<PluginState>& plugins, bool colours) {
                p.state == "loaded" ? std::to_string(p.device_count) : "-",
                std::to_string(p.priority),
                p.manifest});
-    if (!p.text.empty()) reasons += fmt::format("{} {}: {}\n", p.name, p.state, p.text);
+    if (p.is_broken())
+      reasons += fmt::format("{} {}\n", p.name, p.text);
+    else if (!p.text.empty())
+      reasons += fmt::format("{} {}: {}\n", p.name, p.state, p.text);
     findings |= p.is_finding();
   }
   auto text = table.text(colours);

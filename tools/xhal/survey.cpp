@@ -230,10 +230,10 @@ Survey survey(const Question& question) {
     if (end.ok()) break;
     if (end.how == ChildEnd::How::not_started) throw Failure(kUsage, "libxhal " + end.text());
     if (!round.opening().empty()) {
+      settled.insert(round.opening());
       for (auto& device : survey.devices) {
         if (round.opening() != device.info.id) continue;
         device.error = fmt::format("{}, when it was opened", end.text());
-        settled.insert(device.info.id);
       }
       // Those before it have been seen.
       for (const auto& device : survey.devices) {
