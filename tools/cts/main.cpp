@@ -12,6 +12,7 @@
 
 #include "arrange.hpp"
 #include "common/library.hpp"
+#include "common/output.hpp"
 #include "common/process.hpp"
 #include "common/table.hpp"
 #include "operators/operator_test.hpp"
@@ -93,7 +94,8 @@ int write_report(const Report& report, const Options& options) {
     if (!file.flush())
       throw tools::Failure(tools::kUsage, fmt::format("cannot write {}", options.json));
   }
-  std::cout << report.text(tools::colours_wanted());
+  std::cout << std::flush;
+  if (!tools::write_output("xhal-cts", report.text(tools::colours_wanted()))) return tools::kUsage;
   return report.good() ? tools::kFine : tools::kFinding;
 }
 
@@ -152,8 +154,9 @@ int run(const Options& options) {
   Names names;
   for (const auto* test : selected_tests(options)) names.push_back(display_name(*test));
   if (options.list) {
-    for (const auto& name : names) std::cout << name << "\n";
-    return tools::kFine;
+    std::string list;
+    for (const auto& name : names) list += name + "\n";
+    return tools::write_output("xhal-cts", list) ? tools::kFine : tools::kUsage;
   }
   if (options.plugin.empty())
     throw tools::Failure(tools::kUsage, "--plugin is needed; those there are:  xhal plugins list");
@@ -197,7 +200,8 @@ int parse_and_run(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
-    if (e.get_exit_code() == 0) return app.exit(e);
+    if (e.get_exit_code() == 0)
+      return tools::write_output("xhal-cts", app.help()) ? tools::kFine : tools::kUsage;
     throw tools::Failure(tools::kUsage, fmt::format("{}; see: xhal-cts --help", e.what()));
   }
   return run(options);
@@ -207,6 +211,7 @@ int parse_and_run(int argc, char** argv) {
 }  // namespace xhal::cts
 
 int main(int argc, char** argv) try {
+  xhal::tools::prepare_output();
   int one = 1;
   testing::InitGoogleTest(&one, argv);
   return xhal::cts::parse_and_run(argc, argv);

@@ -83,9 +83,9 @@ void write_file(const fs::path& path, const std::string& text) {
     throw Failure(kUsage, fmt::format("cannot write {}: {}", path.string(), std::strerror(errno)));
 }
 
-fs::path make_folder(const Options& options) {
+fs::path make_folder(const Request& request) {
   const auto folder =
-      fs::absolute(options.directory.empty() ? "xhal-" + options.name : options.directory);
+      fs::absolute(request.has("--dir") ? request.text("--dir") : "xhal-" + request.text("NAME"));
   std::error_code error;
   if (fs::exists(folder, error) && !fs::is_empty(folder, error)) {
     throw Failure(kUsage,
@@ -110,10 +110,11 @@ std::string next_steps(const fs::path& folder) {
       folder.string(), usual ? "" : fmt::format(" -DCMAKE_PREFIX_PATH={}", prefix.string()));
 }
 
-}  // namespace
+constexpr Option kOptions[] = {{"NAME", "of the plugin: 1 to 24 of a-z, 0-9, _ and -"},
+                               {"--dir DIR", "folder to make (default: xhal-NAME, here)"}};
 
-Report new_plugin(const Options& options) {
-  const auto& name = options.name;
+Report new_plugin(const Request& request) {
+  const auto name = request.text("NAME");
   if (!valid_name(name)) {
     throw Failure(
         kUsage,
@@ -127,7 +128,7 @@ Report new_plugin(const Options& options) {
                   fmt::format("the template is not in {}; install the xHAL development files",
                               share().string()));
   }
-  const auto folder = make_folder(options);
+  const auto folder = make_folder(request);
   std::vector<std::string> files;
   const auto put = [&](const std::string& file, const std::string& text) {
     write_file(folder / file, text);
@@ -148,5 +149,10 @@ Report new_plugin(const Options& options) {
   report.text += next_steps(folder);
   return report;
 }
+
+}  // namespace
+
+extern const Command plugins_new_command = {
+    "plugins", "new", "a new plugin's project, ready to build and to test", kOptions, new_plugin};
 
 }  // namespace xhal::tools

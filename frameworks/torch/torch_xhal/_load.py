@@ -89,6 +89,7 @@ def load() -> str:
     _register_distributed()
     _register_compiler()
     _print_from_host()
+    _register_shim()
     atexit.register(_at_exit, extension)
     return "loaded"
 
@@ -106,6 +107,13 @@ def _register_compiler() -> None:
     from . import compiler
 
     compiler.register_when_needed()
+
+
+def _register_shim() -> None:
+    """Libraries that know devices by a list of names learn ours when they are imported."""
+    from . import shim
+
+    shim.install()
 
 
 def _print_from_host() -> None:
