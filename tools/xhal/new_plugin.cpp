@@ -9,8 +9,11 @@
 #include <fstream>
 #include <sstream>
 
+#include <nlohmann/json.hpp>
+
 #include "common/process.hpp"
 #include "xhal/command.hpp"
+#include "xhal/doctor.hpp"
 
 namespace xhal::tools {
 namespace {
@@ -64,6 +67,29 @@ std::string renamed(std::string text, const std::string& name) {
   replace_all(text, "Template", class_name(name));
   rename_word(text, name);
   return text;
+}
+
+// The template with the plugin's name, as its vendor's, too: somebody else's is not xHAL's.
+std::string of_vendor(std::string text, const std::string& name) {
+  text = renamed(std::move(text), name);
+  replace_all(text, "\"xHAL\"", fmt::format("\"{}\"", class_name(name)));
+  return text;
+}
+
+// The manifest of a plugin of that name, where programs find it; or that xHAL has one itself.
+std::string taken_by(const std::string& name) {
+  for (const auto& directory : search_directories()) {
+    for (const auto& manifest : directory.manifests) {
+      std::ifstream file(manifest);
+      const auto json = nlohmann::json::parse(file, nullptr, false);
+      if (json.is_object() && json.value("name", nlohmann::json()) == name)
+        return manifest.string();
+    }
+  }
+  for (const std::string_view own : {"cpu", "npu", "gpu", "template"}) {
+    if (name == own) return "xHAL";
+  }
+  return {};
 }
 
 std::string read_file(const fs::path& path) {
@@ -122,6 +148,11 @@ Report new_plugin(const Request& request) {
             "\"{}\" is no name for a plugin: 1 to 24 of a-z, 0-9, '_' and '-', a letter first",
             name));
   }
+  if (const auto other = taken_by(name); !other.empty()) {
+    throw Failure(kUsage, fmt::format("the name {} is taken by {}; of two plugins of one name only "
+                                      "the first is loaded, so choose another",
+                                      name, other));
+  }
   const auto sources = share() / "template", project = share() / "project";
   if (!fs::exists(sources / "template.cpp") || !fs::exists(project / "CMakeLists.txt")) {
     throw Failure(kUsage,
@@ -134,8 +165,9 @@ Report new_plugin(const Request& request) {
     write_file(folder / file, text);
     files.push_back(file);
   };
-  put(name + ".cpp", renamed(read_file(sources / "template.cpp"), name));
-  put(name + ".json", renamed(read_file(sources / "template.json"), name));
+  put(name + ".cpp", of_vendor(read_file(sources / "template.cpp"), name));
+  put("operators.hpp", read_file(sources / "operators.hpp"));
+  put(name + ".json", of_vendor(read_file(sources / "template.json"), name));
   for (const char* file : {"CMakeLists.txt", "symbols.map", "README.md"}) {
     auto text = read_file(project / file);
     replace_all(text, "@NAME@", name);

@@ -7,6 +7,10 @@
 // XHAL_ERR_UNSUPPORTED instead of failing the import.
 #pragma once
 
+#if __cplusplus <= 201703L
+#error "xhal/xhal.hpp needs C++20 (-std=c++20); programs in C or older C++ use xhal/xhal.h"
+#endif
+
 #include <cstdint>
 #include <memory>
 #include <ranges>
