@@ -155,5 +155,6 @@ def _at_exit(extension) -> None:
                 f"xhal: cannot write XHAL_FALLBACK_REPORT={path}: {error.strerror}", file=sys.stderr
             )
     if hasattr(extension, "close_process_groups"):
-        extension.close_process_groups()
+        # A program that ends by an exception, Ctrl-C too, waits for no other rank.
+        extension.close_process_groups(getattr(sys, "last_value", None) is None)
     extension.shutdown()
