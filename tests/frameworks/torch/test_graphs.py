@@ -275,7 +275,10 @@ REFUSED_IN_CAPTURE = {
     "seed": (lambda: torch.manual_seed(12345), "another seed"),
     "read": (lambda: torch.xhal.get_rng_state(), "reading the state"),
     "write": (lambda: torch.xhal.set_rng_state(torch.zeros(16, dtype=torch.uint8)), "the state"),
-    "own": (lambda: torch.rand(3, device="xhal", generator=torch.Generator("xhal")), "own generator"),
+    "own": (
+        lambda: torch.rand(3, device="xhal", generator=torch.Generator("xhal")),
+        "own generator",
+    ),
     "wait": (lambda: torch.accelerator.current_stream().synchronize(), "being captured"),
     "device": (lambda: torch.xhal.synchronize(), "being captured"),
     "second": (lambda: torch.accelerator.Graph().capture_begin(), "another graph"),
