@@ -9,9 +9,11 @@
 #include <torch/library.h>
 
 #include <algorithm>
+#include <cstring>
 #include <string>
 
 #include "allocator.h"
+#include "capture.h"
 #include "fallback.h"
 #include "op_call.h"
 #include "views.h"
@@ -40,10 +42,12 @@ at::Tensor as_movable(const at::Tensor& tensor) {
   return reinterpret_as_pairs(tensor, at::kLong);
 }
 
-at::Tensor contiguous_as(const at::Tensor& tensor, c10::ScalarType type) {
+at::Tensor contiguous_as(const at::Tensor& tensor, c10::ScalarType type, bool pinned = false) {
   if (tensor.is_contiguous() && tensor.scalar_type() == type) return tensor;
-  at::Tensor made = at::empty(
-      tensor.sizes(), tensor.options().dtype(type).memory_format(at::MemoryFormat::Contiguous));
+  at::Tensor made = at::empty(tensor.sizes(), tensor.options()
+                                                  .dtype(type)
+                                                  .memory_format(at::MemoryFormat::Contiguous)
+                                                  .pinned_memory(pinned));
   if (tensor.is_cpu()) {
     made.copy_(tensor);
   } else {
@@ -60,27 +64,49 @@ bool converts_on_device(const at::Tensor& src, const at::Tensor& dst) {
                       : src.element_size() > dst.element_size();
 }
 
+// Copies that need not wait for the device although nobody keeps their source: so small that a copy
+// of it in pinned memory costs less than a wait.
+constexpr size_t kMostStagedBytes = 64 << 10;
+
+bool copy_staged(xhal_stream* stream, DeviceIndex index, const at::Tensor& dst,
+                 const at::Tensor& src) {
+  // A graph would repeat the value of now, not of the replay.
+  if (src.nbytes() > kMostStagedBytes || capture_of(index, stream)) return false;
+  const c10::DataPtr staged = pinned_allocator()->allocate(src.nbytes());
+  std::memcpy(staged.get(), src.const_data_ptr(), src.nbytes());
+  check(xhal_stream_copy(stream, address_of(dst), reinterpret_cast<uint64_t>(staged.get()),
+                         src.nbytes()),
+        "copying a tensor");
+  if (!record_pinned_use(staged.get(), index, stream))
+    check(xhal_stream_synchronize(stream, XHAL_FOREVER), "copying a tensor to the device");
+  return true;
+}
+
 void host_to_device(const at::Tensor& src, const at::Tensor& dst, bool non_blocking) {
   const DeviceIndex index = dst.device().index();
-  xhal_stream* stream = current_stream(index);
+  xhal_stream* stream = launch_stream(index);
   if (!same_layout(src, dst)) {
-    const at::Tensor host =
-        contiguous_as(src, converts_on_device(src, dst) ? src.scalar_type() : dst.scalar_type());
-    if (same_layout(host, dst)) return host_to_device(host, dst, false);
-    at::Tensor staged = at::empty(host.sizes(), host.options().device(dst.device()));
-    host_to_device(host, staged, host.is_same(src) && non_blocking);
+    // What is made of it here is pinned, so that it needs no wait either.
+    const bool pinned = non_blocking && !capture_of(index, stream);
+    const at::Tensor host = contiguous_as(
+        src, converts_on_device(src, dst) ? src.scalar_type() : dst.scalar_type(), pinned);
+    non_blocking = host.is_same(src) ? non_blocking : pinned;
+    if (same_layout(host, dst)) return host_to_device(host, dst, non_blocking);
+    at::Tensor staged =
+        at::empty(host.sizes(), host.options().device(dst.device()).pinned_memory(false));
+    host_to_device(host, staged, non_blocking);
     return copy_on_device(staged, dst);
   }
-  copy_bytes(stream, dst, src);
-  if (non_blocking && is_pinned(src.const_data_ptr())) {
-    record_pinned_use(src.storage().data_ptr(), stream);
+  if (non_blocking && !is_pinned(src.const_data_ptr()) && copy_staged(stream, index, dst, src))
     return;
-  }
+  copy_bytes(stream, dst, src);
+  if (non_blocking && record_pinned_use(src.const_data_ptr(), index, stream)) return;
   check(xhal_stream_synchronize(stream, XHAL_FOREVER), "copying a tensor to the device");
 }
 
 void device_to_host(const at::Tensor& src, const at::Tensor& dst, bool non_blocking) {
-  xhal_stream* stream = current_stream(src.device().index());
+  const DeviceIndex index = src.device().index();
+  xhal_stream* stream = launch_stream(index);
   if (!same_layout(src, dst)) {
     const at::Tensor packed =
         contiguous_as(src, converts_on_device(src, dst) ? dst.scalar_type() : src.scalar_type());
@@ -91,10 +117,7 @@ void device_to_host(const at::Tensor& src, const at::Tensor& dst, bool non_block
     return;
   }
   copy_bytes(stream, dst, src);
-  if (non_blocking && is_pinned(dst.const_data_ptr())) {
-    record_pinned_use(dst.storage().data_ptr(), stream);
-    return;
-  }
+  if (non_blocking && record_pinned_use(dst.const_data_ptr(), index, stream)) return;
   check(xhal_stream_synchronize(stream, XHAL_FOREVER), "copying a tensor to the host");
 }
 
@@ -185,7 +208,7 @@ void copy_on_device(const at::Tensor& src, const at::Tensor& dst) {
   if (dst.numel() == 0 || src.is_same(dst)) return;
   if (same_layout(src, dst)) {
     if (address_of(src) != address_of(dst))
-      copy_bytes(current_stream(dst.device().index()), dst, src);
+      copy_bytes(launch_stream(dst.device().index()), dst, src);
     return;
   }
   const bool same_type = src.scalar_type() == dst.scalar_type();

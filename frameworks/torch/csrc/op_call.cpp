@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "allocator.h"
+#include "capture.h"
 #include "copy.h"
 #include "fallback.h"
 
@@ -147,19 +148,22 @@ OpCall& OpCall::scalar_at(const at::TensorBase& tensor) {
 }
 
 OpCall& OpCall::random(const Philox& state) {
-  scalar(state.seed);
-  if (!state.address) return scalar(state.offset);
-  xhal_scalar& scalar = scalars_.emplace_back();
-  scalar = {};
-  scalar.kind = XHAL_SCALAR_ADDRESS;
-  scalar.code = XHAL_CODE_INT;
-  scalar.bits = 64;
-  scalar.value.address = state.address;
+  const auto word = [this](uint64_t value, uint64_t address) {
+    if (!address) return void(scalar(value));
+    xhal_scalar& scalar = scalars_.emplace_back();
+    scalar = {};
+    scalar.kind = XHAL_SCALAR_ADDRESS;
+    scalar.code = XHAL_CODE_INT;
+    scalar.bits = 64;
+    scalar.value.address = address;
+  };
+  word(state.seed, state.seed_address);
+  word(state.offset, state.offset_address);
   return *this;
 }
 
 void OpCall::submit(const OpEntry& entry) {
-  xhal_stream* stream = current_stream(index_);
+  xhal_stream* stream = launch_stream(index_);
   c10::SmallVector<uint64_t, 8> addresses;
   for (const auto& operand : operands_) addresses.push_back(operand.address);
   uint64_t workspace = 0;
@@ -172,7 +176,7 @@ void OpCall::submit(const OpEntry& entry) {
   check(xhal_op_launch(stream, entry.op, addresses.data(), static_cast<uint32_t>(addresses.size()),
                        scalars_.data(), static_cast<uint32_t>(scalars_.size()), workspace),
         name);
-  if (launch_blocking() && device(index_).captured_stream.load() != stream) [[unlikely]]
+  if (launch_blocking() && !capture_of(index_, stream)) [[unlikely]]
     check(xhal_stream_synchronize(stream, XHAL_FOREVER), name);
 }
 

@@ -52,17 +52,18 @@ Tensor heads_inside(const Tensor& like, int64_t d) {
 
 // The random state travels to the gradient in torch's "philox_seed".
 Tensor saved(const Philox& random) {
-  Tensor state = at::empty({3}, at::TensorOptions().dtype(at::kLong));
+  Tensor state = at::empty({4}, at::TensorOptions().dtype(at::kLong));
   auto* words = state.mutable_data_ptr<int64_t>();
   words[0] = static_cast<int64_t>(random.seed);
   words[1] = static_cast<int64_t>(random.offset);
-  words[2] = static_cast<int64_t>(random.address);
+  words[2] = static_cast<int64_t>(random.seed_address);
+  words[3] = static_cast<int64_t>(random.offset_address);
   return state;
 }
 Philox restored(const Tensor& state) {
   const auto* words = state.const_data_ptr<int64_t>();
   return {static_cast<uint64_t>(words[0]), static_cast<uint64_t>(words[1]),
-          static_cast<uint64_t>(words[2])};
+          static_cast<uint64_t>(words[2]), static_cast<uint64_t>(words[3])};
 }
 
 using Forward =

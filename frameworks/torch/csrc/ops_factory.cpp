@@ -78,7 +78,7 @@ bool run_fill(Tensor& self, const Scalar& value) {
   if (!pattern_of(value, self.scalar_type(), &pattern) && !is_zero(value)) return false;
   if (self.is_non_overlapping_and_dense()) {
     const uint32_t width = self.element_size() > 8 ? 8 : static_cast<uint32_t>(self.element_size());
-    xhal_stream* stream = current_stream(self.device().index());
+    xhal_stream* stream = launch_stream(self.device().index());
     check(xhal_stream_fill(stream, address_of(self), self.nbytes(), pattern, width),
           "filling a tensor");
     return true;

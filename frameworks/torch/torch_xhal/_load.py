@@ -157,4 +157,23 @@ def _at_exit(extension) -> None:
     if hasattr(extension, "close_process_groups"):
         # A program that ends by an exception, Ctrl-C too, waits for no other rank.
         extension.close_process_groups(getattr(sys, "last_value", None) is None)
+    _end_backward_passes(extension)
     extension.shutdown()
+
+
+def _end_backward_passes(extension) -> None:
+    """Ends autograd's threads while the interpreter is whole.
+
+    A pass that is begun later, by a finalizer say, would wait for them for ever: it is refused.
+    """
+    extension.stop_autograd_threads()
+    engine = torch.autograd.Variable._execution_engine
+
+    class EndedEngine(type(engine)):
+        def run_backward(self, tensors, *arguments, **options):
+            if any(getattr(tensor, "device", None) not in (None, torch.device("cpu"))
+                   for tensor in tensors):  # fmt: skip
+                raise RuntimeError("backward() on a device: the interpreter is exiting")
+            return super().run_backward(tensors, *arguments, **options)
+
+    torch.autograd.Variable._execution_engine = EndedEngine()
