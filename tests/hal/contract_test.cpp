@@ -108,7 +108,7 @@ TEST_P(ContractTest, AFailedTimelineFailsTheStreamThatWaitsAndNamesTheCause) {
 TEST_P(ContractTest, ACallbackMaySubmitWhileManySubmissionsWaitBehindIt) {
   struct Calls {
     xhal_stream* other;
-    uint64_t address;
+    uint64_t address;  // each stream writes its own: they run at the same time
     std::promise<xhal_status> done;
   };
   for (Device* d : {&a(), &b()}) {
@@ -125,8 +125,8 @@ TEST_P(ContractTest, ACallbackMaySubmitWhileManySubmissionsWaitBehindIt) {
           calls.done.set_value(status);
         },
         &calls, 0));
-    for (int i = 0; i < 2000; ++i)
-      ASSERT_OK(xhal_stream_fill(blocked.get(), calls.address, 64, 2, 1));
+    const auto behind = alloc(*d, 4096);
+    for (int i = 0; i < 2000; ++i) ASSERT_OK(xhal_stream_fill(blocked.get(), behind, 64, 2, 1));
     gate.open();
     EXPECT_EQ(calls.done.get_future().get(), XHAL_OK);
     EXPECT_OK(xhal_stream_synchronize(blocked.get(), kSoon));
