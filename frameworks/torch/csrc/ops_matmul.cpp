@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Matrix products, all of them gemm: transposition is a matter of strides, a 1-d addend
 // is the bias.
+#include <ATen/MemoryOverlap.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/native/Resize.h>
 #include <ATen/ops/addmm_ops.h>
@@ -59,6 +60,11 @@ struct Product {
 
 bool is_nothing(const Scalar& value) { return !value.isComplex() && value.toDouble() == 0; }
 bool is_one(const Scalar& value) { return !value.isComplex() && value.toDouble() == 1; }
+
+void expect_writable(const Tensor& out, const Tensor& factor) {
+  expect_device(out, factor.device());
+  if (!out.is_non_overlapping_and_dense()) at::assert_no_internal_overlap(out);
+}
 
 // A factor of a product. The result may lie on the addend, not on a factor: it is copied then.
 struct Factor {
@@ -126,7 +132,7 @@ bool run_mm(const Tensor& a, const Tensor& b, Tensor& out) {
   }
   if (out.scalar_type() != a.scalar_type()) return false;
   if (a.size(1) == 0) return sum_of_nothing(out, nullptr, 0);
-  expect_device(out, a.device());
+  expect_writable(out, a);
   const Factor left(out, a), right(out, b);
   const Matrix ma(left.tensor), mb(right.tensor), mo(out);
   return run({.a = ma, .b = mb, .out = mo}, a.device().index());
@@ -163,7 +169,7 @@ bool run_addmm(const Tensor& self, const Tensor& a, const Tensor& b, const Scala
   }
   if (out.scalar_type() != a.scalar_type()) return false;
   if (a.size(-1) == 0) return sum_of_nothing(out, &self, beta);
-  expect_device(out, a.device());
+  expect_writable(out, a);
   const Factor left(out, a), right(out, b);
   const Matrix ma(left.tensor), mb(right.tensor), mo(out);
   return run({.a = ma, .b = mb, .out = mo, .addend = &self, .alpha = alpha, .beta = beta},
@@ -200,7 +206,7 @@ bool run_bmm(const Tensor* self, const Tensor& a, const Tensor& b, const Scalar&
   }
   if (out.scalar_type() != a.scalar_type()) return false;
   if (a.size(-1) == 0) return sum_of_nothing(out, self, beta);
-  expect_device(out, a.device());
+  expect_writable(out, a);
   const Factor left(out, a), right(out, b);
   const Matrix ma(left.tensor), mb(right.tensor), mo(out);
   return run({.a = ma, .b = mb, .out = mo, .addend = self, .alpha = alpha, .beta = beta},
@@ -232,7 +238,7 @@ Tensor& addmv_out(const Tensor& self, const Tensor& a, const Tensor& v, const Sc
       return out;
     }
     const Tensor addend = self.dim() ? self.unsqueeze(1) : self;
-    expect_device(out, a.device());
+    expect_writable(out, a);
     const Factor left(out, a), right(out, v);
     const Matrix ma(left.tensor), mv = Matrix::column(right.tensor), mo = Matrix::column(out);
     if (run({.a = ma, .b = mv, .out = mo, .addend = &addend, .alpha = alpha, .beta = beta},

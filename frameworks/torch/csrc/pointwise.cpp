@@ -184,7 +184,11 @@ bool Pointwise::place_numbers(c10::ScalarType common) {
       input.tensor = nullptr;
       input.number = true;
     }
-    if (input.number) scalar(static_cast<uint32_t>(i - first), narrowed(input.value, common));
+    if (!input.number) continue;
+    // Torch takes a factor as it is and a term as a number of the type.
+    const bool factor =
+        common == at::kHalf && (id_ == XHAL_OP_mul || id_ == XHAL_OP_div || id_ == XHAL_OP_pow);
+    scalar(static_cast<uint32_t>(i - first), factor ? input.value : narrowed(input.value, common));
   }
   return true;
 }

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What an operator refuses instead of computing something else: the table of refusals.
 
-Right is what PyTorch does: its CPU in the same run, or for devices the texts other accelerators give.
+Right is what PyTorch does: its CPU in the same run, or for devices the texts that other
+accelerators give.
 """
 
 import re

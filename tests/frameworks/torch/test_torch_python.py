@@ -224,7 +224,7 @@ def test_distributed_data_parallel_has_times(python):
     assert "Time stats" not in result.stderr
 
 
-# ---- small things ---------------------------------------------------------------------------------
+# ---- small things --------------------------------------------------------------------------------
 
 
 def test_a_tensor_goes_through_dlpack_to_torch_itself():

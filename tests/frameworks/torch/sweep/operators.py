@@ -55,9 +55,9 @@ def in_place_of(name):
 
 # ---- pointwise -----------------------------------------------------------------------------------
 
-UNARY = """neg abs sign sgn exp exp2 expm1 log log1p log2 log10 sqrt rsqrt reciprocal sin cos tan tanh
-sinh cosh sigmoid erf floor ceil trunc round frac square logical_not bitwise_not isnan isinf isfinite
-isposinf isneginf positive nan_to_num deg2rad""".split()
+UNARY = """neg abs sign sgn exp exp2 expm1 log log1p log2 log10 sqrt rsqrt reciprocal sin cos tan
+tanh sinh cosh sigmoid erf floor ceil trunc round frac square logical_not bitwise_not isnan isinf
+isfinite isposinf isneginf positive nan_to_num deg2rad""".split()
 LIMITS = {"log": (0.1, 4), "log2": (0.1, 4), "log10": (0.1, 4), "sqrt": (0, 4), "rsqrt": (0.1, 4),
           "reciprocal": (0.2, 4), "log1p": (-0.5, 4), "tan": (-1.4, 1.4)}  # fmt: skip
 for _name in UNARY:
@@ -68,7 +68,8 @@ for _name in UNARY:
         x = lying(r, sizes(r), any_type(r), low=low, high=high)
         without_out = name in ("isnan", "isinf", "isfinite", "positive", "deg2rad")
         forms = tuple(f for f in forms_of(name) if f != "out" or not without_out)
-        return Call(getattr(torch, name), [x], forms=forms, in_place=in_place_of(name), strides=True)
+        return Call(getattr(torch, name), [x], forms=forms, in_place=in_place_of(name),
+                    strides=True)  # fmt: skip
 
 
 def pair(r, types=any_type, **limits):

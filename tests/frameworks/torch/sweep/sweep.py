@@ -202,7 +202,7 @@ def sweep(seed, minutes, only=None, most=25, say=print):
     """Runs cases for so many minutes, every operator in turn; the findings."""
     names = sorted(n for n in OPERATORS if only in (None, n))
     if not names:
-        raise SystemExit(f"there is no operator {only!r}; there are: {', '.join(sorted(OPERATORS))}")
+        raise SystemExit(f"there is no operator {only!r}; there are: {sorted(OPERATORS)}")
     findings, counts, number = [], {}, 0
     end = time.monotonic() + 60 * minutes
     say(f"sweep: seed {seed}, {minutes} minutes, {len(names)} operators")
