@@ -16,6 +16,7 @@
 #include "capture.h"
 #include "fallback.h"
 #include "op_call.h"
+#include "operands.h"
 #include "views.h"
 
 namespace xhal_torch {
@@ -39,6 +40,9 @@ at::Tensor as_movable(const at::Tensor& tensor) {
   const auto width = same_width(tensor.scalar_type());
   if (width == tensor.scalar_type()) return tensor;
   if (width != c10::ScalarType::Undefined) return reinterpret_as(tensor, width);
+  TORCH_CHECK_NOT_IMPLEMENTED(tensor.itemsize() == 2 * c10::elementSize(at::kLong),
+                              "xhal cannot move elements of ", tensor.scalar_type(), ": they have ",
+                              tensor.itemsize(), " bytes");
   return reinterpret_as_pairs(tensor, at::kLong);
 }
 
@@ -205,6 +209,7 @@ bool copy_folded(const at::Tensor& src, const at::Tensor& dst, std::string* refu
 }  // namespace
 
 void copy_on_device(const at::Tensor& src, const at::Tensor& dst) {
+  expect_device(src, dst.device());
   if (dst.numel() == 0 || src.is_same(dst)) return;
   if (same_layout(src, dst)) {
     if (address_of(src) != address_of(dst))
@@ -270,6 +275,7 @@ namespace {
 // Lazily conjugated and negated views are copied as they layout; the result is put right where
 // the two differ.
 at::Tensor copy_from(const at::Tensor& self, const at::Tensor& dst, bool non_blocking) {
+  if (!self.is_same(dst)) at::assert_no_internal_overlap(dst);
   at::Tensor from = self, to = dst;
   if (from.is_conj()) from = from._conj();
   if (from.is_neg()) from = from._neg_view();

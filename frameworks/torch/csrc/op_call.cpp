@@ -2,6 +2,7 @@
 #include "op_call.h"
 
 #include <ATen/Context.h>
+#include <ATen/MemoryOverlap.h>
 #include <ATen/ops/empty_like.h>
 
 #include <cstring>
@@ -10,6 +11,7 @@
 #include "capture.h"
 #include "copy.h"
 #include "fallback.h"
+#include "operands.h"
 
 namespace xhal_torch {
 namespace {
@@ -22,6 +24,9 @@ c10::ScalarType scalar_type_of(uint8_t code, uint8_t bits) {
   }
   return c10::ScalarType::Undefined;
 }
+
+// Lists longer than this are those of the multi operators, whose callers look for overlaps.
+constexpr size_t kMostCompared = 16;
 
 }  // namespace
 
@@ -50,8 +55,11 @@ OpCall& OpCall::attr(uint32_t index, c10::IntArrayRef values) {
 }
 
 void OpCall::push(const at::TensorBase& tensor, bool output) {
+  expect_device(tensor, c10::Device(kXhal, index_));
   const auto* impl = tensor.unsafeGetTensorImpl();
   const Dtype dtype = dtype_of(tensor.scalar_type());
+  if (dtype.bits == 0) [[unlikely]]
+    unknown_type_ = tensor.scalar_type();
   const auto sizes = impl->sizes();
   const auto strides = impl->strides();
   words_.push_back(key::operand(dtype.code, dtype.bits, 0, static_cast<uint32_t>(sizes.size())));
@@ -61,6 +69,20 @@ void OpCall::push(const at::TensorBase& tensor, bool output) {
   if (output) {
     any_output_ = true;
     all_outputs_empty_ = all_outputs_empty_ && impl->numel() == 0;
+    if (!impl->is_non_overlapping_and_dense()) at::assert_no_internal_overlap(tensor);
+  }
+}
+
+// A result that lies wholly on an operand is the operator's matter: the catalogue says where it
+// may. A part of one is refused, as torch's own kernels do.
+void OpCall::check_overlap() const {
+  if (operands_.size() > kMostCompared) return;
+  for (const Operand& out : operands_) {
+    if (!out.output || !out.tensor) continue;
+    for (const Operand& in : operands_) {
+      if (in.output || !in.tensor || !in.tensor->is_alias_of(*out.tensor)) continue;
+      at::assert_no_partial_overlap(*out.tensor, *in.tensor);
+    }
   }
 }
 
@@ -137,6 +159,7 @@ OpCall& OpCall::scalar(const c10::Scalar& value) {
 }
 
 OpCall& OpCall::scalar_at(const at::TensorBase& tensor) {
+  expect_device(tensor, c10::Device(kXhal, index_));
   const Dtype dtype = dtype_of(tensor.scalar_type());
   xhal_scalar& scalar = scalars_.emplace_back();
   scalar = {};
@@ -182,6 +205,12 @@ void OpCall::submit(const OpEntry& entry) {
 
 bool OpCall::run() {
   if (any_output_ && all_outputs_empty_) return true;
+  if (unknown_type_ != c10::ScalarType::Undefined) [[unlikely]] {
+    refusal_ = c10::str("xHAL has no type ", unknown_type_);
+    set_refusal(refusal_);
+    return false;
+  }
+  if (any_output_) check_overlap();
   const OpEntry* entry = find_op(words_);
   if (entry->op && (!entry->rewrite || rewritten_)) [[likely]] {
     submit(*entry);

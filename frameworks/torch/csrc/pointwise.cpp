@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "pointwise.h"
 
+#include <ATen/MemoryOverlap.h>
 #include <ATen/TensorIterator.h>
 #include <ATen/native/TypeProperties.h>
 #include <c10/core/DefaultDtype.h>
 
 #include <array>
+#include <cmath>
 #include <string_view>
 
 #include "copy.h"
@@ -44,6 +46,33 @@ const std::array<uint8_t, kPointwiseIds>& alias_masks() {
     return made;
   }();
   return masks;
+}
+
+// A number as torch's kernels take it: cut to the width of the type, as C does.
+at::Scalar narrowed(const at::Scalar& value, c10::ScalarType type) {
+  if (value.isComplex()) return value;
+  if (type == at::kHalf) {  // past its largest number there is infinity
+    const double number = value.toDouble();
+    if (std::abs(number) >= 65520) return std::copysign(HUGE_VAL, number);
+    return value;
+  }
+  if (!c10::isIntegralType(type, /*includeBool=*/true)) return value;
+  if (type == at::kBool)
+    return int64_t(value.isFloatingPoint() ? value.toDouble() != 0 : value.toLong() != 0);
+  if (!value.isIntegral(/*includeBool=*/true)) return value;
+  const int64_t whole = value.isBoolean() ? int64_t(value.toBool()) : value.toLong();
+  switch (type) {
+    case at::kByte:
+      return int64_t(static_cast<uint8_t>(whole));
+    case at::kChar:
+      return int64_t(static_cast<int8_t>(whole));
+    case at::kShort:
+      return int64_t(static_cast<int16_t>(whole));
+    case at::kInt:
+      return int64_t(static_cast<int32_t>(whole));
+    default:
+      return whole;
+  }
 }
 
 at::Tensor cast(const at::Tensor& tensor, c10::ScalarType type) {
@@ -144,7 +173,7 @@ const at::Tensor* Pointwise::leader() const {
 }
 
 // Turns 0-d CPU tensors into numbers, and numbers into the launch scalars of their positions.
-bool Pointwise::place_numbers() {
+bool Pointwise::place_numbers(c10::ScalarType common) {
   // The catalogue's scalars begin with the operands that may be numbers.
   const int first = id_ == XHAL_OP_where ? 1 : id_ == XHAL_OP_lerp ? 2 : 0;
   for (int i = 0; i < count_; ++i) {
@@ -155,7 +184,11 @@ bool Pointwise::place_numbers() {
       input.tensor = nullptr;
       input.number = true;
     }
-    if (input.number) scalar(static_cast<uint32_t>(i - first), input.value);
+    if (!input.number) continue;
+    // Torch takes a factor as it is and a term as a number of the type.
+    const bool factor =
+        common == at::kHalf && (id_ == XHAL_OP_mul || id_ == XHAL_OP_div || id_ == XHAL_OP_pow);
+    scalar(static_cast<uint32_t>(i - first), factor ? input.value : narrowed(input.value, common));
   }
   return true;
 }
@@ -163,6 +196,7 @@ bool Pointwise::place_numbers() {
 bool Pointwise::run(at::Tensor& out) {
   const at::Tensor* like = leader();
   if (!like) return false;
+  if (out.defined()) check_overlap(out);
 
   // Operands of one type, or floating ones with a real number: nothing to promote.
   c10::ScalarType common = like->scalar_type();
@@ -192,7 +226,13 @@ bool Pointwise::run(at::Tensor& out) {
       if (scalar_[i].isFloatingPoint()) return false;
     }
   }
-  if (!place_numbers()) return false;
+  if (!place_numbers(common)) return false;
+  if (common == at::kBool) {  // a factor of bools is one too
+    for (int i = 0; i < scalars_; ++i) scalar_[i] = narrowed(scalar_[i], common);
+  }
+  const bool divides = id_ == XHAL_OP_div || id_ == XHAL_OP_remainder;
+  if (divides && inputs_[1].number && !c10::isFloatingType(common))
+    TORCH_CHECK(scalar_[1].toLong() != 0, "ZeroDivisionError");
   if (out.defined() && lies_on_operand(out)) return run_aside(out, common);
 
   bool alike = like->scalar_type() == common;
@@ -210,6 +250,22 @@ bool Pointwise::run(at::Tensor& out) {
     return run_alike(out, *like, result);
   }
   return run_iterated(out, common, result);
+}
+
+// As torch's own kernels: the operands may be converted below, after which nothing would show.
+void Pointwise::check_overlap(const at::Tensor& out) const {
+  at::assert_no_internal_overlap(out);
+  for (int i = 0; i < count_; ++i) {
+    const at::Tensor* tensor = inputs_[i].tensor;
+    if (tensor && !tensor->is_same(out)) at::assert_no_partial_overlap(out, *tensor);
+  }
+}
+
+bool Pointwise::is_operand(const at::Tensor& out) const {
+  for (int i = 0; i < count_; ++i) {
+    if (inputs_[i].tensor && inputs_[i].tensor->is_same(out)) return true;
+  }
+  return false;
 }
 
 // Whether the output shares memory with an operand that the catalogue keeps apart from it.
@@ -260,6 +316,8 @@ bool Pointwise::run_iterated(at::Tensor& out, c10::ScalarType common, c10::Scala
   config.set_check_mem_overlap(true).check_all_same_dtype(false);
   const bool had_out = out.defined();
   if (!had_out) config.declare_static_dtype(result);
+  // What is written in place keeps its size, also where a converted copy of it is read.
+  if (had_out && is_operand(out)) config.resize_outputs(false);
   config.add_output(out);
   for (int i = 0; i < count_; ++i) {
     const Input& input = inputs_[i];

@@ -73,6 +73,8 @@ def _other_accelerator() -> str:
 
 
 def load() -> str:
+    if hasattr(torch, "xhal"):
+        return "loaded"  # the package was reloaded; torch knows the device already
     _check_versions()
     extension = _import_extension()
     other = _other_accelerator()
@@ -88,8 +90,11 @@ def load() -> str:
     extension.register_graphs("XHAL")
     _register_distributed()
     _register_compiler()
+    _register_sharing()
+    _register_checkpointing()
     _print_from_host()
     _register_shim()
+    _name_for_dlpack()
     atexit.register(_at_exit, extension)
     return "loaded"
 
@@ -116,6 +121,18 @@ def _register_shim() -> None:
     shim.install()
 
 
+def _register_sharing() -> None:
+    from . import sharing
+
+    sharing.register()
+
+
+def _register_checkpointing() -> None:
+    from . import checkpointing
+
+    checkpointing.register()
+
+
 def _print_from_host() -> None:
     """Tensors are printed from a copy on the host.
 
@@ -132,6 +149,21 @@ def _print_from_host() -> None:
         return inner(tensor.cpu() if tensor.device.type == "xhal" else tensor, indent)
 
     _tensor_str._tensor_str = _tensor_str_of_host
+
+
+def _name_for_dlpack() -> None:
+    """``torch.from_dlpack(tensor)`` asks the tensor for its device, which torch's own method knows
+    by the name privateuse1 only, not by the one it was given."""
+    from torch.utils.dlpack import DLDeviceType
+
+    inner = torch.Tensor.__dlpack_device__
+
+    def __dlpack_device__(self):
+        if self.device.type == "xhal":
+            return (DLDeviceType.kDLExtDev, self.device.index)
+        return inner(self)
+
+    torch.Tensor.__dlpack_device__ = __dlpack_device__
 
 
 def write_fallback_report(extension, path: str) -> None:

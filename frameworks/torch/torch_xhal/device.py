@@ -136,6 +136,15 @@ def init() -> None:
     _lazy_init()
 
 
+def __getattr__(name: str):
+    # torch's activation checkpointing keeps the state of the random numbers of modules that say so.
+    # Devices are opened on first use, which may be inside what is recomputed: the state counts from
+    # the start.
+    if name == "_initialized":
+        return is_available() and not _is_in_bad_fork()
+    raise AttributeError(f"module 'torch.xhal' has no attribute {name!r}")
+
+
 def is_initialized() -> bool:
     return any(_C.device_is_open(i) for i in range(_C.device_count())) and not _is_in_bad_fork()
 
@@ -317,6 +326,10 @@ class _Generators:
 
 
 default_generators = _Generators()
+
+
+def _get_generator(device: torch.device) -> torch.Generator:
+    return default_generators[_index(device)]
 
 
 def get_rng_state(device: DeviceLike = "xhal") -> torch.Tensor:
