@@ -9,11 +9,9 @@
 #include <fstream>
 #include <sstream>
 
-#include <nlohmann/json.hpp>
-
 #include "common/process.hpp"
 #include "xhal/command.hpp"
-#include "xhal/doctor.hpp"
+#include "xhal/survey.hpp"
 
 namespace xhal::tools {
 namespace {
@@ -77,14 +75,9 @@ std::string of_vendor(std::string text, const std::string& name) {
 }
 
 // The manifest of a plugin of that name, where programs find it; or that xHAL has one itself.
-std::string taken_by(const std::string& name) {
-  for (const auto& directory : search_directories()) {
-    for (const auto& manifest : directory.manifests) {
-      std::ifstream file(manifest);
-      const auto json = nlohmann::json::parse(file, nullptr, false);
-      if (json.is_object() && json.value("name", nlohmann::json()) == name)
-        return manifest.string();
-    }
+std::string taken_by(const std::string& name, std::chrono::milliseconds patience) {
+  for (const auto& plugin : find_plugins(patience)) {
+    if (plugin.name == name) return plugin.manifest;
   }
   for (const std::string_view own : {"cpu", "npu", "gpu", "template"}) {
     if (name == own) return "xHAL";
@@ -148,7 +141,7 @@ Report new_plugin(const Request& request) {
             "\"{}\" is no name for a plugin: 1 to 24 of a-z, 0-9, '_' and '-', a letter first",
             name));
   }
-  if (const auto other = taken_by(name); !other.empty()) {
+  if (const auto other = taken_by(name, request.patience); !other.empty()) {
     throw Failure(kUsage, fmt::format("the name {} is taken by {}; of two plugins of one name only "
                                       "the first is loaded, so choose another",
                                       name, other));
