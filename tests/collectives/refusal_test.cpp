@@ -277,8 +277,8 @@ TEST(OldKernelTest, WithoutPidfdsADeathIsStillFound) {
   const std::vector<Ending> endings = run_processes(3, [](const Rank& rank) {
     deny_system_calls({SYS_pidfd_open}, ENOSYS);
     const Comm comm(rank);
-    ASSERT_XCOLL(XCOLL_OK, xcoll_barrier(comm, nullptr));
     EXPECT_XCOLL(XCOLL_OK, xcoll_comm_async_error(comm));
+    ASSERT_XCOLL(XCOLL_OK, xcoll_barrier(comm, nullptr));
     if (rank.is(2)) ::kill(::getpid(), SIGKILL);
     EXPECT_XCOLL(XCOLL_ERR_RANK_FAILED, xcoll_barrier(comm, nullptr));
     const xcoll_failure failure = comm.failure();

@@ -112,11 +112,14 @@ std::string trust_problem(const fs::path& path, std::string* next) {
   return {};
 }
 
-// Folders and manifest were judged by libxhal; the library it only comes to when it loads it.
+// Folders and manifest were judged by libxhal; the library it only comes to when it loads it. A
+// PERMISSION of that time may be the plugin's own answer: the library's file tells below.
 Check check_permissions(Facts& f) {
-  for (const auto* seen : {&f.listed, &f.loaded}) {
-    if (seen->state == "skipped" && about_rights(seen->status))
-      return failed("permissions", seen->text, "run: namei -l " + seen->manifest);
+  const bool listed = f.listed.state == "skipped" && about_rights(f.listed.status);
+  const bool loaded = f.loaded.state == "skipped" && f.loaded.status == XHAL_ERR_INSECURE;
+  if (listed || loaded) {
+    return failed("permissions", (listed ? f.listed : f.loaded).text,
+                  "run: namei -l " + f.listed.manifest);
   }
   std::string next;
   if (auto problem = f.loads() ? std::string() : trust_problem(f.library(), &next);
