@@ -40,7 +40,8 @@ TEST_P(BadLoad, PluginsListHasARowForIt) {
   const auto run = ask({"plugins", "list", "--json"}, GetParam());
   EXPECT_EQ(run.code, 1);
   std::map<std::string, std::string> states;
-  for (const auto& p : json_of(run.out)["data"]["plugins"]) states[p["name"]] = p["state"];
+  const auto json = json_of(run.out);
+  for (const auto& p : json["data"]["plugins"]) states[p["name"]] = p["state"];
   EXPECT_EQ(states["fake"], "loaded");
   EXPECT_EQ(states["fake_bad"], std::string(GetParam()).ends_with("hang") ? "hangs" : "crashed");
 }
@@ -48,7 +49,9 @@ TEST_P(BadLoad, PluginsListHasARowForIt) {
 TEST_P(BadLoad, DoctorSaysWhatHappenedAndThatTheOtherIsUsable) {
   const auto run = ask({"plugins", "doctor", "--json"}, GetParam());
   EXPECT_EQ(run.code, 1);
-  for (const auto& p : json_of(run.out)["data"]["plugins"]) {
+  const auto json = json_of(run.out);
+  EXPECT_GE(json["data"]["plugins"].size(), 2u);
+  for (const auto& p : json["data"]["plugins"]) {
     EXPECT_EQ(p["usable"], p["name"] == "fake") << p.dump(2);
   }
 }
@@ -74,7 +77,8 @@ TEST_P(BadOpen, TheDevicesRowSaysItAndTheOthersAreShown) {
   const auto run = ask({"list", "--json"}, GetParam());
   EXPECT_EQ(run.code, 1) << run.err;
   std::map<std::string, nlohmann::json> devices;
-  for (const auto& d : json_of(run.out)["data"]["devices"]) devices[d["id"]] = d;
+  const auto json = json_of(run.out);
+  for (const auto& d : json["data"]["devices"]) devices[d["id"]] = d;
   EXPECT_EQ(devices["fake_bad:0"]["health"], "error");
   EXPECT_THAT(devices["fake_bad:0"]["error"], HasSubstr("when it was opened"));
   EXPECT_EQ(devices["fake_bad:1"]["health"], "degraded") << "it was looked at all the same";
@@ -117,7 +121,7 @@ TEST_F(Isolation, APluginThatPrintsSpoilsNoAnswer) {
 TEST_F(Isolation, AVisibleDeviceOfABrokenPluginIsExplained) {
   const auto run = xhal(
       {"list"}, {{"XHAL_TEST_FAKE", "fake_bad:abort"}, {"XHAL_VISIBLE_DEVICES", "fake_bad:0"}});
-  EXPECT_EQ(run.code, 2);
+  EXPECT_EQ(run.code, 3);
   EXPECT_THAT(run.err, HasSubstr("Plugin fake_bad crashed"));
 }
 

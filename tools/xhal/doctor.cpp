@@ -209,7 +209,11 @@ std::string render(const Findings& findings, bool colours) {
            "\nno manifest found: install a plugin, or name its folder in XHAL_PLUGIN_PATH "
            "(absolute, ':' between)\n";
   }
-  return text + fmt::format("\n{} of {} usable\n", usable, findings.patients.size());
+  const auto left_out = std::count_if(findings.patients.begin(), findings.patients.end(),
+                                      [](const auto& p) { return p.plugin.state == "disabled"; });
+  text += fmt::format("\n{} of {} usable", usable,
+                      static_cast<std::ptrdiff_t>(findings.patients.size()) - left_out);
+  return text + (left_out == 0 ? "\n" : fmt::format("; {} left out\n", left_out));
 }
 
 Report doctor_plugins(const Request& request) {

@@ -175,6 +175,9 @@ bool run_extreme(const Tensor& self, Dims dims, bool keepdim, Tensor& out) {
 }
 template <uint32_t id, class Op>
 Tensor& extreme_out(const Tensor& self, c10::IntArrayRef dims, bool keepdim, Tensor& out) {
+  TORCH_CHECK(self.scalar_type() == out.scalar_type(),
+              "Expected the dtype for input and out to match, but got ", self.scalar_type(),
+              " for input's dtype and ", out.scalar_type(), " for out's dtype.");
   return run_extreme<id>(self, dims, keepdim, out) ? out : on_host<Op>(self, dims, keepdim, out);
 }
 template <uint32_t id, class Op>

@@ -114,6 +114,8 @@ std::tuple<Tensor&, Tensor&> sort_out(const Tensor& self, std::optional<bool> st
 
 Tensor& cumsum_out(const Tensor& self, int64_t dim, std::optional<at::ScalarType> type,
                    Tensor& out) {
+  TORCH_CHECK(!type || *type == out.scalar_type(), "Expected out tensor to have dtype ",
+              type.value_or(out.scalar_type()), ", but got ", out.scalar_type(), " instead");
   if (self.device().type() == kXhal && is_native(self.scalar_type()) &&
       is_native(out.scalar_type())) {
     at::assert_no_internal_overlap(out);

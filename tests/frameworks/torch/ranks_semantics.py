@@ -46,7 +46,7 @@ def layouts():
         other = LAYOUTS[names[PEER]]
 
         def given(tensor, lay=lay, place=place):
-            return lay(tensor.to(place))
+            return lay(tensor.to(place, copy=True))
 
         def taken(shape=SHAPE, lay=other, place=place):
             return lay(torch.full(shape, -1000.0, device=place))

@@ -29,6 +29,8 @@ def reason(name, kind, form, on_operand, text):
         return "the CPU's kernel does not look, and what it writes depends on its order"
     if kind in ("value", "memory") and on_operand and name in _REDUCTIONS:
         return "the CPU's kernel reads what it has overwritten; here each operand is read as it was"
+    if name == "pow" and kind == "computed" and "without overflow" in text:
+        return "the CPU brings the exponent to the type of the base, where f16 ends at 65504"
     if kind == "strides" and name in _COMPOSED:
         return "a composition meets the operands in another order"
     if name in ("any", "all") and form == "out" and kind == "value":

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A seeded sample of the sweep. The seed is printed; a finding's line repeats it."""
+"""A seeded sample of the sweep. The seed is printed; a finding's line repeats it.
+
+XHAL_SWEEP_SEED=N looks elsewhere.
+"""
 
 import os
-import random
 import warnings
 
 import pytest
@@ -10,7 +12,7 @@ import sweep
 
 
 def test_random_calls_do_on_the_device_what_they_do_on_the_cpu(capsys):
-    seed = os.environ.get("XHAL_SWEEP_SEED") or str(random.SystemRandom().randrange(10**6))
+    seed = os.environ.get("XHAL_SWEEP_SEED", "1")
     minutes = float(os.environ.get("XHAL_SWEEP_MINUTES", "3"))
     with warnings.catch_warnings(), capsys.disabled():
         warnings.simplefilter("ignore")
