@@ -198,15 +198,15 @@ def one(case):
     return Finding(case, kind, f"{describe(call, form, out)}\n    {kind}: {text}")
 
 
-def sweep(seed, minutes, only=None, most=25, say=print):
-    """Runs cases for so many minutes, every operator in turn; the findings."""
+def sweep(seed, minutes, only=None, most=25, rounds=None, say=print):
+    """Runs cases for so many minutes or rounds, every operator once a round; the findings."""
     names = sorted(n for n in OPERATORS if only in (None, n))
     if not names:
         raise SystemExit(f"there is no operator {only!r}; there are: {sorted(OPERATORS)}")
     findings, counts, number = [], {}, 0
     end = time.monotonic() + 60 * minutes
     say(f"sweep: seed {seed}, {minutes} minutes, {len(names)} operators")
-    while time.monotonic() < end:
+    while time.monotonic() < end and number != rounds:
         for name in names:
             found = one(f"{name}:{seed}:{number}")
             if not found:
