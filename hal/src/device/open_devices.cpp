@@ -352,8 +352,7 @@ void taken_at_its_word(const void* object) noexcept {
   } catch (...) {  // the status itself still arrives
   }
   lose_device(record, std::move(reason));
-  // Another thread may be at it.
-  while (!record.lost.load(std::memory_order_acquire)) sched_yield();
+  wait_until_lost(record);  // another thread may be at it
 }
 
 void lose_device(DeviceRecord& record, ErrorRecord reason) noexcept {

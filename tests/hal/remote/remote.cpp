@@ -179,7 +179,11 @@ struct Card {
         return fail(XHAL_ERR_DEVICE_LOST, text, operation);
       }
     }
-    backlog.push_back({command, fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 3)});
+    const int kept = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 3);
+    if (fd >= 0 && kept < 0)
+      return fail(XHAL_ERR_IO, std::string("no descriptor for the card: ") + std::strerror(errno),
+                  operation);
+    backlog.push_back({command, kept});
     more.notify_one();
     return XHAL_OK;
   }
@@ -199,7 +203,10 @@ struct Card {
       header->cmsg_len = CMSG_LEN(sizeof(int));
       std::memcpy(CMSG_DATA(header), &fd, sizeof fd);
     }
-    return sendmsg(socket, &message, flags | MSG_NOSIGNAL) == sizeof command;
+    ssize_t sent;
+    do sent = sendmsg(socket, &message, flags | MSG_NOSIGNAL);
+    while (sent < 0 && errno == EINTR);
+    return sent == sizeof command;
   }
 
   // Sends the backlog in its order. A command leaves it after it was sent, so that none overtakes
@@ -211,7 +218,8 @@ struct Card {
       if (backlog.empty()) return;
       Unsent& first = backlog.front();
       lock.unlock();
-      send_now(first.command, first.fd, 0);
+      // A command that cannot be sent is a card that is gone: nothing after it may run.
+      if (!send_now(first.command, first.fd, 0)) shutdown(socket, SHUT_RDWR);
       if (first.fd >= 0) close(first.fd);
       lock.lock();
       backlog.pop_front();
@@ -235,7 +243,9 @@ struct Card {
     c.verb = Verb::map;
     c.file = *file;
     c.size = size;
-    return send_command(c, "map", fd);
+    const auto s = send_command(c, "map", fd);
+    if (s != XHAL_OK) files.erase(start);  // the card does not know it
+    return s;
   }
 
   xhal_device* device;
