@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "copy.h"
 
+#include <ATen/ExpandUtils.h>
 #include <ATen/MemoryOverlap.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
@@ -252,13 +253,23 @@ void copy_tensor(const at::Tensor& given, const at::Tensor& dst, bool non_blocki
   between_devices(src, dst);
 }
 
+// The dimensions keep their order in memory, which an operator's result takes over; what is repeated
+// comes once.
 at::Tensor to_host(const at::Tensor& tensor) {
-  at::Tensor host =
-      tensor.is_non_overlapping_and_dense()
-          ? at::empty_strided(tensor.sizes(), tensor.strides(), tensor.options().device(c10::kCPU))
-          : at::empty(tensor.sizes(), tensor.options().device(c10::kCPU));
-  if (tensor.numel()) device_to_host(tensor, host, false);
-  return host;
+  const auto options = tensor.options().device(c10::kCPU);
+  if (tensor.is_non_overlapping_and_dense()) {
+    at::Tensor host = at::empty_strided(tensor.sizes(), tensor.strides(), options);
+    if (tensor.numel()) device_to_host(tensor, host, false);
+    return host;
+  }
+  at::Tensor once = tensor;
+  for (int64_t d = 0; d < tensor.dim(); ++d) {
+    if (tensor.stride(d) == 0 && tensor.size(d) > 1) once = once.narrow(d, 0, 1);
+  }
+  const auto strides = at::infer_dense_strides(once.sizes(), once.strides());
+  at::Tensor host = at::empty_strided(once.sizes(), strides, options);
+  if (once.numel()) device_to_host(once, host, false);
+  return host.expand(tensor.sizes());
 }
 
 at::Tensor to_device(const at::Tensor& host, c10::Device device) {

@@ -8,6 +8,7 @@
 
 #include <array>
 #include <cmath>
+#include <limits>
 #include <string_view>
 
 #include "copy.h"
@@ -80,6 +81,19 @@ at::Tensor cast(const at::Tensor& tensor, c10::ScalarType type) {
   at::Tensor made = new_dense_like(tensor, type);
   copy_on_device(tensor, made);
   return made;
+}
+
+// Whether the dimensions of a converted copy lie in memory in the same order: a new result takes its
+// strides from the converted operands.
+bool conversion_keeps_order(const at::Tensor& tensor) {
+  if (tensor.is_non_overlapping_and_dense()) return true;
+  int64_t outer = std::numeric_limits<int64_t>::max();
+  for (int64_t d = 0; d < tensor.dim(); ++d) {
+    if (tensor.size(d) == 1) continue;
+    if (tensor.stride(d) == 0 || tensor.stride(d) > outer) return false;
+    outer = tensor.stride(d);
+  }
+  return true;
 }
 
 }  // namespace
@@ -323,7 +337,9 @@ bool Pointwise::run_iterated(at::Tensor& out, c10::ScalarType common, c10::Scala
     const Input& input = inputs_[i];
     if (!input.tensor) continue;
     const auto type = input.tensor->scalar_type();
-    if (input.plain || type == common || (mixes_floats() && is_float(type) && is_float(common))) {
+    const bool mixes = mixes_floats() && is_float(type) && is_float(common) &&
+                       (had_out || conversion_keeps_order(*input.tensor));
+    if (input.plain || type == common || mixes) {
       config.add_const_input(*input.tensor);
     } else {
       cast_inputs[i] = cast(*input.tensor, common);
