@@ -2,7 +2,7 @@
 # What every target of this tree has in common, and how tests and installed files are declared.
 #
 #   xhal_target_defaults(<target>)                     language level, warnings, visibility, sanitizers
-#   xhal_plugin_output(<target> <manifest>)            a MODULE: into the plugin folder with its manifest, and installed
+#   xhal_plugin_output(<target> <manifest> [EXAMPLE])  a MODULE: into the plugin folder with its manifest, and installed
 #   xhal_add_test(<name> SOURCES ... LIBS ... ...)     one GoogleTest program; each of its cases is a ctest test
 #   xhal_add_python_test(<name> SOURCES ... ...)       pytest files as one test, run with the python that has torch
 #   xhal_add_subfolders()                              every folder below that has a CMakeLists.txt
@@ -58,7 +58,8 @@ function(xhal_target_defaults target)
 endfunction()
 
 # Puts a plugin (a MODULE library) and its manifest into the plugin folder, in the build tree and when installed. Of its
-# symbols only the entry is visible: templates of the standard library ignore -fvisibility=hidden.
+# symbols only the entry is visible: templates of the standard library ignore -fvisibility=hidden. EXAMPLE is not
+# installed: where it is, it would be a device that every program finds.
 function(xhal_plugin_output target manifest)
   set(symbols ${CMAKE_BINARY_DIR}/plugin_symbols.map)
   file(CONFIGURE OUTPUT ${symbols} CONTENT "{ global: xhal_plugin_negotiate; local: *; };\n")
@@ -69,6 +70,9 @@ function(xhal_plugin_output target manifest)
   add_custom_command(TARGET ${target} POST_BUILD
     COMMAND ${CMAKE_COMMAND} -E copy_if_different ${manifest} ${XHAL_PLUGIN_OUTPUT_DIRECTORY})
   set_property(TARGET ${target} APPEND PROPERTY LINK_DEPENDS ${manifest})
+  if("EXAMPLE" IN_LIST ARGN)
+    return()
+  endif()
   install(TARGETS ${target} LIBRARY DESTINATION ${XHAL_PLUGIN_INSTALL_DIR} COMPONENT runtime)
   install(FILES ${manifest} DESTINATION ${XHAL_PLUGIN_INSTALL_DIR} COMPONENT runtime)
 endfunction()

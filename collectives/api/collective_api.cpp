@@ -162,9 +162,17 @@ xcoll_status xcoll_submit(xcoll_comm* handle, const xcoll_op* ops, uint64_t n, x
     if (n > 0) need(ops, "ops");
     std::vector<Operation> operations;
     operations.reserve(n);
+    const uint64_t stride = n > 0 ? ops->struct_size : 0;  // the caller's structure may be longer
     for (uint64_t i = 0; i < n; ++i) {
       try {
-        operations.push_back(comm.check(ops[i]));
+        const auto* op =
+            reinterpret_cast<const xcoll_op*>(reinterpret_cast<const std::byte*>(ops) + i * stride);
+        if (op->struct_size != stride) {
+          throw Failure(XCOLL_ERR_STRUCT_SIZE,
+                        "it has struct_size {}, the first of the array has {}: all must be equal",
+                        op->struct_size, stride);
+        }
+        operations.push_back(comm.check(*op));
       } catch (const Failure& failure) {
         throw Failure(failure.status(), "operation {} of the group: {}", i, failure.text());
       }
@@ -178,6 +186,11 @@ xcoll_status xcoll_request_test(xcoll_request* request) { return xcoll_request_w
 xcoll_status xcoll_request_wait(xcoll_request* request, uint64_t timeout_ns) {
   return guarded([&]() -> xcoll_status {
     need(request, "request");
+    if (request->forked()) {
+      throw Failure(
+          XCOLL_ERR_FORKED,
+          "this request belongs to the parent of this forked process, where it completes");
+    }
     const Batch& batch = *request->batch;
     if (!batch.done() && !batch.wait(timeout_ns)) return XCOLL_NOT_READY;
     if (batch.status == XCOLL_OK) return XCOLL_OK;
@@ -185,7 +198,10 @@ xcoll_status xcoll_request_wait(xcoll_request* request, uint64_t timeout_ns) {
   });
 }
 
-void xcoll_request_free(xcoll_request* request) { delete request; }
+void xcoll_request_free(xcoll_request* request) {
+  // In a forked child its memory is the parent's, maybe in the middle of a change.
+  if (request && !request->forked()) delete request;
+}
 
 xcoll_status xcoll_group_begin(xcoll_comm* comm, xcoll_group** group) {
   return guarded([&] {

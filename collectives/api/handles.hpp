@@ -15,6 +15,9 @@ struct xcoll_comm {
 
 struct xcoll_request {
   std::shared_ptr<xcoll::engine::Batch> batch;
+  uint32_t forks = xcoll::engine::fork_generation();
+
+  bool forked() const { return forks != xcoll::engine::fork_generation(); }
 };
 
 struct xcoll_group {

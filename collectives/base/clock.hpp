@@ -20,6 +20,11 @@ inline uint64_t now_ns() {
   return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000u + static_cast<uint64_t>(now.tv_nsec);
 }
 
+// `timeout_ns` after `since_ns`; a moment beyond the clock's range is "never".
+inline uint64_t deadline_of(uint64_t since_ns, uint64_t timeout_ns) {
+  return timeout_ns > UINT64_MAX - since_ns ? UINT64_MAX : since_ns + timeout_ns;
+}
+
 inline uint64_t ticks() {
 #if defined(__x86_64__)
   return __rdtsc();

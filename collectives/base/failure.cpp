@@ -18,8 +18,12 @@ Failure system_failure(const char* call, const std::string& while_doing) {
                  std::generic_category().message(error), error);
 }
 
-xcoll_status set_last_error(xcoll_status status, std::string text) noexcept {
-  text_of_this_thread() = std::move(text);
+xcoll_status set_last_error(xcoll_status status, std::string_view text) noexcept {
+  try {
+    text_of_this_thread() = text;
+  } catch (const std::bad_alloc&) {
+    text_of_this_thread() = "out of memory";  // fits into the string itself
+  }
   return status;
 }
 

@@ -10,6 +10,7 @@
 #include <exception>
 #include <new>
 #include <string>
+#include <string_view>
 #include <system_error>
 #include <utility>
 
@@ -37,7 +38,7 @@ class Failure : public std::exception {
 Failure system_failure(const char* call, const std::string& while_doing = {});
 
 // Keeps `text` as the calling thread's last error and hands `status` back.
-xcoll_status set_last_error(xcoll_status status, std::string text) noexcept;
+xcoll_status set_last_error(xcoll_status status, std::string_view text) noexcept;
 const char* last_error() noexcept;
 
 // Runs the body of an exported function; no exception passes.
@@ -51,6 +52,8 @@ xcoll_status guarded(Body&& body) noexcept {
     return set_last_error(XCOLL_ERR_OUT_OF_MEMORY, "out of host memory");
   } catch (const std::exception& error) {
     return set_last_error(XCOLL_ERR_INTERNAL, error.what());
+  } catch (...) {
+    return set_last_error(XCOLL_ERR_INTERNAL, "an exception of unknown type");
   }
 }
 

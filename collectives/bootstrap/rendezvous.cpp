@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <span>
 #include <string>
 #include <vector>
@@ -86,7 +87,7 @@ class Host {
       Member& newcomer = newcomers_[i];
       const Received got = receive_bytes(newcomer.socket, &newcomer.hello, sizeof(newcomer.hello));
       if (got == Received::kNothingYet) continue;
-      // A stranger (another user, or without the secret) is dropped without a word.
+      // Another user, or a peer without the secret: unauthenticated, closed without a reply.
       const bool ours = got == Received::kWhole && newcomer.peer.uid == ::geteuid() &&
                         newcomer.hello.secret == id_.secret;
       if (ours) admit(newcomer);
@@ -119,13 +120,15 @@ class Host {
                     "two ranks call themselves rank {} of {}: pid {} and pid {}", hello.rank,
                     ranks(), member.peer.pid, newcomer.peer.pid);
     }
-    deadline_ns_ = std::min(deadline_ns_, now_ns() + hello.backoff_ns);
+    deadline_ns_ = std::min(deadline_ns_, deadline_of(now_ns(), hello.backoff_ns));
     member = std::move(newcomer);
   }
 
-  // Writes who is who into the segment, and sends it with a pidfd of each process.
+  // Writes who is who into the segment, and sends it with a pidfd of each process, or with none
+  // where one is missing: processes are then known by pid and start time.
   shm::Processes introduce() {
     members_[0].peer.pid = ::getpid();
+    bool has_pidfds = true;
     std::vector<Fd> pidfds;
     std::vector<int64_t> pids;
     for (uint32_t rank = 0; rank < ranks(); ++rank) {
@@ -134,16 +137,24 @@ class Host {
       if (process == std::ssize(pids)) {
         pids.push_back(member.peer.pid);
         pidfds.push_back(shm::open_pidfd(member.peer.pid));
+        has_pidfds = has_pidfds && pidfds.back();
       }
       shm::RankInfo& info = segment_.info(rank);
       info.pid = member.peer.pid;
+      info.start_time = shm::start_time_of(member.peer.pid);
       info.process = static_cast<uint32_t>(process);
       copy_text(info.host, rank == 0 ? host_name() : member.hello.host.data());
     }
+    if (!has_pidfds) pidfds.clear();
     std::vector<int> fds{memory_.get()};
     for (const Fd& pidfd : pidfds) fds.push_back(pidfd.get());
     for (const Member& member : guests()) {
-      if (!send_word(member.socket, Word::kMap, nullptr, fds)) fail_lost(member);
+      if (send_word(member.socket, Word::kMap, nullptr, fds)) continue;
+      // The kernel limits the descriptors of a user that are in flight (RLIMIT_NOFILE).
+      const bool too_many = errno == ETOOMANYREFS;
+      if (!too_many || !send_word(member.socket, Word::kMap, nullptr, {memory_.get()})) {
+        fail_lost(member);
+      }
     }
     return shm::Processes(std::move(pidfds));
   }
@@ -220,7 +231,14 @@ class Guest {
     const Fd memory = std::move(fds.front());
     fds.erase(fds.begin());
     try {
-      Membership membership{shm::Segment::map(memory, ranks_), shm::Processes(std::move(fds))};
+      shm::Segment segment = shm::Segment::map(memory, ranks_);
+      uint32_t processes = 0;
+      for (uint32_t rank = 0; rank < ranks_; ++rank) {
+        processes = std::max(processes, segment.info(rank).process + 1);
+      }
+      // The kernel drops descriptors that do not fit into our table (MSG_CTRUNC).
+      if (fds.size() != processes) fds.clear();
+      Membership membership{std::move(segment), shm::Processes(std::move(fds))};
       send_word(host_, Word::kReady);
       await(Word::kGo, nullptr);
       return membership;
@@ -271,20 +289,20 @@ class Guest {
   // Rank 0 knows our deadline and answers by then with the names of the missing; if even that does
   // not come, it is rank 0 that is stuck.
   void await(Word expected, std::vector<Fd>* fds) {
-    const uint64_t grace_ns = 100'000'000;
+    const uint64_t give_up_ns = deadline_of(deadline_ns_, 100'000'000);
     Message message;
     for (;;) {
       const Received got = receive_bytes(host_, &message, sizeof(message), fds);
       if (got == Received::kWhole) break;
       if (got == Received::kGone) fail_lost();
-      if (now_ns() >= deadline_ns_ + grace_ns) {
+      if (now_ns() >= give_up_ns) {
         throw Failure(
             XCOLL_ERR_TIMEOUT,
             "the communicator of {} ranks was not made in time: rank 0 (pid {}) has joined but "
             "does not answer rank {}",
             ranks_, host_pid_, rank_);
       }
-      wait_readable({host_.get()}, deadline_ns_ + grace_ns);
+      wait_readable({host_.get()}, give_up_ns);
     }
     if (message.word == Word::kFailed) throw Failure(message.status, "{}", message.text.data());
     if (message.word != expected) throw Failure(XCOLL_ERR_INTERNAL, "unexpected word from rank 0");

@@ -22,8 +22,8 @@ Backoff::Backoff(uint32_t runners) : crowded_(runners > processors()) {}
 
 bool Backoff::try_again() {
   if (crowded_) {
-    // Where strangers want the processor too, a yield gives it away for milliseconds, while a
-    // sleeper is scheduled as soon as it is woken: the clock tells, and the budget remembers.
+    // If other programs want the core, yield() costs a scheduling quantum (milliseconds), while a
+    // sleeper is scheduled as soon as it is woken. We time it and cut the spin budget.
     if (budget_ns_ == kMinBudgetNs) return false;
     ::sched_yield();
   } else {

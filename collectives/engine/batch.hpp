@@ -7,9 +7,12 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <string>
+#include <string_view>
 #include <vector>
 
+#include "base/clock.hpp"
 #include "engine/collective_run.hpp"
 #include "engine/operation.hpp"
 #include "engine/transfer_run.hpp"
@@ -23,10 +26,17 @@ struct Task {
   Batch* batch = nullptr;
   uint64_t sequence = 0;  // of a collective, 0 for a transfer
   uint64_t record = 0;    // line of the flight recorder, 0: not begun
-  uint64_t blocked_since_ns = 0;
+  // When it was submitted. A call that nothing is queued before reads the clock only when it first
+  // has to wait: 0 until then.
+  uint64_t submitted_ns = 0;
+  bool finished = false;
   CollectiveRun collective;
   TransferRun transfer;
 
+  bool begun() const { return record != 0; }
+  uint64_t deadline_ns() const {
+    return submitted_ns == 0 ? UINT64_MAX : deadline_of(submitted_ns, operation.timeout_ns);
+  }
   uint32_t blocked_on() const {
     return operation.is_transfer() ? static_cast<uint32_t>(operation.peer)
                                    : collective.blocked_on();
@@ -52,7 +62,7 @@ class Batch {
   size_t remaining;  // by the driver only
 
   // By the driver, when all tasks are done.
-  void complete() {
+  void complete() noexcept {
     std::function<void()> then;
     {
       const std::lock_guard lock(mutex_);
@@ -62,8 +72,18 @@ class Batch {
     }
     if (then) then();
   }
+  // The first failure of a task is the batch's.
+  void fail(xcoll_status why, std::string_view with_text) noexcept {
+    if (status != XCOLL_OK) return;
+    status = why;
+    try {
+      text = with_text;
+    } catch (const std::bad_alloc&) {
+      text = "out of memory";  // fits into the string itself
+    }
+  }
   // Calls `then` once: on completion, in the driver's thread, or now when that is over. It
-  // must not block.
+  // must neither block nor throw.
   void when_complete(std::function<void()> then) {
     {
       const std::lock_guard lock(mutex_);

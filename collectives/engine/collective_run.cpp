@@ -4,6 +4,8 @@
 #include <cstring>
 
 #include "base/clock.hpp"
+#include "base/float_mode.hpp"
+#include "engine/failure_board.hpp"
 
 namespace xcoll::engine {
 namespace {
@@ -44,6 +46,7 @@ class Machine {
       sources[rank] = address(rank == view_.rank ? own : theirs, piece);
     }
     std::byte* to = address(step.to, piece);
+    const DefaultFloatMode same_on_every_thread;
     if (step.also.place == Place::kNone) {
       op_.combine(to, sources, view_.ranks(), count);
       return;
@@ -247,10 +250,9 @@ Advance CollectiveRun::loop(const RankView& view, const Operation& operation, ui
                             uint32_t polls) {
   const Machine machine(view, operation, sequence, piece_elements_);
   const std::vector<Step>& steps = schedule_->loop;
-  const auto& failed = view.segment.header().failure_board.state;
   for (; iteration_ < iterations_; ++iteration_, next_step_ = 0) {
     // A long operation ends soon when the communicator has failed meanwhile.
-    if (iteration_ > 0 && failed.load(std::memory_order_relaxed) != shm::FailureBoard::kNone) {
+    if (iteration_ > 0 && has_failed(view.segment)) {
       return Advance::kBlocked;
     }
     for (; next_step_ < steps.size(); ++next_step_) {

@@ -20,7 +20,6 @@ constexpr uint64_t kDefaultTimeoutNs = 30'000'000'000;
 constexpr uint32_t kDefaultRecorderEntries = 4096;
 constexpr uint32_t kMaxRecorderEntries = 1u << 24;
 
-// How often this process is a forked child: communicators made before belong to an ancestor.
 std::atomic<uint32_t> forks{0};
 
 void watch_forks() {
@@ -37,6 +36,8 @@ uint64_t timeout_from_environment() {
 }
 
 }  // namespace
+
+uint32_t fork_generation() { return forks.load(std::memory_order_relaxed); }
 
 Config Config::of(const xcoll_config* config) {
   Config result{timeout_from_environment(), kDefaultRecorderEntries, "comm"};
@@ -78,14 +79,15 @@ std::unique_ptr<Comm> Comm::join(const xcoll_unique_id& id, int32_t ranks, int32
   const auto n = static_cast<uint32_t>(ranks);
   const auto me = static_cast<uint32_t>(rank);
   return std::unique_ptr<Comm>(new Comm(
-      bootstrap::meet(bootstrap::parse_id(id), n, me, now_ns() + config.timeout_ns), me, config));
+      bootstrap::meet(bootstrap::parse_id(id), n, me, deadline_of(now_ns(), config.timeout_ns)), me,
+      config));
 }
 
 Comm::Comm(bootstrap::Membership membership, uint32_t rank, Config config)
     : membership_(std::move(membership)),
       rank_(rank),
       config_(std::move(config)),
-      forks_(forks.load(std::memory_order_relaxed)),
+      forks_(fork_generation()),
       engine_(membership_.segment, membership_.processes, rank, config_.recorder_entries,
               config_.timeout_ns) {
   engine_.on_failure = [this] { dump_into_recorder_dir(); };
@@ -99,7 +101,7 @@ void Comm::set_timeout(uint64_t timeout_ns) {
   engine_.set_timeout(timeout_ns);
 }
 
-bool Comm::forked() const { return forks_ != forks.load(std::memory_order_relaxed); }
+bool Comm::forked() const { return forks_ != fork_generation(); }
 
 void Comm::check_process() const {
   if (!forked()) return;

@@ -23,6 +23,9 @@ struct Config {
   static Config of(const xcoll_config* config);
 };
 
+// How often this process is a forked child: what was made at another count belongs to an ancestor.
+uint32_t fork_generation();
+
 class Comm {
  public:
   // Meets the other ranks. Throws.

@@ -2,6 +2,7 @@
 #include "engine/diagnosis.hpp"
 
 #include <algorithm>
+#include <cstdio>
 #include <cstring>
 #include <vector>
 
@@ -31,7 +32,8 @@ std::string describe(const Scene& scene) {
   std::string text = describe(scene.operation.signature);
   if (scene.operation.is_transfer()) {
     const bool sending = scene.operation.kind == XCOLL_SEND;
-    const auto rank = fmt::format(" {} rank {}", sending ? "to" : "from", scene.operation.peer);
+    auto rank = fmt::format(" {} rank {}", sending ? "to" : "from", scene.operation.peer);
+    if (scene.operation.tag != 0) rank += fmt::format(" with tag {}", scene.operation.tag);
     return text.insert(std::strlen(kind_name(scene.operation.kind)), rank);
   }
   return text.insert(std::strlen(kind_name(scene.operation.kind)),
@@ -92,7 +94,8 @@ std::string Diagnosis::state_text(uint32_t rank, xcoll_rank_state state) const {
   }
 }
 
-xcoll_failure Diagnosis::start(xcoll_status status, int32_t culprit, uint64_t sequence) const {
+xcoll_failure Diagnosis::blame(xcoll_status status, int32_t culprit,
+                               uint64_t sequence) const noexcept {
   xcoll_failure failure{};
   failure.struct_size = sizeof(failure);
   failure.status = status;
@@ -103,8 +106,24 @@ xcoll_failure Diagnosis::start(xcoll_status status, int32_t culprit, uint64_t se
   const auto rank = static_cast<uint32_t>(culprit);
   failure.culprit_pid = segment_.info(rank).pid;
   failure.culprit_finished = finished(rank);
-  failure.culprit_state = state_of(rank, sequence);
   std::memcpy(failure.culprit_host, segment_.info(rank).host, sizeof(failure.culprit_host));
+  return failure;
+}
+
+xcoll_failure Diagnosis::start(xcoll_status status, int32_t culprit, uint64_t sequence) const {
+  xcoll_failure failure = blame(status, culprit, sequence);
+  if (culprit >= 0) failure.culprit_state = state_of(static_cast<uint32_t>(culprit), sequence);
+  return failure;
+}
+
+xcoll_failure Diagnosis::rank_failed(const char* why) const noexcept {
+  xcoll_failure failure = blame(XCOLL_ERR_RANK_FAILED, static_cast<int32_t>(rank_), 0);
+  failure.culprit_state = XCOLL_RANK_WORKING;
+  std::snprintf(
+      failure.text, sizeof(failure.text),
+      "rank %u (host %s, pid %lld) cannot go on: %s; its last finished collective is #%llu", rank_,
+      failure.culprit_host, static_cast<long long>(failure.culprit_pid), why,
+      static_cast<unsigned long long>(failure.culprit_finished));
   return failure;
 }
 
@@ -153,8 +172,36 @@ xcoll_failure Diagnosis::timeout(const Scene& scene, uint64_t waited_ns) const {
   return failure;
 }
 
+xcoll_failure Diagnosis::timeout_behind(const Scene& scene, uint64_t waited_ns,
+                                        const Scene& first) const {
+  const uint32_t culprit = culprit_of_timeout(first);
+  xcoll_failure failure = start(XCOLL_ERR_TIMEOUT, static_cast<int32_t>(culprit), first.sequence);
+  set_text(
+      &failure,
+      fmt::format("{} timed out after {:.1f} s on rank {} of {}: it is queued behind {}, which "
+                  "waits: {} {}; its last finished collective is #{}. Raise the deadline with "
+                  "XCOLL_TIMEOUT_S",
+                  describe(scene), static_cast<double>(waited_ns) * 1e-9, rank_, segment_.ranks(),
+                  describe(first), who(culprit), state_text(culprit, failure.culprit_state),
+                  failure.culprit_finished));
+  return failure;
+}
+
+xcoll_failure Diagnosis::timeout_of_stream(const Scene& scene, uint64_t waited_ns,
+                                           const Scene* first) const {
+  xcoll_failure failure = start(XCOLL_ERR_TIMEOUT, static_cast<int32_t>(rank_), scene.sequence);
+  const std::string behind =
+      first ? fmt::format("it is queued behind {}, whose stream", describe(*first)) : "its stream";
+  set_text(&failure,
+           fmt::format("{} timed out after {:.1f} s on rank {} of {}: {} has not come to it. The "
+                       "deadline counts from the call: see what that stream waits for, or raise it "
+                       "with XCOLL_TIMEOUT_S",
+                       describe(scene), static_cast<double>(waited_ns) * 1e-9, rank_,
+                       segment_.ranks(), behind));
+  return failure;
+}
+
 xcoll_failure Diagnosis::mismatch(const Scene& scene) const {
-  if (scene.operation.is_transfer()) return transfer_mismatch(scene);
   // The largest group that agrees is taken to be right; of equal ones, that of the lowest rank.
   std::vector<uint32_t> present;
   for (uint32_t rank = 0; rank < segment_.ranks(); ++rank) {
@@ -194,15 +241,13 @@ xcoll_failure Diagnosis::mismatch(const Scene& scene) const {
   return failure;
 }
 
-xcoll_failure Diagnosis::transfer_mismatch(const Scene& scene) const {
+xcoll_failure Diagnosis::transfer_mismatch(const Scene& scene, const MessageInfo& sent) const {
   const auto peer = static_cast<uint32_t>(scene.operation.peer);
-  const uint64_t taken = segment_.taken_counter(peer, rank_).value.load();
-  const shm::Piece& piece = segment_.piece(peer, rank_, taken);
   xcoll_failure failure = start(XCOLL_ERR_MISMATCH, static_cast<int32_t>(peer), 0);
   set_text(&failure,
            fmt::format("{} on rank {} does not match: {} sent {} x {}. No data were delivered",
                        describe(scene), rank_, who(peer),
-                       type_name(static_cast<kernels::Type>(piece.dtype)), piece.count));
+                       type_name(static_cast<kernels::Type>(sent.type)), sent.count));
   return failure;
 }
 

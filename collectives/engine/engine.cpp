@@ -5,6 +5,7 @@
 #include <signal.h>
 
 #include <algorithm>
+#include <system_error>
 
 #include "base/failure.hpp"
 #include "engine/failure_board.hpp"
@@ -12,10 +13,8 @@
 namespace xcoll::engine {
 namespace {
 
-// A sleeper looks this often whether the others live; bounds how late a death is seen.
-constexpr uint64_t kLookAroundNs = 10'000'000;
-// While nothing has started there is nobody to look after.
-constexpr uint64_t kIdleNs = 200'000'000;
+// While everything moves, deadlines are looked at once in so many moves.
+constexpr uint32_t kMovesBetweenLooks = 64;
 
 std::vector<Operation> one(Operation operation) {
   std::vector<Operation> operations;
@@ -45,7 +44,9 @@ Engine::Engine(const shm::Segment& segment, const shm::Processes& processes, uin
       progress_backoff_(2 * segment.ranks()),
       timeout_ns_(timeout_ns),
       channels_(segment.ranks()),
-      lone_(one(Operation())) {}
+      lone_(one(Operation())) {
+  lone_.remaining = 0;
+}
 
 Engine::~Engine() {
   {
@@ -55,25 +56,31 @@ Engine::~Engine() {
   }
   shm::ring(segment_.doorbell(rank_));
   if (thread_.joinable()) thread_.join();
-  take_inbox();
   fail_everything(XCOLL_ERR_ABORTED, "the communicator was destroyed before the operation had run");
   segment_.board(rank_).left.store(1);
   shm::ring_all_sleeping(segment_, rank_);
 }
 
-xcoll_status Engine::sticky_error() const {
-  if (!has_failed(segment_)) return XCOLL_OK;
-  const xcoll_failure failure = read_failure(segment_);
-  return set_last_error(failure.status, failure.text);
-}
+// ---- submission
 
-void Engine::number(Task& task) {
+void Engine::number(Task& task) noexcept {
   if (task.operation.timeout_ns == 0) {
     task.operation.timeout_ns = timeout_ns_.load(std::memory_order_relaxed);
   }
   if (task.operation.is_transfer()) return;
   task.sequence = sequence_.load(std::memory_order_relaxed) + 1;
   sequence_.store(task.sequence, std::memory_order_relaxed);
+}
+
+void Engine::enqueue(const std::shared_ptr<Batch>& batch) {
+  inbox_.push_back(batch);  // throws before anything has changed
+  const uint64_t now = now_ns();
+  for (Task& task : batch->tasks) {
+    number(task);
+    task.submitted_ns = now;
+  }
+  has_inbox_.store(true);
+  ring_doorbell();
 }
 
 xcoll_status Engine::run(Operation operation) {
@@ -93,16 +100,16 @@ xcoll_status Engine::run(Operation operation) {
 
   lone_.remaining = 1;
   lone_.status = XCOLL_OK;
-  if (advance(task, caller_backoff_.polls()) == Advance::kDone) {
-    finish(task, XCOLL_OK, {});
-  } else {
-    if (task.operation.is_transfer()) {
+  contain([&] {
+    if (advance(task, caller_backoff_.polls()) == Advance::kDone) {
+      finish(task);
+    } else if (task.operation.is_transfer()) {
       transfers_.push_back(&task);
     } else {
       collectives_.push_back(&task);
     }
-    drive(&lone_, caller_backoff_);
-  }
+  });
+  if (lone_.remaining > 0) drive(&lone_, caller_backoff_);
   const xcoll_status status = lone_.status;
   if (status != XCOLL_OK) set_last_error(status, lone_.text);
   release();
@@ -127,14 +134,20 @@ xcoll_status Engine::run(const std::shared_ptr<Batch>& batch) {
 }
 
 void Engine::start(const std::shared_ptr<Batch>& batch) {
+  need_progress_thread();
   const std::lock_guard lock(mutex_);
   enqueue(batch);
-  need_progress_thread();
   changed_.notify_all();
 }
 
 void Engine::need_progress_thread() {
-  if (thread_.joinable()) return;
+  if (has_thread_.load(std::memory_order_acquire)) return;
+  const std::lock_guard lock(mutex_);
+  if (!thread_.joinable()) make_progress_thread();
+  has_thread_.store(true, std::memory_order_release);
+}
+
+void Engine::make_progress_thread() {
   // The program's signals are for the program's threads: this one is made while all are blocked.
   struct SignalsBlocked {
     SignalsBlocked() {
@@ -145,13 +158,19 @@ void Engine::need_progress_thread() {
     ~SignalsBlocked() { ::pthread_sigmask(SIG_SETMASK, &before, nullptr); }
     sigset_t before;
   } const blocked;
-  thread_ = std::thread([this] { progress(); });
+  try {
+    thread_ = std::thread([this] { progress(); });
+  } catch (const std::system_error& error) {
+    throw Failure(XCOLL_ERR_SYSTEM,
+                  "nothing was started: the progress thread of the communicator cannot be made: "
+                  "{}. Raise the limit on processes (ulimit -u, or the container's pids limit)",
+                  error.what());
+  }
   ::pthread_setname_np(thread_.native_handle(), "xcoll");
 }
 
 bool Engine::run_briefly(const std::shared_ptr<Batch>& batch, uint64_t backoff_ns) {
   std::unique_lock lock(mutex_);
-  need_progress_thread();
   if (driven_ || has_work()) {
     enqueue(batch);
     changed_.notify_all();
@@ -161,10 +180,32 @@ bool Engine::run_briefly(const std::shared_ptr<Batch>& batch, uint64_t backoff_n
   driven_ = true;
   lock.unlock();
   // Where ranks share processors, standing still would keep the awaited one from running.
-  drive_briefly(*batch, caller_backoff_.crowded() ? 0 : backoff_ns);
+  contain([&] { drive_briefly(*batch, caller_backoff_.crowded() ? 0 : backoff_ns); });
   const bool done = batch->done();
   release();
   return done;
+}
+
+void Engine::fail_stream(Batch& batch, const std::string& why) {
+  publish(diagnosis_.device_failed(nullptr, why));
+  ring_doorbell();
+  batch.wait(UINT64_MAX);
+}
+
+// ---- driving
+
+// What a step of the driver throws is a failure of this rank, and so the communicator's.
+template <typename Step>
+void Engine::contain(Step&& step) noexcept {
+  try {
+    step();
+  } catch (const std::bad_alloc&) {
+    cannot_go_on("out of host memory");
+  } catch (const std::exception& error) {
+    cannot_go_on(error.what());
+  } catch (...) {
+    cannot_go_on("an exception of unknown type");
+  }
 }
 
 void Engine::drive_briefly(const Batch& until, uint64_t backoff_ns) {
@@ -179,13 +220,6 @@ void Engine::drive_briefly(const Batch& until, uint64_t backoff_ns) {
     if (now - still_since_ns >= backoff_ns) return;
     cpu_relax();
   }
-}
-
-void Engine::enqueue(const std::shared_ptr<Batch>& batch) {
-  for (Task& task : batch->tasks) number(task);
-  inbox_.push_back(batch);
-  has_inbox_.store(true);
-  ring_doorbell();
 }
 
 void Engine::progress() {
@@ -208,45 +242,53 @@ void Engine::release() {
   if (has_work() || waiting_callers_ > 0) changed_.notify_all();
 }
 
-void Engine::drive(const Batch* until, Backoff& backoff) {
-  for (;;) {
-    if (has_inbox_.load(std::memory_order_relaxed)) take_inbox();
-    // What can be completed is, also after a sticky error: its data are all there.
-    const bool moved = advance_all(backoff.polls());
-    if (has_failed(segment_)) meet_failure();
-    if (until ? until->remaining == 0 : alive_.empty() || closing_) {
-      backoff.made_progress();
-      return;
-    }
-    if (moved) {
-      backoff.made_progress();
-    } else if (!started_and_blocked() || !backoff.try_again()) {
-      nap();
-    }
+void Engine::drive(const Batch* until, Backoff& backoff) noexcept {
+  bool over = false;
+  while (!over) contain([&] { over = drive_once(until, backoff); });
+}
+
+bool Engine::drive_once(const Batch* until, Backoff& backoff) {
+  if (has_inbox_.load(std::memory_order_relaxed)) take_inbox();
+  // What can be completed is, also after a sticky error: its data are all there.
+  const bool moved = advance_all(backoff.polls());
+  if (has_failed(segment_)) meet_failure();
+  if (until ? until->remaining == 0 : alive_.empty() || closing_) {
+    backoff.made_progress();
+    return true;
   }
+  if (moved) {
+    backoff.made_progress();
+    if (++moves_ % kMovesBetweenLooks == 0) check_deadlines();
+  } else if (!started_and_blocked() || !backoff.try_again()) {
+    nap();
+  }
+  return false;
 }
 
 void Engine::take_inbox() {
-  const std::lock_guard lock(mutex_);
-  has_inbox_.store(false);
-  for (std::shared_ptr<Batch>& batch : inbox_) {
-    for (Task& task : batch->tasks) {
+  const size_t before = alive_.size();
+  {
+    const std::lock_guard lock(mutex_);
+    alive_.insert(alive_.end(), inbox_.begin(), inbox_.end());
+    inbox_.clear();
+    has_inbox_.store(false);
+  }
+  for (size_t i = before; i < alive_.size(); ++i) {
+    for (Task& task : alive_[i]->tasks) {
       if (task.operation.is_transfer()) {
         transfers_.push_back(&task);
       } else {
         collectives_.push_back(&task);
       }
     }
-    alive_.push_back(std::move(batch));
   }
-  inbox_.clear();
 }
 
 bool Engine::advance_all(uint32_t polls) {
   // Polling one collective would starve the transfers beside it.
   const bool alone = transfers_.empty();
   const bool collectives_moved = advance_collectives(alone ? polls : 0);
-  return advance_transfers() || collectives_moved;
+  return (!alone && advance_transfers()) || collectives_moved;
 }
 
 bool Engine::advance_collectives(uint32_t polls) {
@@ -263,39 +305,53 @@ bool Engine::advance_collectives(uint32_t polls) {
       return moved;
     }
     collectives_.pop_front();
-    finish(task, XCOLL_OK, {});
+    finish(task);
   }
   return moved;
 }
 
 bool Engine::advance_transfers() {
   bool moved = false;
-  // A transfer that is not the oldest of its channel waits.
-  uint8_t busy[2][shm::kMaxRanks] = {};
+  bool sending[shm::kMaxRanks] = {};
+  waiting_receives_.clear();
+  channels_.unclaimed.clear();
   for (size_t i = 0; i < transfers_.size();) {
     Task& task = *transfers_[i];
-    uint8_t& channel = busy[task.operation.kind == XCOLL_SEND][task.operation.peer];
+    const bool is_send = task.operation.kind == XCOLL_SEND;
+    const TagOfRank key{task.operation.peer, task.operation.tag};
+    const bool oldest = is_send
+                            ? !sending[key.peer]
+                            : std::ranges::find(waiting_receives_, key) == waiting_receives_.end();
     Advance advanced = Advance::kBlocked;
-    if (!channel && task.batch->ready) advanced = advance(task, 0);
-    channel = 1;
+    if (oldest && task.batch->ready) advanced = advance(task, 0);
     moved = moved || advanced != Advance::kBlocked;
     if (advanced == Advance::kMismatch) {
-      publish(diagnosis_.mismatch({task.operation, 0, task.blocked_on()}));
+      const Scene scene{task.operation, 0, task.blocked_on()};
+      publish(diagnosis_.transfer_mismatch(scene, task.transfer.found()));
       return true;
     }
-    if (advanced != Advance::kDone) {
-      ++i;
+    if (advanced == Advance::kDone) {
+      transfers_.erase(transfers_.begin() + static_cast<ptrdiff_t>(i));
+      finish(task);
       continue;
     }
-    channel = 0;
-    transfers_.erase(transfers_.begin() + static_cast<ptrdiff_t>(i));
-    finish(task, XCOLL_OK, {});
+    if (is_send) {
+      sending[key.peer] = true;
+    } else if (oldest) {
+      waiting_receives_.push_back(key);
+    }
+    ++i;
+  }
+  if (moved) return true;
+  // Nobody takes these messages, and they are in the way of one that somebody waits for.
+  for (const uint32_t source : channels_.unclaimed) {
+    moved = put_aside(view_, channels_, source) || moved;
   }
   return moved;
 }
 
 Advance Engine::advance(Task& task, uint32_t polls) {
-  if (task.record == 0) {
+  if (!task.begun()) {
     if (has_failed(segment_)) return Advance::kBlocked;
     if (!task.batch->cancelled.empty()) {
       const Scene scene{task.operation, task.sequence, rank_};
@@ -308,94 +364,33 @@ Advance Engine::advance(Task& task, uint32_t polls) {
       task.operation.is_transfer()
           ? task.transfer.advance(view_, task.operation, channels_)
           : task.collective.advance(view_, task.operation, task.sequence, polls);
-  if (advanced == Advance::kBlocked && task.blocked_since_ns == 0) task.blocked_since_ns = now_ns();
+  if (advanced == Advance::kBlocked && task.submitted_ns == 0) task.submitted_ns = now_ns();
   return advanced;
 }
 
-void Engine::finish(Task& task, xcoll_status status, const std::string& text) {
-  if (task.record != 0) recorder_.finish(task.record, status);
-  if (status == XCOLL_OK && task.sequence != 0) {
+void Engine::finish(Task& task) {
+  task.finished = true;
+  recorder_.finish(task.record, XCOLL_OK);
+  if (task.sequence != 0) {
     segment_.board(rank_).finished.store(task.sequence, std::memory_order_release);
   }
   Batch& batch = *task.batch;
-  if (status != XCOLL_OK && batch.status == XCOLL_OK) {
-    batch.status = status;
-    batch.text = text;
-  }
   if (--batch.remaining == 0 && &batch != &lone_) complete(batch);
 }
 
-void Engine::complete(Batch& batch) {
+void Engine::complete(Batch& batch) noexcept {
   const auto of_batch = [&](const std::shared_ptr<Batch>& other) { return other.get() == &batch; };
   const auto position = std::ranges::find_if(alive_, of_batch);
   const std::shared_ptr<Batch> keep = std::move(*position);
   alive_.erase(position);
   keep->complete();
+  notify_callers();
+}
+
+void Engine::notify_callers() noexcept {
   if (waiting_callers_ == 0) return;
   const std::lock_guard lock(mutex_);
   changed_.notify_all();
-}
-
-// The oldest task that has begun and waits for another rank; null when there is none.
-const Task* Engine::started_and_blocked() const {
-  if (!collectives_.empty() && collectives_.front()->record != 0) return collectives_.front();
-  for (const Task* task : transfers_) {
-    if (task->record != 0) return task;
-  }
-  return nullptr;
-}
-
-void Engine::nap() {
-  shm::Nap nap(segment_, rank_);
-  const bool something_new = has_inbox_ || has_failed(segment_) || closing_ || advance_all(0);
-  if (something_new) return;
-  const Task* blocked = started_and_blocked();
-  std::atomic<int32_t>& waiting_on = segment_.board(rank_).waiting_on;
-  if (blocked) waiting_on.store(static_cast<int32_t>(blocked->blocked_on()));
-  nap.sleep(blocked ? kLookAroundNs : kIdleNs);
-  waiting_on.store(-1);
-  if (!collectives_.empty() && watch(*collectives_.front())) return;
-  for (Task* task : transfers_) {
-    if (watch(*task)) return;
-  }
-}
-
-// Has the rank that this task waits for failed, or its time run out? True: a sticky
-// error was published.
-bool Engine::watch(Task& task) {
-  if (task.record == 0 || task.blocked_since_ns == 0) return false;
-  Scene scene{task.operation, task.sequence, task.blocked_on()};
-  const int32_t lost = diagnosis_.find_lost(scene);
-  if (lost >= 0) {
-    // It may have done its part before it went: look once more, now that nothing more can come.
-    scene.blocked_on = static_cast<uint32_t>(lost);
-    if (advance_all(0)) return true;
-    publish(diagnosis_.lost(static_cast<uint32_t>(lost), &scene));
-    return true;
-  }
-  const uint64_t waited_ns = now_ns() - task.blocked_since_ns;
-  if (waited_ns < task.operation.timeout_ns) return false;
-  publish(diagnosis_.timeout(scene, waited_ns));
-  return true;
-}
-
-void Engine::publish(const xcoll_failure& failure) { publish_failure(segment_, failure); }
-
-void Engine::meet_failure() {
-  const xcoll_failure failure = read_failure(segment_);
-  if (!failure_met_) {
-    failure_met_ = true;
-    if (on_failure) on_failure();
-  }
-  fail_everything(failure.status, failure.text);
-}
-
-void Engine::fail_everything(xcoll_status status, const std::string& text) {
-  std::vector<Task*> tasks(collectives_.begin(), collectives_.end());
-  tasks.insert(tasks.end(), transfers_.begin(), transfers_.end());
-  collectives_.clear();
-  transfers_.clear();
-  for (Task* task : tasks) finish(*task, status, text);
 }
 
 }  // namespace xcoll::engine

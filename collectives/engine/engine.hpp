@@ -7,8 +7,12 @@
 // something was submitted that nobody waits for. So a lone blocking call runs in its caller's
 // thread without any hand-over.
 //
-// Order: collectives run one after the other in the order of submission. A transfer waits only for
-// older transfers between the same two ranks in the same direction.
+// Order: collectives run one after the other in the order of submission. A send waits only for
+// older sends to the same rank, a receive for older receives of its tag from the same rank.
+//
+// Deadlines: absolute from submission, also for what has not begun because something older, or the
+// stream it is ordered on, is in its way. Whatever the driver throws becomes the communicator's
+// sticky error; no call and no waiter is left behind.
 #pragma once
 
 #include <atomic>
@@ -38,11 +42,16 @@ class Engine {
   xcoll_status run(Operation operation);
   // Runs a batch and returns when it is done.
   xcoll_status run(const std::shared_ptr<Batch>& batch);
-  // Hands a batch to the progress thread.
+  // Makes the progress thread if there is none yet. Throws SYSTEM.
+  void need_progress_thread();
+  // Hands a batch to the progress thread. When it throws, nothing was started.
   void start(const std::shared_ptr<Batch>& batch);
   // Runs a batch in the caller's thread while it makes progress, and hands what is left of it to
   // the progress thread after `backoff_ns` without any. True: it is done.
   bool run_briefly(const std::shared_ptr<Batch>& batch, uint64_t backoff_ns);
+  // The stream of a batch cannot be used: breaks the communicator and returns when the driver has
+  // let go of the batch.
+  void fail_stream(Batch& batch, const std::string& why);
   // Makes the driver look at its tasks again: a batch has become ready.
   void ring_doorbell() { shm::ring_if_sleeping(segment_, rank_); }
 
@@ -62,29 +71,39 @@ class Engine {
  private:
   // Under mutex_.
   void enqueue(const std::shared_ptr<Batch>& batch);
-  void need_progress_thread();
+  void make_progress_thread();
   bool has_work() const { return !inbox_.empty() || !alive_.empty(); }
-  void number(Task& task);
+  void number(Task& task) noexcept;
 
   void progress();
   void release();
 
   // By the driver only.
-  void drive(const Batch* until, Backoff& backoff);
+  template <typename Step>
+  void contain(Step&& step) noexcept;
+  void drive(const Batch* until, Backoff& backoff) noexcept;
+  bool drive_once(const Batch* until, Backoff& backoff);
   void drive_briefly(const Batch& until, uint64_t backoff_ns);
   void take_inbox();
   bool advance_all(uint32_t polls);
   bool advance_collectives(uint32_t polls);
   bool advance_transfers();
   Advance advance(Task& task, uint32_t polls);
-  void finish(Task& task, xcoll_status status, const std::string& text);
-  void complete(Batch& batch);
+  void finish(Task& task);
+  void complete(Batch& batch) noexcept;
+  void notify_callers() noexcept;
   const Task* started_and_blocked() const;
+  const Task& oldest_before(const Task& task) const;
   void nap();
-  bool watch(Task& task);
-  void publish(const xcoll_failure& failure);
-  void meet_failure();
-  void fail_everything(xcoll_status status, const std::string& text);
+  bool find_lost(Task& task);
+  void check_deadlines();
+  uint64_t next_deadline_ns() const;
+  xcoll_failure timeout_of(const Task& task, uint64_t now) const;
+  void publish(const xcoll_failure& failure) noexcept;
+  void cannot_go_on(const char* why) noexcept;
+  void meet_failure() noexcept;
+  void fail(Batch& batch, xcoll_status status, std::string_view text) noexcept;
+  void fail_everything(xcoll_status status, std::string_view text) noexcept;
 
   const shm::Segment& segment_;
   const uint32_t rank_;
@@ -101,17 +120,25 @@ class Engine {
   std::condition_variable changed_;  // the engine was released, or a batch with waiters completed
   bool driven_ = false;
   std::atomic<uint32_t> waiting_callers_{0};
-  std::deque<std::shared_ptr<Batch>> inbox_;
+  std::vector<std::shared_ptr<Batch>> inbox_;
   std::atomic<bool> has_inbox_{false};
   std::atomic<bool> closing_{false};
   std::thread thread_;
+  std::atomic<bool> has_thread_{false};
 
   // By the driver only; `alive_` is read under mutex_ when nobody drives.
   std::vector<std::shared_ptr<Batch>> alive_;
   std::deque<Task*> collectives_;
   std::vector<Task*> transfers_;
+  // Of one look at all transfers: the channels whose oldest receive of a tag still waits.
+  struct TagOfRank {
+    int32_t peer, tag;
+    bool operator==(const TagOfRank&) const = default;
+  };
+  std::vector<TagOfRank> waiting_receives_;
+  uint32_t moves_ = 0;
   Channels channels_;
-  Batch lone_;  // the batch of run(Operation)
+  Batch lone_;  // the batch of run(Operation); remaining is 0 when there is none
   bool failure_met_ = false;
 };
 

@@ -10,10 +10,11 @@
 namespace xcoll::engine {
 
 inline bool has_failed(const shm::Segment& segment) {
-  return segment.header().failure_board.state.load() != shm::FailureBoard::kNone;
+  return segment.header().failed_by.load() != 0;
 }
 
-// Publishes and wakes everybody. False when another sticky error was first.
+// Publishes as rank `failure.reporter` and wakes everybody; false when another sticky error was
+// first. On return there is one in any case. Allocates nothing.
 bool publish_failure(const shm::Segment& segment, const xcoll_failure& failure);
 
 // The sticky error; status XCOLL_OK when there is none.

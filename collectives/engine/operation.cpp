@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/operation.hpp"
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 
@@ -13,6 +14,7 @@ namespace {
 using kernels::Type;
 
 constexpr uint64_t kMaxBytes = uint64_t{1} << 46;
+constexpr uint32_t kFirstOpBytes = 72;                    // sizeof(xcoll_op) of the first release
 constexpr uint64_t kMaxPieces = (uint64_t{1} << 24) - 1;  // a tag has 24 bits for the piece
 
 struct TypeInfo {
@@ -121,6 +123,7 @@ class Checker {
              rooted(op_.kind) ? "root" : "peer", op_.peer, ranks_ - 1);
     }
     out_.peer = op_.peer;
+    if (out_.is_transfer()) out_.tag = op_.tag;
   }
 
   bool at_root() const { return !rooted(op_.kind) || out_.peer == static_cast<int32_t>(rank_); }
@@ -264,7 +267,10 @@ class Checker {
     if (reduces(op_.kind)) signature.words |= static_cast<uint32_t>(op_.reduction) << 8;
     signature.root = rooted(op_.kind) ? out_.peer : -1;
     signature.count = out_.count;
-    uint64_t hash = mix(mix(signature.words, static_cast<uint32_t>(signature.root)), out_.count);
+    // Words and root enter as one 64-bit value and mix() is a bijection of it: calls of one count
+    // that differ in kind, reduction, type, algorithm or root never have the same fingerprint.
+    const uint64_t call = signature.words | static_cast<uint64_t>(signature.root + 1) << 32;
+    uint64_t hash = mix(mix(0, call), out_.count);
     // The counts of all-to-all-v differ between ranks: they are compared pair by pair.
     if (!out_.is_all_to_all_v()) {
       for (const uint64_t count : out_.counts) hash = mix(hash, count);
@@ -289,13 +295,16 @@ class Checker {
   Operation out_;
 };
 
-// A structure of a newer program is taken when what this library does not know of it is zero.
+static_assert(sizeof(xcoll_op) >= kFirstOpBytes);
+
+// A structure of a newer program is taken when what this library does not know of it is zero; one
+// of an older program ends earlier, and zero stands for the rest.
 xcoll_op known_part(const xcoll_op& op) {
-  if (op.struct_size < sizeof(xcoll_op)) {
+  if (op.struct_size < kFirstOpBytes) {
     throw Failure(
         XCOLL_ERR_STRUCT_SIZE,
         "xcoll_op has struct_size {}, the first release has {}: set it to sizeof(xcoll_op)",
-        op.struct_size, sizeof(xcoll_op));
+        op.struct_size, kFirstOpBytes);
   }
   const auto* bytes = reinterpret_cast<const unsigned char*>(&op);
   for (size_t i = sizeof(xcoll_op); i < op.struct_size; ++i) {
@@ -305,7 +314,9 @@ xcoll_op known_part(const xcoll_op& op) {
         "byte {} of an xcoll_op is not zero and this libxcoll does not know it: use a newer one",
         i);
   }
-  return op;
+  xcoll_op known{};
+  std::memcpy(&known, &op, std::min<size_t>(op.struct_size, sizeof(xcoll_op)));
+  return known;
 }
 
 }  // namespace

@@ -57,6 +57,7 @@ struct Operation {
   std::byte* recv = nullptr;
   uint64_t count = 0;
   int32_t peer = -1;  // root, or other side
+  int32_t tag = 0;    // of a transfer
   Blocks send_blocks;
   Blocks recv_blocks;
   uint64_t largest_block = 0;  // elements, of any rank: decides the number of pieces

@@ -74,12 +74,17 @@ class Timelines {
     return fresh;
   }
 
-  void reach(const Awaited& awaited) {
+  void reach(const Awaited& awaited) noexcept {
     (void)xhal_timeline_signal(awaited.timeline, awaited.value);
-    const std::lock_guard lock(mutex_);
-    idle_.push_back(awaited);
+    try {
+      const std::lock_guard lock(mutex_);
+      idle_.push_back(awaited);
+    } catch (const std::bad_alloc&) {
+      (void)xhal_timeline_destroy(awaited.timeline);  // reached: nobody waits for it any more
+    }
   }
-  // Whoever waits for it fails, and hears why. Numbers that xHAL has too mean the same there.
+  // Fails the streams that wait for it with our text. Status values that xcoll and xhal share mean
+  // the same.
   static void fail(const Awaited& awaited, xcoll_status status, const std::string& text) {
     xhal_error error{};
     error.struct_size = sizeof(error);
@@ -260,6 +265,7 @@ void StreamOrder::detach() {
 }
 
 std::shared_ptr<Batch> StreamOrder::submit(std::vector<Operation> operations, xhal_stream* stream) {
+  engine_.need_progress_thread();
   xhal_event event = record(stream);
   uint64_t bytes = 0;
   for (const Operation& operation : operations) bytes += bytes_of(operation);
@@ -268,22 +274,36 @@ std::shared_ptr<Batch> StreamOrder::submit(std::vector<Operation> operations, xh
   for (Operation& operation : operations) stage.replace(operation);
   const auto batch = std::make_shared<Batch>(std::move(operations));
   if (stage.empty() && bytes <= kInlineBytes && xhal_event_query(&event) == XHAL_OK) {
-    if (!engine_.run_briefly(batch, kInlineBackoffNs)) hold(*batch, stream);
+    if (!engine_.run_briefly(batch, kInlineBackoffNs)) {
+      on_stream(*batch, [&] { hold(*batch, stream); });
+    } else if (batch->status != XCOLL_OK) {
+      throw Failure(batch->status, batch->text);
+    }
     return batch;
   }
   if (!stage.empty()) event = record(stream);
-  hold(*batch, stream);
-  try {
-    stage.copy_results();
-  } catch (const Failure& failure) {
-    batch->status = failure.status();
-    batch->text = failure.text();
-    batch->complete();  // so that the stream does not wait for what was never started
-    throw;
-  }
+  batch->ready = false;
+  auto pending = std::make_unique<Pending>(Pending{batch, link_, event});
   stage.belongs_to(batch);
-  start_when_reached(batch, event);
+  engine_.start(batch);  // the last step that may be refused
+  on_stream(*batch, [&] {
+    hold(*batch, stream);
+    stage.copy_results();
+  });
+  start_when_reached(std::move(pending));
   return batch;
+}
+
+// The engine has the batch already: what fails now is the communicator's failure, and the batch no
+// longer touches the caller's memory when this throws.
+template <typename Step>
+void StreamOrder::on_stream(Batch& batch, Step&& step) {
+  try {
+    step();
+  } catch (const std::exception& error) {
+    engine_.fail_stream(batch, error.what());
+    throw Failure(XCOLL_ERR_DEVICE, error.what());
+  }
 }
 
 // Makes later work of the stream wait for the batch.
@@ -301,10 +321,8 @@ void StreamOrder::hold(Batch& batch, xhal_stream* stream) {
   });
 }
 
-void StreamOrder::start_when_reached(const std::shared_ptr<Batch>& batch, const xhal_event& event) {
-  batch->ready = false;
-  engine_.start(batch);
-  auto pending = std::make_unique<Pending>(Pending{batch, link_, event});
+void StreamOrder::start_when_reached(std::unique_ptr<Pending> pending) {
+  const xhal_event event = pending->event;
   const xhal_status status =
       xhal_timeline_notify(event.timeline, event.value, on_reached, pending.get());
   if (status == XHAL_OK) {
@@ -319,7 +337,11 @@ void StreamOrder::on_reached(void* user, int32_t status) {
   if (status != XHAL_OK) {
     // Puts the timeline's failure into this thread's record, if it is one.
     (void)xhal_timeline_query(pending->event.timeline, pending->event.value, nullptr);
-    pending->batch->cancelled = fmt::format("{}: {}", xhal_status_name(status), xhal_text());
+    try {
+      pending->batch->cancelled = fmt::format("{}: {}", xhal_status_name(status), xhal_text());
+    } catch (const std::bad_alloc&) {
+      pending->batch->cancelled = "out of memory";  // fits into the string itself
+    }
   }
   pending->batch->ready = true;
   const std::lock_guard lock(pending->link->mutex);

@@ -176,6 +176,24 @@ TEST(Device, ClockReadsBothClocksTogetherAndForward) {
   EXPECT_LE(host_before, host_after);
 }
 
+TEST(Device, ClockRunsAtTheRateOfTheHosts) {
+  uint64_t device_begin = 0, host_begin = 0, device_end = 0, host_end = 0;
+  const auto status = xhal_device_clock(device(), &device_begin, &host_begin);
+  if (status == XHAL_ERR_UNSUPPORTED)
+    GTEST_SKIP() << "the device has no clock: " << last_error_text();
+  ASSERT_TRUE(ok(status));
+  do {
+    ASSERT_TRUE(ok(xhal_device_clock(device(), &device_end, &host_end)));
+  } while (host_end < host_begin + 50'000'000 && host_end >= host_begin &&
+           monotonic_ns() < host_begin + deadline_ns());
+  const auto of_device = device_end - device_begin, of_host = host_end - host_begin;
+  EXPECT_GE(of_host, 50'000'000u) << "its host_ns is CLOCK_MONOTONIC's";
+  EXPECT_GT(of_device, of_host / 2)
+      << "ns of the device's clock in " << of_host << " of the host's";
+  EXPECT_LT(of_device, of_host * 2)
+      << "ns of the device's clock in " << of_host << " of the host's";
+}
+
 TEST(Device, TelemetryLeavesWhatItDoesNotKnowInvalid) {
   xhal_sample samples[2] = {{0x7ffffff0, 0, 0, 0, 5},
                             {XHAL_TELEMETRY_MEMORY_TOTAL_BYTES, 0, 0, 0, 5}};
@@ -252,56 +270,6 @@ TEST(Device, UnclaimedActivityIsUnsupported) {
   EXPECT_TRUE(fails_with(XHAL_ERR_UNSUPPORTED,
                          xhal_activity_enable(
                              device(), [](void*, const xhal_activity*, uint32_t) {}, nullptr)));
-}
-
-TEST(Context, DefaultContextCannotBeDestroyed) {
-  EXPECT_TRUE(fails_with(XHAL_ERR_INVALID_ARGUMENT, xhal_context_destroy(context())));
-}
-
-TEST(Context, AFurtherContextWorksByItself) {
-  xhal_context* further = nullptr;
-  const auto status = xhal_context_create(device(), nullptr, &further);
-  if (status == XHAL_ERR_UNSUPPORTED) GTEST_SKIP() << "the device has one context only";
-  ASSERT_TRUE(ok(status));
-  EXPECT_NE(further, context());
-  xhal_stream* stream = nullptr;
-  ASSERT_TRUE(ok(xhal_stream_create(further, nullptr, &stream)));
-  EXPECT_TRUE(ok(xhal_stream_synchronize(stream, kDeadlineNs)));
-  EXPECT_TRUE(ok(xhal_stream_destroy(stream)));
-  EXPECT_TRUE(ok(xhal_context_destroy(further)));
-}
-
-TEST(Context, DestroyingOneFreesWhatItOwns) {
-  xhal_context* further = nullptr;
-  const auto status = xhal_context_create(device(), nullptr, &further);
-  if (status == XHAL_ERR_UNSUPPORTED) GTEST_SKIP() << "the device has one context only";
-  ASSERT_TRUE(ok(status));
-  auto info = versioned<xhal_memory_info>();
-  info.kind = XHAL_MEMORY_DEVICE;
-  info.size_bytes = 4096;
-  uint64_t address = 0;
-  ASSERT_TRUE(ok(xhal_memory_alloc(further, &info, &address)));
-  ASSERT_TRUE(ok(xhal_context_destroy(further)));
-  xhal_pointer_info pointer{};
-  ASSERT_TRUE(ok(xhal_pointer_query(address, &pointer)));
-  EXPECT_EQ(pointer.kind, 0u);
-}
-
-TEST(Context, QuotaLimitsItsMemory) {
-  auto wanted = versioned<xhal_context_info>();
-  wanted.quota_bytes = 1 << 20;
-  xhal_context* small = nullptr;
-  const auto status = xhal_context_create(device(), &wanted, &small);
-  if (status == XHAL_ERR_UNSUPPORTED) GTEST_SKIP() << "the device has one context only";
-  ASSERT_TRUE(ok(status));
-  auto info = versioned<xhal_memory_info>();
-  info.kind = XHAL_MEMORY_DEVICE;
-  info.size_bytes = 2 << 20;
-  uint64_t address = 0;
-  EXPECT_TRUE(fails_with(XHAL_ERR_LIMIT, xhal_memory_alloc(small, &info, &address)));
-  info.size_bytes = 4096;
-  EXPECT_TRUE(ok(xhal_memory_alloc(small, &info, &address)));
-  EXPECT_TRUE(ok(xhal_context_destroy(small)));
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <chrono>
 #include <memory>
 #include <thread>
 
@@ -24,7 +25,7 @@ TEST(Event, IsReachedAfterTheWorkBeforeIt) {
   const Stream stream;
   ASSERT_TRUE(ok(xhal_stream_fill(stream, buffer.address(), 1 << 20, 4, 1)));
   const auto event = record(stream);
-  ASSERT_TRUE(ok(xhal_event_wait(&event, kDeadlineNs)));
+  ASSERT_TRUE(ok(xhal_event_wait(&event, deadline_ns())));
   EXPECT_EQ(xhal_event_query(&event), XHAL_OK);
   EXPECT_EQ(buffer.read(), std::vector<uint8_t>(1 << 20, 4));
 }
@@ -37,7 +38,7 @@ TEST(Event, IsNotReadyWhileItsStreamWaits) {
   EXPECT_EQ(xhal_event_query(&event), XHAL_NOT_READY);
   EXPECT_TRUE(fails_with(XHAL_ERR_TIMEOUT, xhal_event_wait(&event, 1000)));
   ASSERT_TRUE(ok(xhal_timeline_signal(gate, 1)));
-  EXPECT_TRUE(ok(xhal_event_wait(&event, kDeadlineNs)));
+  EXPECT_TRUE(ok(xhal_event_wait(&event, deadline_ns())));
 }
 
 TEST(Event, CoversOnlyWhatWasSubmittedBeforeIt) {
@@ -45,7 +46,7 @@ TEST(Event, CoversOnlyWhatWasSubmittedBeforeIt) {
   const Timeline gate;
   const auto event = record(stream);
   ASSERT_TRUE(ok(xhal_stream_wait(stream, gate, 1)));
-  EXPECT_TRUE(ok(xhal_event_wait(&event, kDeadlineNs)));
+  EXPECT_TRUE(ok(xhal_event_wait(&event, deadline_ns())));
   ASSERT_TRUE(ok(xhal_timeline_signal(gate, 1)));
   EXPECT_TRUE(stream.finishes());
 }
@@ -78,7 +79,7 @@ TEST(Event, OrdersStreams) {
                                     buffer.address(), bytes.size())));
     const auto copied = record(second);
     ASSERT_TRUE(ok(xhal_stream_wait_event(first, &copied)));
-    ASSERT_TRUE(ok(xhal_event_wait(&copied, kDeadlineNs)));
+    ASSERT_TRUE(ok(xhal_event_wait(&copied, deadline_ns())));
     ASSERT_EQ(bytes, std::vector<uint8_t>(1 << 20, static_cast<uint8_t>(round)));
   }
 }
@@ -104,6 +105,59 @@ TEST(Event, TimedEventsMeasureTheTimeBetween) {
   EXPECT_GE(elapsed, 0);
   ASSERT_TRUE(ok(xhal_event_elapsed(&end, &start, &backwards)));
   EXPECT_EQ(backwards, -elapsed);
+}
+
+uint64_t monotonic_ns() {
+  return static_cast<uint64_t>(
+      std::chrono::nanoseconds(std::chrono::steady_clock::now().time_since_epoch()).count());
+}
+
+// What was measured lies between what the host saw at least and at most, whatever the load.
+TEST(Event, TimedEventsRunAtTheRateOfTheHostsClock) {
+  if (!can(XHAL_CAP_TIMESTAMP)) GTEST_SKIP() << "the device does not claim timestamps";
+  const Buffer buffer(1 << 20);
+  const Stream stream;
+  const uint64_t before = monotonic_ns();
+  const auto start = record(stream, XHAL_EVENT_TIMED);
+  ASSERT_TRUE(ok(xhal_event_wait(&start, deadline_ns())));
+  const uint64_t started = monotonic_ns();
+  uint64_t last = started;
+  while (last < started + 50'000'000) {
+    ASSERT_TRUE(ok(xhal_stream_fill(stream, buffer.address(), 1 << 20, 1, 1)));
+    ASSERT_TRUE(stream.finishes());
+    last = monotonic_ns();
+  }
+  const auto end = record(stream, XHAL_EVENT_TIMED);
+  ASSERT_TRUE(ok(xhal_event_wait(&end, deadline_ns())));
+  const uint64_t after = monotonic_ns();
+  int64_t elapsed = 0;
+  ASSERT_TRUE(ok(xhal_event_elapsed(&start, &end, &elapsed)));
+  EXPECT_GT(elapsed, static_cast<int64_t>((last - started) / 2))
+      << "ns of the device between two events, at least " << last - started << " of the host's";
+  EXPECT_LT(elapsed, static_cast<int64_t>((after - before) * 2))
+      << "ns of the device between two events, at most " << after - before << " of the host's";
+}
+
+TEST(Event, IsNotReadyWhileTheWorkBeforeItRuns) {
+  const Stream stream;
+  Busy busy(stream);
+  const auto event = record(stream);
+  if (busy.passed()) GTEST_SKIP() << "the device works inside of the submission";
+  EXPECT_EQ(xhal_event_query(&event), XHAL_NOT_READY);
+  busy.open();
+  EXPECT_TRUE(ok(xhal_event_wait(&event, deadline_ns())));
+}
+
+TEST(Event, HoldsAStreamThatWaitsForWorkThatRuns) {
+  const Stream first, second;
+  Busy busy(first);
+  const auto event = record(first);
+  ASSERT_TRUE(ok(xhal_stream_wait_event(second, &event)));
+  const auto behind = record(second);
+  if (busy.passed()) GTEST_SKIP() << "the device works inside of the submission";
+  EXPECT_EQ(xhal_event_query(&behind), XHAL_NOT_READY);
+  busy.open();
+  EXPECT_TRUE(ok(xhal_event_wait(&behind, deadline_ns())));
 }
 
 TEST(Event, ElapsedNeedsTimedEvents) {
@@ -158,7 +212,7 @@ TEST(Event, RecordsFromManyThreadsAreAllReached) {
     threads.emplace_back([&] {
       for (int i = 0; i < 100; ++i) {
         const auto event = record(stream);
-        EXPECT_TRUE(ok(xhal_event_wait(&event, kDeadlineNs)));
+        EXPECT_TRUE(ok(xhal_event_wait(&event, deadline_ns())));
       }
     });
   }

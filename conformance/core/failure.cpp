@@ -30,7 +30,7 @@ class Failure : public testing::Test {
 
 TEST_F(Failure, IsADependencyWithTheOriginAsItsCause) {
   fail_stream();
-  EXPECT_TRUE(fails_with(XHAL_ERR_DEPENDENCY, xhal_stream_synchronize(stream_, kDeadlineNs)));
+  EXPECT_TRUE(fails_with(XHAL_ERR_DEPENDENCY, xhal_stream_synchronize(stream_, deadline_ns())));
   auto error = versioned<xhal_error>();
   ASSERT_EQ(xhal_last_error(&error), XHAL_OK);
   EXPECT_EQ(error.cause, XHAL_ERR_ABANDONED);
@@ -38,9 +38,9 @@ TEST_F(Failure, IsADependencyWithTheOriginAsItsCause) {
 
 TEST_F(Failure, WhatWasReachedStaysReached) {
   const auto before = record();
-  ASSERT_TRUE(ok(xhal_event_wait(&before, kDeadlineNs)));
+  ASSERT_TRUE(ok(xhal_event_wait(&before, deadline_ns())));
   fail_stream();
-  EXPECT_NE(xhal_stream_synchronize(stream_, kDeadlineNs), XHAL_OK);
+  EXPECT_NE(xhal_stream_synchronize(stream_, deadline_ns()), XHAL_OK);
   EXPECT_EQ(xhal_event_query(&before), XHAL_OK);
   EXPECT_TRUE(ok(xhal_event_wait(&before, 0)));
 }
@@ -51,7 +51,7 @@ TEST_F(Failure, WaitersForLaterValuesGetIt) {
   const auto after = record();
   ASSERT_TRUE(ok(xhal_timeline_destroy(never)));
   never.release();
-  EXPECT_TRUE(fails_with(XHAL_ERR_DEPENDENCY, xhal_event_wait(&after, kDeadlineNs)));
+  EXPECT_TRUE(fails_with(XHAL_ERR_DEPENDENCY, xhal_event_wait(&after, deadline_ns())));
 }
 
 TEST_F(Failure, DropsTheWorkBehindIt) {
@@ -63,7 +63,7 @@ TEST_F(Failure, DropsTheWorkBehindIt) {
   ASSERT_TRUE(ok(xhal_stream_fill(stream_, buffer.address(), 64, 0xdd, 1)));
   ASSERT_TRUE(ok(xhal_timeline_destroy(never)));
   never.release();
-  EXPECT_NE(xhal_stream_synchronize(stream_, kDeadlineNs), XHAL_OK);
+  EXPECT_NE(xhal_stream_synchronize(stream_, deadline_ns()), XHAL_OK);
   EXPECT_EQ(buffer.read(), bytes);
 }
 
@@ -87,7 +87,7 @@ TEST_F(Failure, HostCallsOfDroppedWorkAreCalledOnceWithIt) {
   ASSERT_TRUE(ok(xhal_timeline_destroy(never)));
   never.release();
   seen.calls.wait(0);
-  EXPECT_NE(xhal_stream_synchronize(stream_, kDeadlineNs), XHAL_OK);
+  EXPECT_NE(xhal_stream_synchronize(stream_, deadline_ns()), XHAL_OK);
   EXPECT_EQ(seen.calls, 1);
   EXPECT_EQ(seen.status, XHAL_ERR_DEPENDENCY);
 }
@@ -95,7 +95,7 @@ TEST_F(Failure, HostCallsOfDroppedWorkAreCalledOnceWithIt) {
 TEST_F(Failure, SubmissionsReturnItUntilRecovery) {
   const Buffer buffer(64);
   fail_stream();
-  ASSERT_NE(xhal_stream_synchronize(stream_, kDeadlineNs), XHAL_OK);
+  ASSERT_NE(xhal_stream_synchronize(stream_, deadline_ns()), XHAL_OK);
   xhal_event event{};
   EXPECT_TRUE(
       fails_with(XHAL_ERR_DEPENDENCY, xhal_stream_fill(stream_, buffer.address(), 64, 1, 1)));
@@ -110,7 +110,7 @@ TEST_F(Failure, SpreadsToStreamsThatWaitForIt) {
   ASSERT_TRUE(ok(xhal_stream_wait_event(dependent, &event)));
   ASSERT_TRUE(ok(xhal_timeline_destroy(never)));
   never.release();
-  EXPECT_TRUE(fails_with(XHAL_ERR_DEPENDENCY, xhal_stream_synchronize(dependent, kDeadlineNs)));
+  EXPECT_TRUE(fails_with(XHAL_ERR_DEPENDENCY, xhal_stream_synchronize(dependent, deadline_ns())));
 }
 
 TEST_F(Failure, FailsTheTimelinesTheStreamWasToSignal) {
@@ -120,7 +120,7 @@ TEST_F(Failure, FailsTheTimelinesTheStreamWasToSignal) {
   ASSERT_TRUE(ok(xhal_stream_signal(stream_, promised, 5)));
   ASSERT_TRUE(ok(xhal_timeline_destroy(never)));
   never.release();
-  EXPECT_TRUE(fails_with(XHAL_ERR_DEPENDENCY, xhal_timeline_wait(promised, 5, kDeadlineNs)));
+  EXPECT_TRUE(fails_with(XHAL_ERR_DEPENDENCY, xhal_timeline_wait(promised, 5, deadline_ns())));
   EXPECT_EQ(xhal_timeline_query(promised, 4, nullptr), XHAL_OK);
 }
 
@@ -128,7 +128,7 @@ TEST_F(Failure, LeavesOtherStreamsAlone) {
   const Buffer buffer(64);
   const Stream other;
   fail_stream();
-  ASSERT_NE(xhal_stream_synchronize(stream_, kDeadlineNs), XHAL_OK);
+  ASSERT_NE(xhal_stream_synchronize(stream_, deadline_ns()), XHAL_OK);
   EXPECT_TRUE(ok(xhal_stream_fill(other, buffer.address(), 64, 1, 1)));
   EXPECT_TRUE(other.finishes());
 }
@@ -136,7 +136,7 @@ TEST_F(Failure, LeavesOtherStreamsAlone) {
 TEST_F(Failure, RecoveryMakesTheStreamUsableAgain) {
   const Buffer buffer(64);
   fail_stream();
-  ASSERT_NE(xhal_stream_synchronize(stream_, kDeadlineNs), XHAL_OK);
+  ASSERT_NE(xhal_stream_synchronize(stream_, deadline_ns()), XHAL_OK);
   ASSERT_TRUE(ok(xhal_stream_recover(stream_)));
   ASSERT_TRUE(ok(xhal_stream_fill(stream_, buffer.address(), 64, 0x33, 1)));
   ASSERT_TRUE(stream_.finishes());
@@ -149,18 +149,18 @@ TEST_F(Failure, RecoveryGivesAFreshTimelineAndTheOldOneKeepsIt) {
   const auto lost = record();
   ASSERT_TRUE(ok(xhal_timeline_destroy(never)));
   never.release();
-  ASSERT_NE(xhal_event_wait(&lost, kDeadlineNs), XHAL_OK);
+  ASSERT_NE(xhal_event_wait(&lost, deadline_ns()), XHAL_OK);
   ASSERT_TRUE(ok(xhal_stream_recover(stream_)));
   const auto fresh = record();
   EXPECT_NE(fresh.timeline, lost.timeline);
-  EXPECT_TRUE(ok(xhal_event_wait(&fresh, kDeadlineNs)));
+  EXPECT_TRUE(ok(xhal_event_wait(&fresh, deadline_ns())));
   EXPECT_TRUE(fails_with(XHAL_ERR_DEPENDENCY, xhal_event_wait(&lost, 0)));
 }
 
 TEST_F(Failure, ManyRoundsOfFailureAndRecoveryWork) {
   for (int round = 0; round < 20; ++round) {
     fail_stream();
-    ASSERT_NE(xhal_stream_synchronize(stream_, kDeadlineNs), XHAL_OK);
+    ASSERT_NE(xhal_stream_synchronize(stream_, deadline_ns()), XHAL_OK);
     ASSERT_TRUE(ok(xhal_stream_recover(stream_)));
     ASSERT_TRUE(stream_.finishes());
   }
@@ -187,7 +187,7 @@ TEST_F(Abort, DropsWhatWaitsAndFailsTheStream) {
       &told, 0)));
   const auto after = record();
   ASSERT_TRUE(ok(xhal_stream_abort(stream_)));
-  EXPECT_TRUE(fails_with(XHAL_ERR_DEVICE, xhal_event_wait(&after, kDeadlineNs)));
+  EXPECT_TRUE(fails_with(XHAL_ERR_DEVICE, xhal_event_wait(&after, deadline_ns())));
   EXPECT_TRUE(ok(xhal_timeline_signal(later, 1)));
   EXPECT_TRUE(fails_with(XHAL_ERR_DEVICE, xhal_stream_fill(stream_, buffer.address(), 64, 1, 1)))
       << "it refuses until it is recovered";
@@ -203,14 +203,14 @@ TEST_F(Abort, DropsAWaitWithNothingBehindIt) {
   const Timeline later;
   ASSERT_TRUE(ok(xhal_stream_wait(stream_, later, 1)));
   ASSERT_TRUE(ok(xhal_stream_abort(stream_)));
-  EXPECT_TRUE(fails_with(XHAL_ERR_DEVICE, xhal_stream_synchronize(stream_, kDeadlineNs)));
+  EXPECT_TRUE(fails_with(XHAL_ERR_DEVICE, xhal_stream_synchronize(stream_, deadline_ns())));
 }
 
 TEST_F(Abort, OfAStreamThatHasNothingToDoDoesNothing) {
   EXPECT_TRUE(ok(xhal_stream_abort(stream_)));
   EXPECT_TRUE(stream_.finishes());
   fail_stream();
-  ASSERT_NE(xhal_stream_synchronize(stream_, kDeadlineNs), XHAL_OK);
+  ASSERT_NE(xhal_stream_synchronize(stream_, deadline_ns()), XHAL_OK);
   EXPECT_TRUE(ok(xhal_stream_abort(stream_))) << "likewise when it has failed";
 }
 
@@ -282,7 +282,7 @@ TEST_F(OperatorFailure, NamesTheOperation) {
   const Stream stream;
   const auto launched = launch(stream, 99);
   if (launched == XHAL_OK) {
-    EXPECT_TRUE(fails_with(XHAL_ERR_DEVICE, xhal_stream_synchronize(stream, kDeadlineNs)));
+    EXPECT_TRUE(fails_with(XHAL_ERR_DEVICE, xhal_stream_synchronize(stream, deadline_ns())));
   } else {
     EXPECT_TRUE(fails_with(XHAL_ERR_DEVICE, launched));
   }
@@ -297,7 +297,7 @@ TEST_F(OperatorFailure, NamesTheOperation) {
 TEST_F(OperatorFailure, LeavesTheDeviceUsable) {
   const Stream stream;
   (void)launch(stream, 99);
-  EXPECT_NE(xhal_stream_synchronize(stream, kDeadlineNs), XHAL_OK);
+  EXPECT_NE(xhal_stream_synchronize(stream, deadline_ns()), XHAL_OK);
   ASSERT_TRUE(ok(xhal_stream_recover(stream)));
   ASSERT_TRUE(ok(launch(stream, 3)));
   EXPECT_TRUE(stream.finishes());
@@ -312,7 +312,7 @@ TEST_F(OperatorFailure, SpreadsAsADependency) {
   ASSERT_TRUE(ok(xhal_event_record(stream, 0, &event)));
   ASSERT_TRUE(ok(xhal_stream_wait_event(dependent, &event)));
   ASSERT_TRUE(ok(xhal_timeline_signal(gate, 1)));
-  EXPECT_TRUE(fails_with(XHAL_ERR_DEPENDENCY, xhal_stream_synchronize(dependent, kDeadlineNs)));
+  EXPECT_TRUE(fails_with(XHAL_ERR_DEPENDENCY, xhal_stream_synchronize(dependent, deadline_ns())));
   auto error = versioned<xhal_error>();
   ASSERT_EQ(xhal_last_error(&error), XHAL_OK);
   EXPECT_EQ(error.cause, XHAL_ERR_DEVICE);

@@ -95,7 +95,7 @@ TEST_F(Graph, BeginningTwiceIsACaptureError) {
 
 TEST_F(Graph, WaitingForACapturingStreamIsACaptureError) {
   begin();
-  EXPECT_TRUE(fails_with(XHAL_ERR_CAPTURE, xhal_stream_synchronize(stream_, kDeadlineNs)));
+  EXPECT_TRUE(fails_with(XHAL_ERR_CAPTURE, xhal_stream_synchronize(stream_, deadline_ns())));
   (void)xhal_stream_end_capture(stream_, &graph_);
   EXPECT_TRUE(stream_.finishes());
 }

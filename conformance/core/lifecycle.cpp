@@ -4,7 +4,7 @@
 #include <unistd.h>
 
 #include <atomic>
-#include <filesystem>
+#include <fstream>
 #include <thread>
 
 #include "harness/cts.hpp"
@@ -12,23 +12,26 @@
 namespace xhal::cts {
 namespace {
 
-size_t entries_in(const char* folder) {
-  size_t count = 0;
-  for ([[maybe_unused]] const auto& entry : std::filesystem::directory_iterator(folder)) ++count;
-  return count;
-}
-size_t threads() { return entries_in("/proc/self/task"); }
-size_t descriptors() { return entries_in("/proc/self/fd"); }
+size_t threads() { return traces().threads; }
+size_t descriptors() { return traces().descriptors; }
 
-// Runs `body` in a forked child; its result is the child's exit status. Nothing of
-// GoogleTest works there.
+uint64_t address_space() {
+  uint64_t pages = 0;
+  std::ifstream("/proc/self/statm") >> pages;
+  return pages * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+}
+
+// Runs `body` in a forked child and gives its result, or -1 when the child ended before it had one.
+// Nothing of GoogleTest works there.
 template <class Body>
 int in_forked_child(Body&& body) {
+  constexpr int kHasResult = 64;
   const pid_t child = fork();
-  if (child == 0) _exit(body());
+  if (child == 0) _exit(kHasResult + body());
   int status = -1;
   waitpid(child, &status, 0);
-  return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  const bool has_result = WIFEXITED(status) && WEXITSTATUS(status) >= kHasResult;
+  return has_result ? WEXITSTATUS(status) - kHasResult : -1;
 }
 
 // The suite's own library object has initialised once; this ends that one.
@@ -45,7 +48,7 @@ TEST(Fork, TheChildOfAProcessWithAnOpenDeviceIsToldSo) {
     info.kind = XHAL_MEMORY_DEVICE;
     info.size_bytes = 64;
     if (xhal_stream_fill(stream, buffer.address(), 64, 1, 1) != XHAL_ERR_FORKED) return 1;
-    if (xhal_stream_synchronize(stream, kDeadlineNs) != XHAL_ERR_FORKED) return 2;
+    if (xhal_stream_synchronize(stream, deadline_ns()) != XHAL_ERR_FORKED) return 2;
     if (xhal_device_limit(device(), XHAL_LIMIT_STREAMS, &value) != XHAL_ERR_FORKED) return 3;
     if (xhal_memory_alloc(context(), &info, &address) != XHAL_ERR_FORKED) return 4;
     if (xhal_init(nullptr) != XHAL_ERR_FORKED) return 5;
@@ -84,7 +87,7 @@ TEST(Fork, AChildOfAProcessThatOnlyEnumeratedUsesTheDevice) {
   EXPECT_EQ(in_forked_child([] {
               xhal_stream* stream = nullptr;
               if (xhal_stream_create(context(), nullptr, &stream) != XHAL_OK) return 1;
-              if (xhal_stream_synchronize(stream, kDeadlineNs) != XHAL_OK) return 2;
+              if (xhal_stream_synchronize(stream, deadline_ns()) != XHAL_OK) return 2;
               return xhal_stream_destroy(stream) == XHAL_OK ? 0 : 3;
             }),
             0);
@@ -96,9 +99,19 @@ TEST(Enumeration, LeavesNoThreadAndNoDescriptorBehind) {
   const size_t threads_before = threads(), descriptors_before = descriptors();
   ASSERT_TRUE(ok(xhal_init(nullptr)));
   uint32_t count = 0;
-  ASSERT_TRUE(ok(xhal_enumerate(0, nullptr, 0, &count)));
-  EXPECT_EQ(threads(), threads_before);
-  EXPECT_EQ(descriptors(), descriptors_before);
+  for (const uint32_t flags : {uint32_t{0}, uint32_t{XHAL_ENUMERATE_REFRESH}})
+    ASSERT_TRUE(ok(xhal_enumerate(flags, nullptr, 0, &count)));
+  EXPECT_EQ(threads(), threads_before) << "threads, before and after";
+  EXPECT_EQ(descriptors(), descriptors_before) << "descriptors, before and after";
+}
+
+// What is made once, on the first call, is there for the second already.
+TEST(Enumeration, TheFirstOneLeavesNoThreadAndNoDescriptorBehind) {
+  const auto &before = target().before_enumeration, &after = target().after_enumeration;
+  EXPECT_EQ(after.threads, before.threads)
+      << "threads after the plugin was loaded and enumerated, and before";
+  EXPECT_EQ(after.descriptors, before.descriptors)
+      << "descriptors after the plugin was loaded and enumerated, and before";
 }
 
 TEST(Shutdown, CallsAfterItSayShutdown) {
@@ -109,7 +122,7 @@ TEST(Shutdown, CallsAfterItSayShutdown) {
   shut_down();
   uint64_t value = 0;
   EXPECT_TRUE(fails_with(XHAL_ERR_SHUTDOWN, xhal_stream_fill(stream, 0, 0, 0, 1)));
-  EXPECT_TRUE(fails_with(XHAL_ERR_SHUTDOWN, xhal_stream_synchronize(stream, kDeadlineNs)));
+  EXPECT_TRUE(fails_with(XHAL_ERR_SHUTDOWN, xhal_stream_synchronize(stream, deadline_ns())));
   EXPECT_TRUE(fails_with(XHAL_ERR_SHUTDOWN, xhal_device_limit(opened, XHAL_LIMIT_STREAMS, &value)));
   ASSERT_TRUE(ok(xhal_init(nullptr)));
 }
@@ -224,6 +237,27 @@ TEST(Leaks, FreedMemoryIsFreeAgain) {
   for (int i = 0; i < 100; ++i) const Buffer buffer(1 << 20);
   ASSERT_TRUE(ok(xhal_device_limit(device(), XHAL_LIMIT_MEMORY_FREE_BYTES, &after)));
   EXPECT_GE(after + (16 << 20), before) << "100 MiB were allocated and freed one by one";
+}
+
+TEST(Leaks, FreedMemoryCanBeAllocatedAgain) {
+  uint64_t total = 0;
+  ASSERT_TRUE(ok(xhal_device_limit(device(), XHAL_LIMIT_MEMORY_TOTAL_BYTES, &total)));
+  for (int round = 0; round < 40; ++round) {
+    const Buffer buffer(total / 16);
+    ASSERT_NE(buffer.address(), 0u)
+        << "a sixteenth of the memory was allocated and freed " << round << " times before";
+  }
+}
+
+// Where the device's memory lies in the process at all.
+TEST(Leaks, FreedMemoryLeavesNoAddressSpaceBehind) {
+  if (!in_own_process()) return;
+  constexpr uint64_t kSize = 64 << 20, kRounds = 64;
+  { const Buffer warm(kSize); }
+  const uint64_t before = address_space();
+  for (uint64_t round = 0; round < kRounds; ++round) const Buffer buffer(kSize);
+  EXPECT_LT(address_space(), before + kRounds * kSize / 4)
+      << "bytes of address space after " << kRounds << " allocations of " << kSize << " and before";
 }
 
 }  // namespace

@@ -3,6 +3,9 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <map>
+#include <mutex>
+#include <thread>
 
 #include "harness/cts.hpp"
 
@@ -77,14 +80,76 @@ TEST(Memory, AbsurdSizesAreOutOfMemoryAndChangeNothing) {
   for (const uint64_t size :
        {UINT64_MAX, UINT64_MAX - 4095, uint64_t{1} << 62, uint64_t{1} << 50}) {
     uint64_t address = 7;
-    const auto status = allocate(request(size), &address);
-    EXPECT_TRUE(status == XHAL_ERR_OUT_OF_MEMORY || status == XHAL_ERR_LIMIT ||
-                status == XHAL_ERR_INVALID_ARGUMENT)
-        << size << ": " << xhal_status_name(status);
+    EXPECT_TRUE(fails_with(XHAL_ERR_OUT_OF_MEMORY, allocate(request(size), &address))) << size;
     EXPECT_EQ(address, 7u);
-    EXPECT_NE(last_error_text(), "");
   }
   const Buffer still_works(4096);
+}
+
+TEST(Memory, MoreThanTheDeviceHasIsOutOfMemoryAtOnceAndInParts) {
+  uint64_t total = 0, address = 7;
+  ASSERT_TRUE(ok(xhal_device_limit(device(), XHAL_LIMIT_MEMORY_TOTAL_BYTES, &total)));
+  EXPECT_TRUE(fails_with(XHAL_ERR_OUT_OF_MEMORY, allocate(request(2 * total), &address)));
+  EXPECT_EQ(address, 7u);
+  std::vector<uint64_t> parts;
+  xhal_status status = XHAL_OK;
+  while (parts.size() < 8) {
+    status = allocate(request(total / 4), &address);
+    if (status != XHAL_OK) break;
+    parts.push_back(address);
+  }
+  EXPECT_LE(parts.size(), 4u) << "quarters of the device's memory were given";
+  EXPECT_TRUE(fails_with(XHAL_ERR_OUT_OF_MEMORY, status));
+  for (const auto part : parts) EXPECT_TRUE(ok(xhal_memory_free(context(), part)));
+  const Buffer still_works(4096);
+}
+
+TEST(Memory, AllocatingFromManyThreadsGivesEachItsOwn) {
+  std::mutex mutex;
+  std::map<uint64_t, uint64_t> live;  // begin and end of what somebody has
+  std::string wrong;
+  const auto take = [&](uint64_t begin, uint64_t size) {
+    const std::lock_guard lock(mutex);
+    const auto next = live.lower_bound(begin);
+    const bool overlaps = (next != live.end() && next->first < begin + size) ||
+                          (next != live.begin() && std::prev(next)->second > begin);
+    if (overlaps) wrong = "two threads were given the same memory";
+    live[begin] = begin + size;
+  };
+  const auto give = [&](uint64_t begin) {
+    const std::lock_guard lock(mutex);
+    live.erase(begin);
+  };
+  const auto fails = [&] {
+    const std::lock_guard lock(mutex);
+    if (wrong.empty()) wrong = last_error_text();
+  };
+  std::vector<std::thread> threads;
+  for (uint64_t t = 0; t < 4; ++t) {
+    threads.emplace_back([&, t] {
+      std::vector<uint64_t> mine;
+      for (uint64_t i = 0; i < 200; ++i) {
+        const uint64_t size = 512 + (i * 7 + t) % 5 * 4096;
+        uint64_t address = 0;
+        if (allocate(request(size), &address) != XHAL_OK) {
+          fails();
+          break;
+        }
+        take(address, size);
+        mine.push_back(address);
+        if (i % 4 == 0) continue;
+        give(mine.front());
+        if (xhal_memory_free(context(), mine.front()) != XHAL_OK) fails();
+        mine.erase(mine.begin());
+      }
+      for (const auto address : mine) {
+        give(address);
+        if (xhal_memory_free(context(), address) != XHAL_OK) fails();
+      }
+    });
+  }
+  for (auto& thread : threads) thread.join();
+  EXPECT_EQ(wrong, "");
 }
 
 TEST(Memory, ManySmallAllocationsComeAndGo) {

@@ -25,9 +25,8 @@ uint32_t parse_version(const std::string& text) {
 }
 
 Answer negotiate(const std::string& range) {
-  const auto run =
-      tools::run_process({target().probe.string(), "--abi", range, target().library.string()},
-                         std::chrono::seconds(60));
+  const auto run = tools::run_process(
+      {target().probe.string(), "--abi", range, target().library.string()}, target().limit * 2 / 3);
   EXPECT_EQ(run.end, tools::ProcessResult::End::exited) << run.text() << run.err;
   const auto json = nlohmann::json::parse(run.out, nullptr, false);
   EXPECT_TRUE(json.is_object()) << run.out << run.err;
@@ -80,7 +79,7 @@ TEST(Negotiation, LibraryExportsOnlyItsEntry) {
 
 TEST(Negotiation, LibraryThatIsNotAPluginIsNamedAsSuch) {
   const auto run = tools::run_process({target().probe.string(), target().probe.string()},
-                                      std::chrono::seconds(60));
+                                      target().limit * 2 / 3);
   EXPECT_EQ(run.code, 1);
 }
 

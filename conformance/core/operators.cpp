@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // The three operators of the core profile, in the dtypes that every device has, over
 // every memory layout.
+#include <atomic>
+#include <thread>
+
 #include "harness/cts.hpp"
 #include "operators/operator_test.hpp"
 
@@ -30,7 +33,7 @@ TEST_P(CoreOperator, AgreesWithTheReference) {
   run.negative_strides = true;
   run.scalars_by_address = layout == Case::odd;
   const auto outcome = run_problem(p, ref::pointwise, run);
-  EXPECT_FALSE(outcome.refused) << outcome.reason;
+  EXPECT_FALSE(outcome.refused) << "every device computes this one; it refused: " << outcome.reason;
 }
 
 std::string name_of_parameter(const testing::TestParamInfo<CoreOperator::ParamType>& info) {
@@ -114,14 +117,26 @@ xhal_tensor_desc vector_of(int64_t size) {
   return t;
 }
 
-xhal_status prepare_copy(const std::vector<xhal_tensor_desc>& operands, xhal_op** op) {
+xhal_tensor_desc integers_of(int64_t size, uint8_t bits) {
+  auto t = vector_of(size);
+  t.code = XHAL_CODE_INT;
+  t.bits = bits;
+  return t;
+}
+
+xhal_status prepare_operator(uint32_t id, const std::vector<xhal_tensor_desc>& operands,
+                             xhal_op** op) {
   const std::vector<uint32_t> groups(operands.size(), 1);
   auto info = versioned<xhal_op_info>();
-  info.id = XHAL_OP_strided_copy;
+  info.id = id;
   info.group_count = info.operand_count = static_cast<uint32_t>(operands.size());
   info.group_sizes = groups.data();
   info.operands = operands.data();
   return xhal_op_prepare(context(), &info, op);
+}
+
+xhal_status prepare_copy(const std::vector<xhal_tensor_desc>& operands, xhal_op** op) {
+  return prepare_operator(XHAL_OP_strided_copy, operands, op);
 }
 
 TEST(CoreOperators, ShapesThatContradictTheCatalogueAreRefused) {
@@ -182,13 +197,136 @@ TEST(CoreOperators, APreparedOperatorServesManyStreamsAndLaunches) {
 }
 
 TEST(CoreOperators, PropertiesTellDeterminismAndCost) {
+  struct Asked {
+    uint32_t id, operands;
+    double flops;  // of 16 elements
+  };
+  for (const auto& asked : {Asked{XHAL_OP_fill, 1, 0}, Asked{XHAL_OP_strided_copy, 2, 0},
+                            Asked{XHAL_OP_axpby, 3, 3 * 16}}) {
+    xhal_op* op = nullptr;
+    ASSERT_TRUE(ok(prepare_operator(
+        asked.id, std::vector<xhal_tensor_desc>(asked.operands, vector_of(16)), &op)));
+    auto properties = versioned<xhal_op_properties>();
+    xhal_operand_need needs[3] = {};
+    ASSERT_TRUE(ok(xhal_op_query(op, &properties, needs, asked.operands)));
+    const auto& name = operator_of(asked.id).name;
+    EXPECT_NE(properties.flags & XHAL_OP_IS_DETERMINISTIC, 0u) << name;
+    EXPECT_EQ(properties.flops, asked.flops) << name << " of 16 f32";
+    EXPECT_EQ(properties.bytes, asked.operands * 64.0) << name << " of 16 f32";
+    EXPECT_TRUE(ok(xhal_op_destroy(op)));
+  }
+}
+
+TEST(CoreOperators, IntegersOf64BitsAreCopiedExactly) {
+  const std::vector<int64_t> values = {
+      (int64_t{1} << 53) + 1, -(int64_t{1} << 53) - 1, INT64_MAX, INT64_MIN, INT64_MAX - 1, 0};
+  const auto count = static_cast<int64_t>(values.size());
+  const auto t = integers_of(count, 64);
   xhal_op* op = nullptr;
-  ASSERT_TRUE(ok(prepare_copy({vector_of(16), vector_of(16)}, &op)));
-  auto properties = versioned<xhal_op_properties>();
-  xhal_operand_need needs[2] = {};
-  ASSERT_TRUE(ok(xhal_op_query(op, &properties, needs, 2)));
-  EXPECT_NE(properties.flags & XHAL_OP_IS_DETERMINISTIC, 0u);
+  const auto status = prepare_copy({t, t}, &op);
+  if (status == XHAL_ERR_UNSUPPORTED) GTEST_SKIP() << last_error_text();
+  ASSERT_TRUE(ok(status));
+  const Buffer from(values.size() * 8), to(values.size() * 8);
+  from.write(values.data(), from.size());
+  const Stream stream;
+  const uint64_t addresses[] = {from.address(), to.address()};
+  ASSERT_TRUE(ok(xhal_op_launch(stream, op, addresses, 2, nullptr, 0, 0)));
+  ASSERT_TRUE(stream.finishes());
+  EXPECT_EQ(as<int64_t>(to.read()), values);
   EXPECT_TRUE(ok(xhal_op_destroy(op)));
+}
+
+TEST(CoreOperators, IntegersOf64BitsAreFilledExactly) {
+  xhal_op* op = nullptr;
+  const auto status = prepare_operator(XHAL_OP_fill, {integers_of(2, 64)}, &op);
+  if (status == XHAL_ERR_UNSUPPORTED) GTEST_SKIP() << last_error_text();
+  ASSERT_TRUE(ok(status));
+  const Buffer to(16);
+  const Stream stream;
+  const uint64_t address = to.address();
+  for (const int64_t value : {(int64_t{1} << 53) + 1, INT64_MAX, INT64_MIN}) {
+    xhal_scalar scalar{};
+    scalar.kind = XHAL_SCALAR_INT;
+    scalar.value.i = value;
+    ASSERT_TRUE(ok(xhal_op_launch(stream, op, &address, 1, &scalar, 1, 0)));
+    ASSERT_TRUE(stream.finishes());
+    EXPECT_EQ(as<int64_t>(to.read()), std::vector<int64_t>(2, value));
+  }
+  EXPECT_TRUE(ok(xhal_op_destroy(op)));
+}
+
+// One prepared operator, a stream for each thread, another address and value in each launch.
+TEST(CoreOperators, LaunchesOfSeveralThreadsDoNotMix) {
+  constexpr int64_t kThreads = 4, kLaunches = 200, kBytes = 64;
+  xhal_op* op = nullptr;
+  ASSERT_TRUE(ok(prepare_operator(XHAL_OP_fill, {integers_of(kBytes / 4, 32)}, &op)));
+  const Buffer all(kThreads * kLaunches * kBytes);
+  std::atomic<int> failed = 0;
+  std::vector<std::thread> threads;
+  for (int64_t t = 0; t < kThreads; ++t) {
+    threads.emplace_back([&, t] {
+      const Stream stream;
+      for (int64_t i = 0; i < kLaunches; ++i) {
+        const int64_t place = t * kLaunches + i;
+        const uint64_t address = all.address() + static_cast<uint64_t>(place * kBytes);
+        xhal_scalar value{};
+        value.kind = XHAL_SCALAR_INT;
+        value.value.i = place;
+        failed += xhal_op_launch(stream, op, &address, 1, &value, 1, 0) != XHAL_OK;
+      }
+      failed += !stream.finishes();
+    });
+  }
+  for (auto& thread : threads) thread.join();
+  EXPECT_EQ(failed, 0);
+  const auto values = as<int32_t>(all.read());
+  for (size_t i = 0; i < values.size(); ++i)
+    ASSERT_EQ(values[i], static_cast<int32_t>(i / (kBytes / 4))) << "of the launch of that number";
+  EXPECT_TRUE(ok(xhal_op_destroy(op)));
+}
+
+// The launch has been submitted; the memory that its scalar lies in is written before it runs.
+TEST(CoreOperators, AScalarByAddressIsReadWhenTheOperatorRuns) {
+  xhal_op* op = nullptr;
+  ASSERT_TRUE(ok(prepare_operator(XHAL_OP_fill, {integers_of(4, 32)}, &op)));
+  const Buffer to(16), scalar_at(8);
+  const int64_t early = 11, late = 22;
+  scalar_at.write(&early, 8);
+  const Stream stream;
+  {
+    const Busy busy(stream);
+    ASSERT_TRUE(ok(xhal_stream_fill(stream, scalar_at.address(), 8, late, 8)));
+    xhal_scalar value{};
+    value.kind = XHAL_SCALAR_ADDRESS;
+    value.code = XHAL_CODE_INT;
+    value.bits = 64;
+    value.value.address = scalar_at.address();
+    const uint64_t address = to.address();
+    ASSERT_TRUE(ok(xhal_op_launch(stream, op, &address, 1, &value, 1, 0)));
+  }
+  ASSERT_TRUE(stream.finishes());
+  EXPECT_EQ(as<int32_t>(to.read()), std::vector<int32_t>(4, late));
+  EXPECT_TRUE(ok(xhal_op_destroy(op)));
+}
+
+TEST(CoreOperators, ADestroyedOperatorStillRunsWhatWasSubmitted) {
+  const auto bytes = counting(64);
+  const Buffer from(64), to(64);
+  from.write(bytes.data(), 64);
+  const Stream stream;
+  {
+    const Busy busy(stream);
+    xhal_op* op = nullptr;
+    ASSERT_TRUE(ok(prepare_copy({vector_of(16), vector_of(16)}, &op)));
+    const uint64_t addresses[] = {from.address(), to.address()};
+    ASSERT_TRUE(ok(xhal_op_launch(stream, op, addresses, 2, nullptr, 0, 0)));
+    ASSERT_TRUE(ok(xhal_op_destroy(op)));
+    xhal_op* other = nullptr;  // whose memory may be the destroyed one's
+    ASSERT_TRUE(ok(prepare_operator(XHAL_OP_fill, {vector_of(2)}, &other)));
+    ASSERT_TRUE(ok(xhal_op_destroy(other)));
+  }
+  ASSERT_TRUE(stream.finishes());
+  EXPECT_EQ(to.read(), bytes);
 }
 
 }  // namespace

@@ -174,7 +174,7 @@ TEST(Stream, AHostCallMaySubmitWorkAndSignal) {
       },
       &work, 0)));
   ASSERT_TRUE(first.finishes());
-  ASSERT_TRUE(ok(xhal_timeline_wait(done, 1, kDeadlineNs)));
+  ASSERT_TRUE(ok(xhal_timeline_wait(done, 1, deadline_ns())));
   EXPECT_TRUE(ok(work.status));
   EXPECT_EQ(buffer.read(), std::vector<uint8_t>(64, 3));
 }
@@ -187,7 +187,7 @@ TEST(Stream, ANonBlockingHostCallIsStillCalledOnce) {
       [](void* user, xhal_status) { xhal_timeline_signal(static_cast<xhal_timeline*>(user), 1); },
       static_cast<xhal_timeline*>(called), XHAL_HOST_CALL_NON_BLOCKING)));
   EXPECT_TRUE(stream.finishes());
-  EXPECT_TRUE(ok(xhal_timeline_wait(called, 1, kDeadlineNs)));
+  EXPECT_TRUE(ok(xhal_timeline_wait(called, 1, deadline_ns())));
 }
 
 TEST(Stream, PrioritiesAreAcceptedAndClamped) {
@@ -222,6 +222,23 @@ TEST(Stream, SubmittingNeverWaitsForOtherWork) {
   ASSERT_TRUE(stream.finishes());
 }
 
+TEST(Stream, SubmittingNeverWaitsForWorkThatRuns) {
+  const Buffer buffer(64);
+  const Stream first, second;
+  Busy busy(first);
+  xhal_event event{};
+  ASSERT_TRUE(ok(xhal_event_record(first, 0, &event)));
+  ASSERT_TRUE(ok(xhal_stream_fill(first, buffer.address(), 64, 5, 1)));
+  ASSERT_TRUE(ok(xhal_stream_wait_event(second, &event)));
+  ASSERT_TRUE(ok(xhal_stream_fill(second, buffer.address(), 64, 5, 1)));
+  if (busy.passed()) GTEST_SKIP() << "the device works inside of the submission";
+  EXPECT_EQ(xhal_event_query(&event), XHAL_NOT_READY)
+      << "the submissions came back only when the work before them had run";
+  busy.open();
+  EXPECT_TRUE(first.finishes());
+  EXPECT_TRUE(second.finishes());
+}
+
 TEST(Stream, OneStreamTakesWorkFromManyThreads) {
   const Stream stream;
   std::atomic<int> calls = 0;
@@ -247,6 +264,18 @@ TEST(Stream, DestroyingItWaitsForItsWork) {
     ASSERT_TRUE(ok(xhal_stream_fill(stream, buffer.address(), 1 << 20, 6, 1)));
   }
   EXPECT_EQ(buffer.read(), std::vector<uint8_t>(1 << 20, 6));
+}
+
+TEST(Stream, DestroyingItWaitsForWorkThatIsQueuedBehindOther) {
+  const Buffer buffer(64);
+  for (uint64_t round = 1; round <= 10; ++round) {
+    {
+      const Stream stream;
+      const Busy busy(stream);
+      ASSERT_TRUE(ok(xhal_stream_fill(stream, buffer.address(), 64, round, 1)));
+    }  // opened, and destroyed at once
+    ASSERT_EQ(buffer.read(), std::vector<uint8_t>(64, static_cast<uint8_t>(round)));
+  }
 }
 
 TEST(Stream, RecoveringAHealthyStreamDoesNothing) {

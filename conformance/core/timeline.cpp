@@ -62,7 +62,7 @@ TEST(Timeline, ATimeoutChangesNothing) {
 TEST(Timeline, WakesAWaiterOfAnotherThread) {
   const Timeline timeline;
   xhal_status status = XHAL_ERR_INTERNAL;
-  std::thread waiter([&] { status = xhal_timeline_wait(timeline, 3, kDeadlineNs); });
+  std::thread waiter([&] { status = xhal_timeline_wait(timeline, 3, deadline_ns()); });
   EXPECT_TRUE(ok(xhal_timeline_signal(timeline, 3)));
   waiter.join();
   EXPECT_EQ(status, XHAL_OK);
@@ -74,7 +74,7 @@ TEST(Timeline, AStreamRaisesItAfterItsWork) {
   const Timeline timeline;
   ASSERT_TRUE(ok(xhal_stream_fill(stream, buffer.address(), 1 << 20, 1, 1)));
   ASSERT_TRUE(ok(xhal_stream_signal(stream, timeline, 12)));
-  ASSERT_TRUE(ok(xhal_timeline_wait(timeline, 12, kDeadlineNs)));
+  ASSERT_TRUE(ok(xhal_timeline_wait(timeline, 12, deadline_ns())));
   EXPECT_EQ(buffer.read(), std::vector<uint8_t>(1 << 20, 1));
 }
 
@@ -141,7 +141,7 @@ TEST(Timeline, AChainOfStreamsThatWaitForEachOtherRuns) {
     ASSERT_TRUE(ok(xhal_stream_fill(*streams[i], buffer.address(), 64, i, 1)));
     ASSERT_TRUE(ok(xhal_stream_signal(*streams[i], timeline, i + 1)));
   }
-  ASSERT_TRUE(ok(xhal_timeline_wait(timeline, 16, kDeadlineNs)));
+  ASSERT_TRUE(ok(xhal_timeline_wait(timeline, 16, deadline_ns())));
   EXPECT_EQ(buffer.read(), std::vector<uint8_t>(64, 15));
 }
 
@@ -153,7 +153,7 @@ TEST(Timeline, WaitManyWaitsForAll) {
   EXPECT_TRUE(
       fails_with(XHAL_ERR_TIMEOUT, xhal_timeline_wait_many(both, values, 2, 0, 1000, nullptr)));
   EXPECT_TRUE(ok(xhal_timeline_signal(b, 2)));
-  EXPECT_TRUE(ok(xhal_timeline_wait_many(both, values, 2, 0, kDeadlineNs, nullptr)));
+  EXPECT_TRUE(ok(xhal_timeline_wait_many(both, values, 2, 0, deadline_ns(), nullptr)));
 }
 
 TEST(Timeline, WaitManyTellsWhichOneWasReached) {
@@ -162,7 +162,7 @@ TEST(Timeline, WaitManyTellsWhichOneWasReached) {
   const uint64_t values[] = {1, 1};
   uint32_t which = 9;
   std::thread other([&] { xhal_timeline_signal(b, 1); });
-  EXPECT_TRUE(ok(xhal_timeline_wait_many(both, values, 2, 1, kDeadlineNs, &which)));
+  EXPECT_TRUE(ok(xhal_timeline_wait_many(both, values, 2, 1, deadline_ns(), &which)));
   other.join();
   EXPECT_EQ(which, 1u);
 }
@@ -240,7 +240,7 @@ TEST(Timeline, DestroyingItEndsItsWaitersWithAbandoned) {
   std::thread waiter([&] {
     began = true;
     began.notify_one();
-    status = xhal_timeline_wait(timeline, 1, kDeadlineNs);
+    status = xhal_timeline_wait(timeline, 1, deadline_ns());
   });
   began.wait(false);
   // Whether the waiter sleeps already or comes to a destroyed timeline: it must not hang.
@@ -262,7 +262,7 @@ TEST(Timeline, ImportedViewFollowsTheOriginal) {
   EXPECT_EQ(xhal_timeline_query(view, 3, nullptr), XHAL_OK);
   EXPECT_EQ(xhal_timeline_query(view, 4, nullptr), XHAL_NOT_READY);
   EXPECT_TRUE(ok(xhal_timeline_signal(timeline, 4)));
-  EXPECT_TRUE(ok(xhal_timeline_wait(view, 4, kDeadlineNs)));
+  EXPECT_TRUE(ok(xhal_timeline_wait(view, 4, deadline_ns())));
   EXPECT_TRUE(fails_with(XHAL_ERR_PERMISSION, xhal_timeline_signal(view, 9)));
   EXPECT_TRUE(ok(xhal_timeline_destroy(view)));
 }

@@ -5,17 +5,26 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
 #include <cstring>
 #include <filesystem>
+#include <memory>
+#include <mutex>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "xhal/xhal.h"
 
 namespace xhal::cts {
 
-// Waits that must end do so long before; a test that reaches it has found a hang.
-inline constexpr uint64_t kDeadlineNs = 60'000'000'000;
+// What a library can leave behind in a process.
+struct Traces {
+  size_t threads = 0, descriptors = 0;
+};
+Traces traces();
 
 struct Target {
   std::string plugin;
@@ -25,10 +34,16 @@ struct Target {
   std::filesystem::path probe;  // xhal-probe
   std::vector<std::string>
       command;  // runs this suite again on the same target; a child appends its --filter
+  std::chrono::milliseconds limit{30'000};       // for a test; who runs it ends the process then
+  Traces before_enumeration, after_enumeration;  // of this process's first
 };
 
 const Target& target();
 void set_target(Target target);
+
+// Waits that must end do so long before; a test that reaches it has found a hang, and still has the
+// time to say where.
+uint64_t deadline_ns();
 
 // The device under test, opened on first use and open until the end, and its default context.
 xhal_device* device();
@@ -61,6 +76,29 @@ class Stream {
 
  private:
   xhal_stream* stream_ = nullptr;
+};
+
+// Work that a stream is busy with on the device itself, where libxhal holds nothing back: a host
+// call that returns when it is opened. A device that works inside of the submission passes it.
+class Busy {
+ public:
+  explicit Busy(xhal_stream* stream);
+  ~Busy() { open(); }
+  Busy(const Busy&) = delete;
+  Busy& operator=(const Busy&) = delete;
+  void open();
+  bool passed() const { return state_->passed; }
+
+ private:
+  struct State {
+    const std::thread::id submitter = std::this_thread::get_id();
+    std::mutex mutex;
+    std::condition_variable opened;
+    bool open = false;
+    std::atomic<bool> passed{false};
+  };
+  static void wait(void* user, xhal_status status);
+  std::shared_ptr<State> state_ = std::make_shared<State>();
 };
 
 class Timeline {
@@ -106,5 +144,7 @@ std::vector<uint8_t> counting(size_t count, uint8_t first = 0);
 // the parent this is false and the child's verdict has become this test's; in the child it is true
 // and the body goes on.
 bool in_own_process();
+// In what such a child prints, before its listener's message as JSON.
+inline constexpr const char* kVerdict = "xhal-cts verdict: ";
 
 }  // namespace xhal::cts

@@ -40,10 +40,10 @@ class Machine {
   xhal_context* context() const { return device_.context(); }
   xhal_stream* stream() const { return stream_.get(); }
 
+  // Kept as long as the machine.
   uint64_t allocate(uint64_t bytes) {
-    uint64_t address = 0;
-    xhal::check(xhal_pool_alloc(pool_.get(), stream(), bytes, xhal::str("train_mlp"), &address));
-    return address;
+    blocks_.emplace_back(pool_.get(), stream(), bytes, "train_mlp");
+    return blocks_.back().address();
   }
   Tensor zeros(const std::vector<int64_t>& sizes, uint8_t code = XHAL_CODE_FLOAT,
                uint8_t bits = 32) {
@@ -56,24 +56,18 @@ class Machine {
   }
   template <class T>
   void write(const Tensor& to, std::span<const T> from) {
-    copy(to.address, reinterpret_cast<uint64_t>(from.data()), from.size_bytes());
+    xhal::upload(stream(), to.address, from);
   }
   template <class T>
   std::vector<T> read(const Tensor& from, size_t count) {
-    std::vector<T> to(count);
-    copy(reinterpret_cast<uint64_t>(to.data()), from.address, count * sizeof(T));
-    return to;
+    return xhal::download<T>(stream(), from.address, count);
   }
 
  private:
-  void copy(uint64_t to, uint64_t from, uint64_t bytes) {
-    xhal::check(xhal_stream_copy(stream(), to, from, bytes));
-    xhal::check(xhal_stream_synchronize(stream(), XHAL_FOREVER));
-  }
-
   xhal::Device device_;
   xhal::Stream stream_;
   xhal::Pool pool_;
+  std::vector<xhal::Block> blocks_;
 };
 
 // Prepared operators with their operands, launched one after the other.
@@ -204,11 +198,9 @@ struct Spirals {
 // Records what `program` submits instead of running it; nullptr where the device has no graphs.
 xhal::Graph record(const Machine& machine, const Program& program) {
   if ((machine.info().capabilities[0] & (1u << XHAL_CAP_GRAPH)) == 0) return nullptr;
-  xhal::check(xhal_stream_begin_capture(machine.stream(), nullptr));
+  xhal::Capture capture(machine.stream());
   program.run();
-  xhal_graph* graph = nullptr;
-  xhal::check(xhal_stream_end_capture(machine.stream(), &graph));
-  return xhal::Graph(graph);
+  return capture.end();
 }
 
 int train() {
@@ -242,7 +234,7 @@ int train() {
                     : "launched operator by operator");
   for (int i = 0; i <= kSteps; ++i) {
     if (graph)
-      xhal::check(xhal_graph_launch(machine.stream(), graph.get()));
+      xhal::launch(machine.stream(), graph);
     else
       step.run();
     if (i % 50 == 0)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// validate.cpp: checks that are too dear for every day: live handles everywhere, addresses inside
+// validate.cpp: checks that are too slow to be on by default: live handles everywhere, addresses inside
 // allocations, operands that overlap where the operator does not allow it. Destroyed objects are
 // never used again while it is on, so every stale handle is found.
 #include <map>

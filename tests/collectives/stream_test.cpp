@@ -305,6 +305,76 @@ TEST_P(StreamTest, ACallWithoutStreamGoesInBetween) {
   });
 }
 
+// Pairs of calls that do not match: rank 0 makes the first, rank 1 the second.
+struct Disagreement {
+  const char* name;
+  xcoll_op usual, odd;
+};
+
+xcoll_op call(xcoll_kind kind, uint64_t count, xcoll_dtype dtype = XCOLL_F32,
+              xcoll_reduction reduction = XCOLL_SUM, int32_t root = 0) {
+  xcoll_op op{};
+  op.struct_size = sizeof(op);
+  op.kind = kind;
+  op.count = count;
+  op.dtype = dtype;
+  op.reduction = reduction;
+  op.peer = root;
+  return op;
+}
+
+const Disagreement kDisagreements[] = {
+    {"length", call(XCOLL_ALL_REDUCE, 4), call(XCOLL_ALL_REDUCE, 3)},
+    {"large length", call(XCOLL_ALL_REDUCE, 50'000), call(XCOLL_ALL_REDUCE, 40'000)},
+    {"type", call(XCOLL_ALL_REDUCE, 4), call(XCOLL_ALL_REDUCE, 4, XCOLL_I32)},
+    {"reduction", call(XCOLL_ALL_REDUCE, 4), call(XCOLL_ALL_REDUCE, 4, XCOLL_F32, XCOLL_MAX)},
+    {"root", call(XCOLL_BROADCAST, 4), call(XCOLL_BROADCAST, 4, XCOLL_F32, XCOLL_SUM, 1)},
+    {"kind", call(XCOLL_ALL_REDUCE, 4), call(XCOLL_ALL_GATHER, 4)},
+    {"barrier", call(XCOLL_ALL_REDUCE, 4), call(XCOLL_BARRIER, 0)},
+};
+
+TEST_P(StreamTest, AMismatchIsAnErrorOfTheCallOrOfTheStreamOnEveryRank) {
+  for (const Disagreement& disagreement : kDisagreements) {
+    SCOPED_TRACE(disagreement.name);
+    run([&](const Rank& rank, const Card& card) {
+      const Comm comm(rank);
+      const xhal::Stream stream = card.stream();
+      xcoll_op op = rank.is(0) ? disagreement.usual : disagreement.odd;
+      op.send = card.alloc(op.count * 4);
+      op.recv = card.alloc(op.count * 8);
+      // Both are in the same call at the same time, so that either may find it.
+      ASSERT_XCOLL(XCOLL_OK, xcoll_barrier(comm, nullptr));
+      const xcoll_status called = xcoll_submit(comm, &op, 1, stream.get(), nullptr);
+      const xhal_status streamed = xhal_stream_synchronize(stream.get(), kSoon);
+      EXPECT_TRUE(called == XCOLL_ERR_MISMATCH || streamed < 0)
+          << xcoll_status_name(called) << " and " << xhal_status_name(streamed);
+      if (called != XCOLL_OK) {
+        EXPECT_XCOLL(XCOLL_ERR_MISMATCH, called);
+      }
+      EXPECT_XCOLL(XCOLL_ERR_MISMATCH, xcoll_comm_async_error(comm));
+      EXPECT_THAT(xcoll_last_error(), HasSubstr("mismatch in collective #2"));
+    });
+  }
+}
+
+TEST_P(StreamTest, ACallBehindAStreamThatIsHeldEndsAtItsDeadline) {
+  run(
+      [](const Rank& rank, const Card& card) {
+        const Comm comm(rank, 300);
+        const xhal::Stream stream = card.stream();
+        Hold hold(stream.get());
+        auto* device = static_cast<float*>(card.alloc(4));
+        ASSERT_XCOLL(XCOLL_OK,
+                     xcoll_all_reduce(comm, device, device, 1, XCOLL_F32, XCOLL_SUM, stream.get()));
+        EXPECT_XCOLL(XCOLL_ERR_TIMEOUT, xcoll_barrier(comm, nullptr));
+        EXPECT_THAT(xcoll_last_error(), HasSubstr("all-reduce #1 (f32 x 1, sum)"));
+        EXPECT_THAT(xcoll_last_error(), HasSubstr("stream has not come to it"));
+        hold.open();
+        EXPECT_LT(xhal_stream_synchronize(stream.get(), kSoon), 0);
+      },
+      1);
+}
+
 TEST_P(StreamTest, ADeadlineFailsTheStreamWhichCanRecover) {
   Gate over;
   run([&](const Rank& rank, const Card& card) {

@@ -103,6 +103,37 @@ TEST_P(ContractTest, AFailedTimelineFailsTheStreamThatWaitsAndNamesTheCause) {
   EXPECT_OK(xhal_stream_synchronize(sb.get(), kSoon));
 }
 
+// A submission never waits for other work: a queue of a bounded size behind a callback that submits
+// would wait for itself.
+TEST_P(ContractTest, ACallbackMaySubmitWhileManySubmissionsWaitBehindIt) {
+  struct Calls {
+    xhal_stream* other;
+    uint64_t address;  // each stream writes its own: they run at the same time
+    std::promise<xhal_status> done;
+  };
+  for (Device* d : {&a(), &b()}) {
+    auto blocked = d->stream(), other = d->stream();
+    Gate gate(blocked.get());
+    Calls calls{other.get(), alloc(*d, 4096), {}};
+    ASSERT_OK(xhal_stream_host_call(
+        blocked.get(),
+        [](void* user, xhal_status) {
+          auto& calls = *static_cast<Calls*>(user);
+          xhal_status status = XHAL_OK;
+          for (int i = 0; i < 2000 && status == XHAL_OK; ++i)
+            status = xhal_stream_fill(calls.other, calls.address, 64, 1, 1);
+          calls.done.set_value(status);
+        },
+        &calls, 0));
+    const auto behind = alloc(*d, 4096);
+    for (int i = 0; i < 2000; ++i) ASSERT_OK(xhal_stream_fill(blocked.get(), behind, 64, 2, 1));
+    gate.open();
+    EXPECT_EQ(calls.done.get_future().get(), XHAL_OK);
+    EXPECT_OK(xhal_stream_synchronize(blocked.get(), kSoon));
+    EXPECT_OK(xhal_stream_synchronize(other.get(), kSoon));
+  }
+}
+
 TEST_P(ContractTest, PoolBlocksAreNotReusedBeforeTheirEvents) {
   auto sa = a().stream();
   auto pool = a().pool();

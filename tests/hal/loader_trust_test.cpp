@@ -42,6 +42,39 @@ TEST_F(TrustTest, AMatchRuleThatLeadsIntoACircleOfLinksDoesNotHold) {
   expect_skipped("bad", XHAL_ERR_UNSUPPORTED, "the hardware is not present");
 }
 
+TEST_F(TrustTest, AMatchRuleThatCannotBeFollowedDoesNotHold) {
+  const auto rule = [](const std::string& path) {
+    return R"(, "match": ["path:)" + path + R"("])";
+  };
+  write("bad.json", manifest("bad", TEMPLATE_PLUGIN, rule("/" + std::string(5000, 'h'))));
+  expect_skipped("bad", XHAL_ERR_UNSUPPORTED, "the hardware is not present");
+  write("bad.json", manifest("bad", TEMPLATE_PLUGIN, rule("/proc/1/root/nothing/is/here")));
+  expect_skipped("bad", XHAL_ERR_UNSUPPORTED, "the hardware is not present");
+}
+
+TEST_F(TrustTest, PipesAndEndlessFilesAreNotReadAsManifestsOrLibraries) {
+  ASSERT_EQ(mkfifo((folder_ / "pipe.json").c_str(), 0644), 0);
+  expect_skipped("pipe", XHAL_ERR_CORRUPT, "is not a regular file");
+  fs::create_symlink("/dev/zero", folder_ / "zero.json");
+  expect_skipped("zero", XHAL_ERR_INSECURE, "/dev/zero");
+  fs::create_directory(folder_ / "folder.json");
+  expect_skipped("folder", XHAL_ERR_CORRUPT, "is not a regular file");
+  ASSERT_EQ(mkfifo((folder_ / "pipe.so").c_str(), 0755), 0);
+  write("bad.json", manifest("bad", "pipe.so"));
+  expect_skipped("bad", XHAL_ERR_CORRUPT, "is not a regular file");
+}
+
+// Verdicts are a cache: where it cannot be had, plugins are probed each time.
+TEST_F(TrustTest, AVerdictFileThatIsNoFileStopsNobody) {
+  setenv("XHAL_PROBE", "1", 1);
+  fs::create_directories(folder_ / "xhal" / "probe.json");
+  add_good();
+  EXPECT_EQ(report("template").state, static_cast<uint32_t>(XHAL_PLUGIN_LOADED));
+  fs::remove(folder_ / "xhal" / "probe.json");
+  ASSERT_EQ(mkfifo((folder_ / "xhal" / "probe.json").c_str(), 0644), 0);
+  EXPECT_EQ(report("template").state, static_cast<uint32_t>(XHAL_PLUGIN_LOADED));
+}
+
 TEST_F(TrustTest, AnAncestorThatOthersMayWrite) {
   const auto open = folder_ / "open";
   add_below(open);

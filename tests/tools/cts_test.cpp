@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // xhal-cts as a program: its words, its waivers, its report, and plugins that crash under it.
 #include <fstream>
+#include <set>
+#include <sstream>
 
 #include "tool_test.hpp"
 
@@ -116,6 +118,61 @@ TEST_F(Cts, ACrashFailsItsTestAndTheSuiteGoesOn) {
   EXPECT_EQ(json["failed"], 1);
   EXPECT_EQ(json["passed"], 1);
   EXPECT_THAT(json["tests"].dump(), HasSubstr("crashed: signal 6"));
+}
+
+// The listed tests that the report does not have; none is ever missing.
+std::vector<std::string> missing_from(const nlohmann::json& report, const std::string& listed) {
+  std::set<std::string> seen;
+  for (const auto& test : report["tests"]) seen.insert(test["name"].get<std::string>());
+  std::vector<std::string> missing;
+  std::istringstream lines(listed);
+  for (std::string name; std::getline(lines, name);) {
+    if (seen.count(name) == 0) missing.push_back(name);
+  }
+  return missing;
+}
+
+TEST_F(Cts, APluginThatCrashesOrHangsAtItsStartFailsEveryListedTestByName) {
+  add_plugin("fake");
+  const auto listed = cts({"--list"}).out;
+  for (const auto& [manner, told] :
+       {std::pair("crash", "crashed: signal 6"), std::pair("hang", "did not end within 2 s")}) {
+    const auto json =
+        report({"--plugin", "fake", "--timeout", "2"}, 1, {{"XHAL_TEST_FAKE", manner}});
+    EXPECT_EQ(json["verdict"], "fail");
+    EXPECT_THAT(missing_from(json, listed), testing::IsEmpty());
+    EXPECT_EQ(json["failed"], json["tests"].size());
+    EXPECT_THAT(json["tests"][0]["reason"], HasSubstr(told));
+    EXPECT_THAT(json["tests"][0]["contract"], HasSubstr("xhal/plugin.h"));
+  }
+}
+
+TEST_F(Cts, AFailureNamesTheContractAndItsHeader) {
+  add_plugin("fake");
+  const auto run = cts({"--plugin", "fake", "--filter", "Memory.HoldsWhatIsWrittenToIt"});
+  EXPECT_THAT(run.out, HasSubstr("the contract, xhal/memory.h: holds what is written to it"));
+}
+
+TEST_F(Cts, AnAbruptEndTellsHowToLookAtIt) {
+  add_plugin("fake");
+  const auto run = cts({"--plugin", "fake", "--filter", "Memory.HoldsWhatIsWrittenToIt"},
+                       {{"XHAL_TEST_FAKE", "fatal"}});
+  EXPECT_THAT(run.out, HasSubstr("gdb --args xhal-cts --plugin fake --profile core --filter "
+                                 "'Memory.HoldsWhatIsWrittenToIt' --in-process"));
+}
+
+TEST_F(Cts, AbsentHardwareIsNoVerdictAndHasAReport) {
+  add_plugin("fake", {}, {{"match", {"path:/there/is/no/such/card"}}});
+  const auto json = report(two_, 3);
+  EXPECT_EQ(json["verdict"], "no device");
+  EXPECT_THAT(json["problem"], HasSubstr("the hardware is not present"));
+}
+
+TEST_F(Cts, APluginThatDoesNotLoadHasAReport) {
+  add_plugin("fake");
+  const auto json = report({"--plugin", "fake"}, 1, {{"XHAL_TEST_FAKE", "old"}});
+  EXPECT_EQ(json["verdict"], "fail");
+  EXPECT_THAT(json["problem"], HasSubstr("speaks ABI 7.0"));
 }
 
 TEST_F(Cts, APluginThatIsNotThereIsWrongUsage) {

@@ -1,11 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
-// fake_plugin.cpp: a plugin for the tests of the tools. XHAL_TEST_FAKE says what it is like:
-//   healthy (default)  one device, all readings        mixed   healthy, degraded and broken devices
-//   on two NUMA nodes none               no device                       crash   crashes when it is
-//   loaded hang               never returns from negotiation  old     speaks another ABI major
-//   refuse             refuses to start                fatal   its device crashes in memory_alloc
+// fake_plugin.cpp: a plugin for the tests of the tools. XHAL_TEST_FAKE says what it is like;
+// "NAME:MANNER" means the copy libNAME.so only:
+//   healthy (default)   one device, all readings
+//   mixed               healthy, degraded and broken devices, on two NUMA nodes
+//   none                no device
+//   control             can be reset, and takes the fault "lost"
+//   old                 speaks another ABI major
+//   refuse              refuses to start
+//   prints              writes to standard output wherever it is called
+//   crash               crashes when it is mapped
+//   hang, abort, exit   in negotiation: never returns, crashes, ends the process with status 0
+//   enumerate-hang, enumerate-abort, enumerate-exit    the same when it lists its devices
+//   open-hang, open-abort, open-exit                   when its first device is opened; it has two
+//   shutdown-abort      crashes when it is shut down
+//   fatal               its device crashes in memory_alloc
+#include <dlfcn.h>
 #include <unistd.h>
 
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <string_view>
@@ -16,9 +28,33 @@ namespace {
 
 using namespace xhal::plugin;
 
+// Of the file this copy was loaded from: "fake" of libfake.so.
+std::string_view own_name() {
+  Dl_info self{};
+  if (dladdr(reinterpret_cast<void*>(&own_name), &self) == 0) return {};
+  std::string_view name = self.dli_fname;
+  name.remove_prefix(name.rfind('/') + 1 + std::strlen("lib"));
+  return name.substr(0, name.rfind('.'));
+}
+
 std::string_view manner() {
   const char* text = std::getenv("XHAL_TEST_FAKE");
-  return text == nullptr ? "healthy" : text;
+  if (text == nullptr) return "healthy";
+  const std::string_view all = text;
+  const auto colon = all.find(':');
+  if (colon == all.npos) return all;
+  return all.substr(0, colon) == own_name() ? all.substr(colon + 1) : "healthy";
+}
+
+// What a plugin must not do, in the place the manner names.
+void misbehave(std::string_view place) {
+  const auto how = manner();
+  if (how == "prints") std::printf("the fake plugin talks {\n"), std::fflush(stdout);
+  if (!how.starts_with(place)) return;
+  const auto what = how.substr(place.size());
+  if (what == "hang") pause();
+  if (what == "abort") std::abort();
+  if (what == "exit") std::exit(0);
 }
 
 struct CrashesWhenItIsLoaded {
@@ -61,6 +97,17 @@ void read(xhal_sample& s, uint32_t unit, double value, bool modelled = false) {
 struct Device : Object {
   Device(const xhal_dispatch* t, uint32_t o) : table(t), ordinal(o) {}
 
+  static xhal_status reset(xhal_device*) noexcept { return XHAL_OK; }
+  static xhal_status inject(xhal_device*, xhal_string fault) noexcept {
+    if (view(fault) == "lost") return XHAL_OK;
+    return fail(XHAL_ERR_NOT_FOUND, "the fake device injects `lost`");
+  }
+  xhal_status control_table(const xhal_control_table** control) {
+    static constexpr xhal_control_table kAll = {sizeof kAll, 0, reset, nullptr, inject};
+    static constexpr xhal_control_table kNone = {sizeof kNone, 0, nullptr, nullptr, nullptr};
+    *control = manner() == "control" ? &kAll : &kNone;
+    return XHAL_OK;
+  }
   xhal_status telemetry(xhal_sample* samples, uint32_t count) {
     for (uint32_t i = 0; i < count; ++i) tell(samples[i]);
     return XHAL_OK;
@@ -101,7 +148,9 @@ struct Fake : Vendor {
   using context = Context;
   using stream = Stream;
 
+  static void shutdown() { misbehave("shutdown-"); }
   static uint32_t count_of_devices() {
+    if (manner().starts_with("open-")) return 2;
     return manner() == "mixed" ? 4 : manner() == "none" ? 0 : 1;
   }
   static void describe(uint32_t ordinal, xhal_device_info& info) {
@@ -114,12 +163,14 @@ struct Fake : Vendor {
     info.uuid[15] = static_cast<uint8_t>(ordinal + 1);
   }
   static xhal_status enumerate(xhal_device_info* devices, uint32_t capacity, uint32_t* count) {
+    misbehave("enumerate-");
     *count = count_of_devices();
     for (uint32_t i = 0; i < std::min(capacity, *count); ++i) describe(i, devices[i]);
     return XHAL_OK;
   }
   static xhal_status device_open(const xhal_plugin_open& open, xhal_device_info& info,
                                  xhal_device** result, xhal_context** default_context) {
+    if (open.ordinal == 0) misbehave("open-");
     if (open.ordinal == 2)
       return fail(XHAL_ERR_IO, "the driver of this device does not answer; reload it");
     describe(open.ordinal, info);
@@ -134,7 +185,7 @@ struct Fake : Vendor {
 
 extern "C" XHAL_API xhal_status xhal_plugin_negotiate(const xhal_negotiate_request* request,
                                                       xhal_negotiate_reply* reply) {
-  if (manner() == "hang") pause();
+  misbehave("");
   if (manner() == "refuse") {
     reply->abi_min = reply->abi_max = 1;
     return XHAL_ERR_PERMISSION;

@@ -98,7 +98,8 @@ class Topo : public ToolTest {
 TEST_F(Topo, MatrixShowsHowNearDevicesAreWithALegend) {
   add_plugin("fake");
   const auto run = xhal({"topo"}, two_nodes_);
-  EXPECT_EQ(run.code, 0);
+  EXPECT_EQ(run.code, 1) << "one of the devices does not open, which is a finding";
+  EXPECT_THAT(run.err, HasSubstr("fake:2: the driver of this device does not answer"));
   EXPECT_EQ(run.out,
             "        fake:0  fake:1  fake:2  fake:3  NUMA  CPU AFFINITY\n"
             "fake:0  X       SAME    SYS     -       0     0-1\n"
@@ -164,6 +165,32 @@ TEST_F(Words, AnUnknownOptionIsWrongUsage) {
 TEST_F(Words, JsonIsJsonAlsoForWrongUsage) {
   EXPECT_THAT(json_of(xhal({"lsit", "--json"}).out)["error"], HasSubstr("did you mean"));
   EXPECT_TRUE(json_of(xhal({"list", "--colour", "--json"}).out)["data"].is_null());
+}
+
+TEST_F(Words, VersionTellsThePackageAndTheAbiApart) {
+  EXPECT_THAT(xhal({"--version"}).out, StartsWith("xhal " XHAL_PACKAGE_VERSION ", ABI 0."));
+  const auto json = json_of(xhal({"--version", "--json"}).out);
+  EXPECT_EQ(json["data"]["version"], XHAL_PACKAGE_VERSION);
+  EXPECT_EQ(json["data"]["abi"], json["abi"]);
+  EXPECT_EQ(json["xhal"], XHAL_PACKAGE_VERSION);
+}
+
+TEST_F(Words, HelpIsJsonWhenThatIsAskedFor) {
+  const auto json = json_of(xhal({"--help", "--json"}).out);
+  EXPECT_EQ(json["schema"], "xhal.help/1");
+  EXPECT_EQ(json["data"]["commands"][0]["command"], "list");
+  EXPECT_THAT(json_of(xhal({"plugins", "new", "--json", "--help"}).out)["data"]["text"],
+              HasSubstr("--dir"));
+}
+
+TEST_F(Words, WatchRepeatsTheReportOnOneLineEach) {
+  add_plugin("fake");
+  const auto run = shell("$X list --json --watch 0.1 | head -n 2");
+  std::istringstream lines(run.out);
+  int reports = 0;
+  for (std::string line; std::getline(lines, line); ++reports)
+    EXPECT_EQ(json_of(line)["schema"], "xhal.list/1");
+  EXPECT_EQ(reports, 2);
 }
 
 TEST_F(Words, HelpTeachesAndIsNoFailure) {

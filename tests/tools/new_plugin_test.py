@@ -81,6 +81,25 @@ class NewPlugin(unittest.TestCase):
             self.assertNotIn("@NAME@", text, path)
         self.assertIn('"name": "zz"', (project / "zz.json").read_text())
 
+    def test_the_vendor_is_no_longer_xhal(self):
+        project = self.make("my-npu")
+        self.assertIn('"vendor": "MyNpu"', (project / "my-npu.json").read_text())
+        self.assertIn('info.vendor, "MyNpu"', (project / "my-npu.cpp").read_text())
+
+    def test_a_name_that_another_plugin_has_is_refused(self):
+        folder = self.folder / "others"
+        folder.mkdir()
+        (folder / "else.json").write_text('{"name": "rival"}')
+        for name, whose in (("cpu", "cpu.json"), ("template", "xHAL"), ("rival", "else.json")):
+            refused = run(
+                self.xhal, "plugins", "new", name, expect=2, XHAL_PLUGIN_PATH=str(folder)
+            )
+            self.assertIn(whose, refused.stderr)
+
+    def test_the_template_itself_is_not_installed_as_a_device(self):
+        self.assertEqual(list(self.prefix.rglob("libxhal_template.so")), [])
+        self.assertNotIn("template", run(self.xhal, "list", "--json").stdout)
+
     def test_a_folder_with_something_in_it_is_not_touched(self):
         project = self.folder / "taken"
         project.mkdir()

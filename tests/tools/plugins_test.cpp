@@ -2,6 +2,7 @@
 // `xhal plugins list` and `doctor` on everything that can be wrong with a plugin, and
 // xhal-probe by itself.
 #include <elf.h>
+#include <sys/stat.h>
 
 #include <fstream>
 
@@ -84,7 +85,7 @@ TEST_F(Plugins, OneThatIsLeftOutIsNoFinding) {
 
 TEST_F(Plugins, ATruncatedManifestIsNamed) {
   add_file("fake.json", R"({"file_format_version": 1, "name": "fake", )");
-  expect_failure("fake", "manifest", "not a JSON object");
+  expect_failure("fake", "manifest", "not valid JSON");
 }
 
 TEST_F(Plugins, AManifestWithoutALibraryIsNamed) {
@@ -152,6 +153,10 @@ TEST_F(Plugins, AMissingLibraryOfALibraryIsNamed) {
   fs::copy_file(XHAL_NEEDS_MISSING, folder_ / "libfake.so");
   add_plugin("fake", folder_ / "libfake.so");
   expect_failure("fake", "load", "libxhal_missing.so");
+  // In the loader's words, whole, and not in those of the library that calls it.
+  EXPECT_THAT(doctor("fake")["load"]["text"].get<std::string>(),
+              testing::AllOf(testing::EndsWith("No such file or directory"),
+                             testing::Not(HasSubstr("boost"))));
 }
 
 TEST_F(Plugins, OneThatCrashesOnLoadingIsALineOfTheReport) {
@@ -180,7 +185,91 @@ TEST_F(Plugins, TwoOfOneNameAreNamed) {
   const auto second = add_plugin("fake_too", folder_ / "libfake.so", {{"name", "fake"}});
   const auto run = xhal({"plugins", "doctor"});
   EXPECT_EQ(run.code, 1);
-  EXPECT_THAT(run.out, HasSubstr("\"fake\" is taken by a manifest before it"));
+  EXPECT_THAT(run.out, HasSubstr("the name \"fake\" is taken by"));
+}
+
+TEST_F(Plugins, WhatIsNotForThisMachineIsLeftOutAsTheLoaderLeavesItOut) {
+  const struct {
+    nlohmann::json changes;
+    std::string said;
+  } cases[] = {{{{"match", {"path:/no/such/hardware"}}}, "the hardware is not present"},
+               {{{"match", {"usb:1234"}}}, "\"usb:1234\" never holds"},
+               {{{"match", {"pci:ffff:ffff"}}}, "the hardware is not present"},
+               {{{"library_arch", "riscv"}}, "for riscv, this machine is"}};
+  for (const auto& c : cases) {
+    SCOPED_TRACE(c.said);
+    add_plugin("fake", folder_ / "no_need_for_it.so", c.changes);
+    auto checks = doctor("fake");
+    EXPECT_EQ(checks["machine"]["verdict"], "skipped");
+    EXPECT_THAT(checks["machine"]["text"].get<std::string>(), HasSubstr(c.said));
+    EXPECT_EQ(code_, 0) << "it is meant for another machine: no finding";
+  }
+}
+
+// Whatever is wrong: the plugins doctor calls usable are those that libxhal loads.
+TEST_F(Plugins, DoctorAndLoaderAgree) {
+  add_plugin("fake");
+  const auto library = folder_ / "libfake.so";
+  add_plugin("fake_absent", library, {{"match", {"path:/no/such/hardware"}}});
+  add_plugin("fake_foreign", library, {{"library_arch", "riscv"}});
+  add_plugin("fake_kind", library, {{"match", {"usb:1"}}});
+  add_plugin("fake_key", library, {{"prioritty", 3}});
+  add_plugin("fake_twice", library, {{"name", "fake"}});
+  add_plugin("fake_gone", folder_ / "nowhere.so");
+  add_plugin("fake_open", library);
+  fs::permissions(folder_ / "fake_open.json", fs::perms::others_write, fs::perm_options::add);
+  add_plugin("fake_abort");
+  add_file("fake_bad.json", "{");
+  const Variables bad = {{"XHAL_TEST_FAKE", "fake_abort:abort"}};
+  const auto doctors = json_of(xhal({"plugins", "doctor", "--json"}, bad).out);
+  const auto loaders = json_of(xhal({"plugins", "list", "--json"}, bad).out);
+  std::map<std::string, bool> usable, loaded;
+  for (const auto& p : doctors["data"]["plugins"]) usable[p["manifest"]] = p["usable"];
+  for (const auto& p : loaders["data"]["plugins"]) loaded[p["manifest"]] = p["state"] == "loaded";
+  EXPECT_EQ(usable, loaded);
+  EXPECT_TRUE(loaded[(folder_ / "fake.json").string()]);
+  EXPECT_TRUE(loaded[(folder_ / "fake_key.json").string()]);
+  EXPECT_THAT(doctors["data"]["library"][0]["text"], HasSubstr("loads 2 of them"));
+}
+
+TEST_F(Plugins, AnUnknownKeyIsNamedWithTheOneThatWasMeant) {
+  add_plugin("fake", {}, {{"prioritty", 7}});
+  auto checks = doctor("fake");
+  EXPECT_EQ(checks["manifest"]["verdict"], "warning");
+  EXPECT_THAT(checks["manifest"]["text"], HasSubstr("did you mean \"priority\"?"));
+  EXPECT_EQ(code_, 0);
+}
+
+TEST_F(Plugins, OneLeftOutByTheUserIsNeitherUsableNorAFinding) {
+  add_plugin("fake");
+  auto checks = doctor("fake", {{"XHAL_PLUGIN_DISABLE", "fake"}});
+  EXPECT_EQ(checks["selection"]["verdict"], "skipped");
+  EXPECT_EQ(code_, 0);
+}
+
+TEST_F(Plugins, ADeviceThatDoesNotOpenIsNamed) {
+  add_plugin("fake");
+  expect_failure("fake", "open", "fake:2: the driver of this device does not answer",
+                 {{"XHAL_TEST_FAKE", "mixed"}});
+}
+
+// Files that would be waited for, or read for ever.
+TEST_F(Plugins, WhatIsNoRegularFileIsNamed) {
+  add_plugin("fake_good");
+  ASSERT_EQ(mkfifo((folder_ / "fake_pipe.json").c_str(), 0644), 0);
+  fs::create_symlink("/dev/zero", folder_ / "fake_zero.json");
+  fs::create_symlink("fake_loop.json", folder_ / "fake_loop.json");
+  ASSERT_EQ(mkfifo((folder_ / "pipe.so").c_str(), 0644), 0);
+  add_plugin("fake_library", folder_ / "pipe.so");
+  for (const auto& words : {Words{"plugins", "doctor"}, Words{"plugins", "list"}}) {
+    const auto run = xhal(words);
+    EXPECT_EQ(run.code, 1) << run.err;
+    EXPECT_THAT(run.out, HasSubstr("fake_pipe.json is not a regular file"));
+    EXPECT_THAT(run.out, HasSubstr("pipe.so is not a regular file"));
+    EXPECT_THAT(run.out, HasSubstr("symbolic links"));
+    EXPECT_THAT(run.out, HasSubstr("/dev/zero"));
+  }
+  EXPECT_THAT(xhal({"list"}).out, HasSubstr("fake_good:0"));
 }
 
 TEST_F(Plugins, DoctorShowsEveryFolderItSearched) {

@@ -70,6 +70,15 @@ ProcessResult ToolTest::probe(const Words& words, Variables variables) {
   return run(XHAL_PROBE, words, std::move(variables));
 }
 
+ProcessResult ToolTest::shell(const std::string& line, Variables variables) {
+  variables.emplace_back("XHAL_PLUGIN_PATH", folder_.string());
+  variables.emplace_back("XHAL_PLUGIN_SELECT", selected_);
+  variables.emplace_back("X", XHAL_COMMAND);
+  variables.emplace_back("C", XHAL_CTS);
+  variables.emplace_back("FOLDER", folder_.string());
+  return run("/bin/bash", {"-c", line}, std::move(variables));
+}
+
 nlohmann::json json_of(const std::string& text) {
   auto json = nlohmann::json::parse(text, nullptr, false);
   EXPECT_FALSE(json.is_discarded()) << "not JSON: " << text;

@@ -36,6 +36,8 @@ class ToolTest : public testing::Test {
   ProcessResult xhal(const Words& words, Variables variables = {});
   ProcessResult cts(const Words& words, Variables variables = {});
   ProcessResult probe(const Words& words, Variables variables = {});
+  // A line of shell in which $X is xhal and $C is xhal-cts.
+  ProcessResult shell(const std::string& line, Variables variables = {});
 
   std::filesystem::path folder_;
   std::string selected_ = "fake*";

@@ -18,11 +18,14 @@ namespace {
 class MappedFile {
  public:
   explicit MappedFile(const std::filesystem::path& path) {
-    const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    // Without O_NONBLOCK a pipe would be waited for.
+    const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     struct stat info {};
     if (fd < 0 || fstat(fd, &info) != 0) {
       error_ = std::strerror(errno);
-    } else if (S_ISREG(info.st_mode) && info.st_size > 0) {
+    } else if (!S_ISREG(info.st_mode)) {
+      error_ = "it is not a regular file";
+    } else if (info.st_size > 0) {
       void* data = mmap(nullptr, info.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
       if (data != MAP_FAILED)
         bytes_ = {static_cast<const char*>(data), static_cast<size_t>(info.st_size)};

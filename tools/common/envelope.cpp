@@ -34,7 +34,8 @@ Json envelope(std::string_view command, Json data, const std::vector<std::string
   const uint32_t version = xhal_version();
   Json json;
   json["schema"] = fmt::format("xhal.{}/1", command);
-  json["xhal"] = fmt::format("{}.{}.0", version >> 16, version & 0xffff);
+  json["xhal"] = kPackageVersion;
+  json["abi"] = fmt::format("{}.{}", version >> 16, version & 0xffff);
   json["host"] = host_name();
   json["time"] = time_text();
   json["data"] = std::move(data);
@@ -45,6 +46,10 @@ Json envelope(std::string_view command, Json data, const std::vector<std::string
 
 std::string json_text(const Json& json) {
   return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+}
+
+std::string json_line(const Json& json) {
+  return json.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
 }
 
 }  // namespace xhal::tools

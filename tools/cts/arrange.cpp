@@ -97,6 +97,12 @@ Target Arrangement::find(uint32_t ordinal) const {
     throw Failure(tools::kUsage,
                   fmt::format("there is no plugin {}; those there are:  xhal plugins list", name_));
   }
+  // Its manifest keeps it from this machine: it was never asked.
+  if (found->state == XHAL_PLUGIN_SKIPPED && found->status == XHAL_ERR_UNSUPPORTED &&
+      found->build_id.size == 0) {
+    throw Failure(tools::kNoDevice,
+                  fmt::format("plugin {} cannot be judged here: {}", name_, text_of(found->text)));
+  }
   if (found->state != XHAL_PLUGIN_LOADED) {
     throw Failure(tools::kFinding,
                   fmt::format("plugin {} does not load: {}", name_, text_of(found->text)));
@@ -106,13 +112,14 @@ Target Arrangement::find(uint32_t ordinal) const {
   if (count > 0) xhal_enumerate(0, devices.data(), count, &count);
   for (const auto& d : devices) {
     if (d.plugin != name_ || d.ordinal != ordinal) continue;
-    return {name_,
-            d.index,
-            d,
-            text_of(found->library_path),
-            text_of(found->manifest_path),
-            tools::sibling_program("xhal-probe"),
-            {}};
+    Target target;
+    target.plugin = name_;
+    target.index = d.index;
+    target.info = d;
+    target.library = text_of(found->library_path);
+    target.manifest = text_of(found->manifest_path);
+    target.probe = tools::sibling_program("xhal-probe");
+    return target;
   }
   throw Failure(
       tools::kNoDevice,

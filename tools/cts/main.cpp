@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <CLI/CLI.hpp>
+#include <chrono>
 #include <fstream>
 #include <iostream>
 #include <set>
@@ -12,6 +13,7 @@
 
 #include "arrange.hpp"
 #include "common/library.hpp"
+#include "common/output.hpp"
 #include "common/process.hpp"
 #include "common/table.hpp"
 #include "operators/operator_test.hpp"
@@ -26,6 +28,7 @@ struct Options {
   std::string plugin, profile = "core", json, filter;
   std::vector<std::string> waivers;
   uint32_t device = 0;
+  double timeout = 30;
   bool list = false, in_process = false;
 };
 
@@ -42,11 +45,17 @@ constexpr const char* kFooter =
     "waiver that matches\n"
     "nothing. In the training profile a refusal without a waiver is a failure.\n"
     "\n"
+    "Every listed test ends as passed, failed, waived or skipped: one that crashes, hangs or ends "
+    "the "
+    "process has\n"
+    "failed, and the suite goes on behind it in another process. --json writes its report in every "
+    "case.\n"
+    "\n"
     "  xhal-cts --plugin cpu --profile core\n"
     "  xhal-cts --plugin ./build/libxhal_acme.so --filter 'Timeline.*'\n"
     "  xhal-cts --plugin acme --profile training --waivers acme.json --json report.json\n"
     "\n"
-    "Exit status: 0 pass, 1 fail, 2 wrong usage, 3 the plugin has no device here.";
+    "Exit status: 0 pass, 1 fail, 2 wrong usage, 3 the plugin's hardware is not here.";
 
 std::vector<std::string> split(const std::string& text) {
   std::vector<std::string> parts;
@@ -86,20 +95,58 @@ std::vector<const testing::TestInfo*> selected_tests(const Options& options) {
   return tests;
 }
 
-int write_report(const Report& report, const Options& options) {
-  if (!options.json.empty()) {
-    std::ofstream file(options.json);
-    file << tools::json_text(report.json());
-    if (!file.flush())
-      throw tools::Failure(tools::kUsage, fmt::format("cannot write {}", options.json));
+void write_report(const Report& report, const Options& options) {
+  if (options.json.empty()) return;
+  std::ofstream file(options.json);
+  file << tools::json_text(report.json());
+  if (!file.flush())
+    throw tools::Failure(tools::kUsage, fmt::format("cannot write {}", options.json));
+}
+
+std::string seconds_text(std::chrono::milliseconds time) {
+  return fmt::format("{}", time.count() / 1000.0);
+}
+
+void run_tests(const Options& options, std::chrono::milliseconds limit, const Emit& emit) {
+  const Arrangement arrangement(options.plugin);
+  emit({{"doing",
+         "while the plugin was loaded and asked for its version and its devices "
+         "(xhal_plugin_negotiate, enumerate)"}});
+  const tools::Library library;
+  const auto before = traces();
+  auto found = arrangement.find(options.device);
+  found.before_enumeration = before;
+  found.after_enumeration = traces();
+  found.limit = limit;
+  // A test that runs itself once more must hear of a hang before it counts as one.
+  found.command = {tools::own_executable().string(),
+                   "--plugin",
+                   options.plugin,
+                   "--device",
+                   std::to_string(options.device),
+                   "--timeout",
+                   seconds_text(limit * 3 / 4)};
+  set_target(found);
+  tools::Json about = {{"plugin", found.plugin}, {"device", found.info.id}, {"build", ""}};
+  for (const auto& p : library.plugins()) {
+    if (tools::text_of(p.name) == found.plugin) about["build"] = tools::text_of(p.build_id);
   }
-  std::cout << report.text(tools::colours_wanted());
-  return report.good() ? tools::kFine : tools::kFinding;
+  emit({{"target", about}});
+  emit({{"doing", "between two tests"}});
+
+  auto& listeners = testing::UnitTest::GetInstance()->listeners();
+  delete listeners.Release(listeners.default_result_printer());
+  listeners.Append(new Listener(emit));
+  (void)!RUN_ALL_TESTS();
+  emit({{"doing", "while the device was closed (device_close, shutdown)"}});
+  release_arena();
+  close_device();
 }
 
 // Arranges the plugin, runs the tests whose display names are given, and cleans up: all
 // in this process.
-int run_here(const Options& options, const Names& names, const Emit& emit) try {
+void run_here(const Options& options, const Names& names, std::chrono::milliseconds limit,
+              const Emit& emit) try {
   const std::set<std::string> wanted(names.begin(), names.end());
   std::string filter;
   for (const auto* test : selected_tests(options)) {
@@ -108,43 +155,22 @@ int run_here(const Options& options, const Names& names, const Emit& emit) try {
         (filter.empty() ? "" : ":") + std::string(test->test_suite_name()) + "." + test->name();
   }
   testing::GTEST_FLAG(filter) = filter.empty() ? "-*" : filter;
-
-  const Arrangement arrangement(options.plugin);
-  const tools::Library library;
-  auto found = arrangement.find(options.device);
-  found.command = {tools::own_executable().string(), "--plugin", options.plugin, "--device",
-                   std::to_string(options.device)};
-  set_target(found);
-  tools::Json about = {{"plugin", found.plugin}, {"device", found.info.id}, {"build", ""}};
-  for (const auto& p : library.plugins()) {
-    if (tools::text_of(p.name) == found.plugin) about["build"] = tools::text_of(p.build_id);
-  }
-  emit({{"target", about}});
-
-  auto& listeners = testing::UnitTest::GetInstance()->listeners();
-  delete listeners.Release(listeners.default_result_printer());
-  listeners.Append(new Listener(emit));
-  (void)!RUN_ALL_TESTS();
-  release_arena();
-  close_device();
-  return tools::kFine;
+  run_tests(options, limit, emit);
+  emit({{"finished", true}});
 } catch (const tools::Failure& failure) {
-  std::cerr << "xhal-cts: " << failure.what() << "\n";
-  return failure.status;
+  emit({{"problem", failure.what()}, {"status", failure.status}});
 }
 
-// One test for its parent: the words that in_own_process() reads.
-int run_for_parent(const Options& options, const Names& names) {
-  int verdict = tools::kUsage;
-  const int begun = run_here(options, names, [&](const tools::Json& message) {
-    if (!message.contains("ended")) return;
-    verdict = message["how"] == "failed" ? tools::kFinding : tools::kFine;
-    const auto reason = message["reason"].get<std::string>();
-    if (message["how"] == "skipped") std::cout << "SKIPPED:" << reason << "\n";
-    if (message["how"] == "failed") std::cout << reason << "\n";
+// One test for its parent: the words that in_own_process() reads. They come last, so that they are
+// missing when the plugin has ended the process before.
+int run_for_parent(const Options& options, const Names& names, std::chrono::milliseconds limit) {
+  tools::Json verdict = {{"how", "failed"}, {"reason", "the test did not run"}};
+  run_here(options, names, limit, [&](const tools::Json& message) {
+    if (message.contains("ended")) verdict = message;
+    if (message.contains("problem")) verdict["reason"] = message["problem"];
   });
-  std::cout << std::flush;
-  return begun != 0 ? begun : verdict;
+  std::cout << "\n" << kVerdict << tools::json_text(verdict) << std::flush;
+  return tools::kFine;
 }
 
 int run(const Options& options) {
@@ -152,15 +178,20 @@ int run(const Options& options) {
   Names names;
   for (const auto* test : selected_tests(options)) names.push_back(display_name(*test));
   if (options.list) {
-    for (const auto& name : names) std::cout << name << "\n";
-    return tools::kFine;
+    std::string list;
+    for (const auto& name : names) list += name + "\n";
+    return tools::write_output("xhal-cts", list) ? tools::kFine : tools::kUsage;
   }
   if (options.plugin.empty())
     throw tools::Failure(tools::kUsage, "--plugin is needed; those there are:  xhal plugins list");
-  if (base::environment("XHAL_CTS_CHILD")) return run_for_parent(options, names);
+  const std::chrono::milliseconds limit(static_cast<int64_t>(options.timeout * 1000));
+  if (base::environment("XHAL_CTS_CHILD")) return run_for_parent(options, names, limit);
 
   Report report;
+  report.plugin = options.plugin;
   report.profile = options.profile;
+  report.command =
+      fmt::format("xhal-cts --plugin {} --profile {}", options.plugin, options.profile);
   for (const auto& file : options.waivers) report.waivers.add_file(file);
   const bool colours = tools::colours_wanted();
   const auto receive = [&](const tools::Json& message) {
@@ -169,13 +200,23 @@ int run(const Options& options) {
       std::cout << tools::paint("FAILED", tools::Colour::bad, colours) << " " << failure << "\n"
                 << std::flush;
   };
-  const auto tests = [&](const Names& some, const Emit& emit) {
-    return run_here(options, some, emit);
+  const auto tests = [&](const Names& some, std::chrono::milliseconds time, const Emit& emit) {
+    run_here(options, some, time, emit);
   };
-  const int begun = options.in_process ? tests(names, receive) : supervise(names, tests, receive);
-  if (begun != 0) return begun;
-  if (options.filter.empty()) report.stale_waivers = report.waivers.unused();
-  return write_report(report, options);
+  if (options.in_process)
+    tests(names, limit, receive);
+  else
+    supervise(names, limit, tests, receive);
+  if (options.filter.empty() && report.problem.empty())
+    report.stale_waivers = report.waivers.unused();
+  write_report(report, options);
+  if (!report.problem.empty()) {
+    std::cerr << "xhal-cts: " << report.problem << "\n";
+    return report.exit_status();
+  }
+  std::cout << std::flush;
+  return tools::write_output("xhal-cts", report.text(colours)) ? report.exit_status()
+                                                               : tools::kUsage;
 }
 
 int parse_and_run(int argc, char** argv) {
@@ -191,13 +232,17 @@ int parse_and_run(int argc, char** argv) {
       "--filter", options.filter,
       "only tests whose name matches: patterns with * and ?, or parts of names, commas between");
   app.add_option("--device", options.device, "ordinal of the device to use (default 0)");
+  app.add_option("--timeout", options.timeout,
+                 "seconds that a test may take (default 30); it has hung when it takes longer")
+      ->check(CLI::Range(0.1, 86400.0));
   app.add_flag("--in-process", options.in_process,
                "run without a child process, for a debugger; a crash ends the suite");
   app.add_flag("--list", options.list, "print the names of the tests and stop");
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
-    if (e.get_exit_code() == 0) return app.exit(e);
+    if (e.get_exit_code() == 0)
+      return tools::write_output("xhal-cts", app.help()) ? tools::kFine : tools::kUsage;
     throw tools::Failure(tools::kUsage, fmt::format("{}; see: xhal-cts --help", e.what()));
   }
   return run(options);
@@ -207,6 +252,7 @@ int parse_and_run(int argc, char** argv) {
 }  // namespace xhal::cts
 
 int main(int argc, char** argv) try {
+  xhal::tools::prepare_output();
   int one = 1;
   testing::InitGoogleTest(&one, argv);
   return xhal::cts::parse_and_run(argc, argv);

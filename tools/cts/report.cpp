@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "common/table.hpp"
+#include "harness/contracts.hpp"
 
 namespace xhal::cts {
 namespace {
@@ -28,7 +29,7 @@ const char* name_of(Status status) {
 
 TestResult judge(std::string name, End end, std::string reason, Waivers& waivers) {
   const auto* waiver = waivers.find(name);
-  TestResult result{std::move(name), Status::failed, std::move(reason), 0};
+  TestResult result{std::move(name), Status::failed, std::move(reason), "", 0};
   if (waiver == nullptr) {
     if (end == End::passed) result.status = Status::passed;
     if (end == End::skipped) result.status = Status::skipped;
@@ -60,6 +61,11 @@ std::string Report::take(const tools::Json& message) {
     device = message["target"]["device"];
     build = message["target"]["build"];
   }
+  if (message.contains("problem")) {
+    problem = message["problem"];
+    problem_status = message["status"];
+  }
+  if (message.contains("not_run")) return take_not_run(message);
   if (!message.contains("ended")) return {};
   const std::string how = message["how"];
   const auto end = how == "passed"    ? End::passed
@@ -68,13 +74,44 @@ std::string Report::take(const tools::Json& message) {
                                       : End::failed;
   auto result = judge(message["ended"], end, message["reason"], waivers);
   result.seconds = message["seconds"];
+  if (result.status == Status::failed) result.contract = contract_of(result.name);
   tests.push_back(result);
-  return result.status == Status::failed ? result.name + "\n" + indented(result.reason) : "";
+  if (result.status != Status::failed) return {};
+  return failure_text(result, message.contains("abrupt") ? " --filter '" + result.name + "'" : "");
+}
+
+// No waiver covers them: nobody knows what they would have said.
+std::string Report::take_not_run(const tools::Json& message) {
+  const std::vector<std::string> names = message["not_run"];
+  const std::string reason = message["reason"];
+  const bool at_start = message.contains("before");
+  for (const auto& name : names) {
+    (void)waivers.find(name);
+    tests.push_back(
+        {name, Status::failed, "not run: " + reason, contract_of(at_start ? kStart : name), 0});
+  }
+  TestResult all = tests.back();
+  all.name = names[0];
+  if (names.size() > 1) all.name += fmt::format(" and {} more", names.size() - 1);
+  return failure_text(all, at_start ? " " : "");
+}
+
+// `again` is what makes the command run into it once more; empty where a debugger is of no use.
+std::string Report::failure_text(const TestResult& result, const std::string& again) const {
+  std::string text = result.reason + "\n" + result.contract;
+  if (!again.empty())
+    text += fmt::format("\nlook at it:  gdb --args {}{} --in-process", command, again);
+  return result.name + "\n" + indented(text);
 }
 
 size_t Report::count(Status status) const {
   return static_cast<size_t>(
       std::count_if(tests.begin(), tests.end(), [&](const auto& t) { return t.status == status; }));
+}
+
+int Report::exit_status() const {
+  if (problem_status != 0) return problem_status;
+  return good() ? tools::kFine : tools::kFinding;
 }
 
 bool Report::good() const {
@@ -90,7 +127,11 @@ tools::Json Report::json() const {
   json["build"] = build;
   json["device"] = device;
   json["profile"] = profile;
-  json["verdict"] = good() ? "pass" : "fail";
+  json["verdict"] = problem_status == tools::kNoDevice ? "no device"
+                    : problem_status == tools::kUsage  ? "not judged"
+                    : exit_status() == tools::kFine    ? "pass"
+                                                       : "fail";
+  if (!problem.empty()) json["problem"] = problem;
   for (const auto status : {Status::passed, Status::failed, Status::waived, Status::skipped})
     json[name_of(status)] = count(status);
   json["stale_waivers"] = stale_waivers;
@@ -98,6 +139,7 @@ tools::Json Report::json() const {
   for (const auto& t : tests) {
     tools::Json entry = {{"name", t.name}, {"status", name_of(t.status)}, {"seconds", t.seconds}};
     if (!t.reason.empty()) entry["reason"] = t.reason;
+    if (!t.contract.empty()) entry["contract"] = t.contract;
     json["tests"].push_back(std::move(entry));
   }
   return json;

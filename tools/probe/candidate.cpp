@@ -177,6 +177,8 @@ Outcome try_library(const Request& request) {
     if (const auto at = reason.find(kMark); at != reason.npos) {
       reason.remove_prefix(at + kMark.size());
       reason = reason.substr(0, reason.rfind("): "));
+    } else {
+      reason = "the dynamic loader gave no reason";
     }
     out.text = fmt::format("it does not load: {}", reason);
     return out;

@@ -4,13 +4,11 @@
 
 #include <dlfcn.h>
 #include <fmt/core.h>
-#include <fnmatch.h>
 
 #include <algorithm>
 #include <cstdlib>
 
-#include "common/process.hpp"
-#include "xhal/command.hpp"
+#include "common/suggest.hpp"
 #include "xhal_base/environment.hpp"
 
 namespace xhal::tools {
@@ -36,16 +34,51 @@ fs::path folder_of_libxhal() {
   return fs::weakly_canonical(self.dli_fname, ignored).parent_path();
 }
 
+struct Directory {
+  fs::path path;
+  std::string source;  // who put it on the search path
+  std::string text;    // "2 manifests", "not there", ...
+  size_t manifests = 0;
+};
+
 void look_into(Directory& directory) {
   std::error_code error;
-  for (const auto& entry : fs::directory_iterator(directory.path, error)) {
-    if (entry.path().extension() == ".json") directory.manifests.push_back(entry.path());
-  }
-  std::sort(directory.manifests.begin(), directory.manifests.end());
-  const auto count = directory.manifests.size();
+  for (fs::directory_iterator it(directory.path, error), end; !error && it != end;
+       it.increment(error))
+    directory.manifests += it->path().extension() == ".json" ? 1 : 0;
+  const auto count = directory.manifests;
   directory.text =
       error ? (error == std::errc::no_such_file_or_directory ? "not there" : error.message())
             : fmt::format("{} manifest{}", count, count == 1 ? "" : "s");
+}
+
+// As libxhal searches: XHAL_PLUGIN_PATH, the system's folders, beside the library. Relative entries
+// are left out.
+std::vector<Directory> search_directories() {
+  std::vector<Directory> directories;
+  const auto add = [&](fs::path path, std::string source) {
+    if (path.empty()) return;
+    std::error_code ignored;
+    const auto canonical = fs::weakly_canonical(path, ignored);
+    const bool twice = std::any_of(directories.begin(), directories.end(), [&](const Directory& d) {
+      return fs::weakly_canonical(d.path, ignored) == canonical;
+    });
+    if (twice) return;
+    Directory directory{std::move(path), std::move(source), {}, 0};
+    if (directory.path.is_absolute()) {
+      look_into(directory);
+    } else {
+      directory.text = "ignored: not an absolute path";
+    }
+    directories.push_back(std::move(directory));
+  };
+  for (const auto& part : split(base::environment_text("XHAL_PLUGIN_PATH"), ':'))
+    add(part, "XHAL_PLUGIN_PATH");
+  add("/etc/xhal/plugins.d", "system");
+  add("/usr/share/xhal/plugins.d", "system");
+  if (const auto folder = folder_of_libxhal(); !folder.empty())
+    add(folder / "xhal" / "plugins", "beside libxhal");
+  return directories;
 }
 
 const char* mark_name(Mark mark) {
@@ -82,58 +115,42 @@ struct Findings {
   std::vector<Check> library;  // how libxhal itself fares with them
 };
 
-// The plugins that are good one by one must also be good together: libxhal loads them in a child
-// of its own.
-Check check_together() {
-  const auto run = run_process({own_executable().string(), "plugins", "list", "--json"},
-                               std::chrono::seconds(60));
+// The plugins that are good one by one must also be good together.
+Check check_together(const std::vector<Patient>& patients, std::chrono::milliseconds patience) {
   const std::string next =
       "leave plugins out with XHAL_PLUGIN_DISABLE until it works, and report the last one to its "
       "vendor";
-  if (run.end == ProcessResult::End::not_started)
-    return {Mark::skipped, "together", run.text(), ""};
-  if (run.end != ProcessResult::End::exited) {
-    return {Mark::failed, "together",
-            fmt::format("libxhal with all of them loaded was {}", run.text()), next};
+  try {
+    const auto together = survey({patience, false, false, {}});
+    size_t loaded = 0;
+    std::vector<std::string> missing;
+    for (const auto& plugin : together.plugins) {
+      if (plugin.state == "loaded") ++loaded;
+      for (const auto& p : patients) {
+        const bool lost = p.plugin.manifest == plugin.manifest && p.plugin.state == "loaded" &&
+                          plugin.state != "loaded";
+        if (lost) missing.push_back(fmt::format("{} ({})", plugin.name, plugin.text));
+      }
+    }
+    if (!missing.empty()) {
+      return {Mark::failed, "together",
+              fmt::format("libxhal loads {} of them; alone, but not with the others: {}", loaded,
+                          joined(missing)),
+              next};
+    }
+    return {Mark::ok, "together", fmt::format("libxhal loads {} of them", loaded), ""};
+  } catch (const Failure& failure) {
+    return {Mark::failed, "together", failure.what(), next};
   }
-  const auto json = nlohmann::json::parse(run.out, nullptr, false);
-  if (!json.is_object() || !json.contains("data") || !json["data"].is_object()) {
-    return {Mark::failed, "together",
-            fmt::format("libxhal does not start: {}", run.err.empty() ? run.out : run.err), next};
-  }
-  int loaded = 0;
-  for (const auto& plugin : json["data"]["plugins"])
-    loaded += plugin.value("state", "") == "loaded";
-  return {Mark::ok, "together", fmt::format("libxhal loads {} of them", loaded), ""};
 }
 
-bool excluded(const std::string& name) {
-  const auto matches = [&](const std::string& globs) {
-    const auto list = split(globs, ',');
-    return std::any_of(list.begin(), list.end(),
-                       [&](const auto& g) { return fnmatch(g.c_str(), name.c_str(), 0) == 0; });
-  };
-  const auto selected = base::environment_text("XHAL_PLUGIN_SELECT");
-  return (!selected.empty() && !matches(selected)) ||
-         matches(base::environment_text("XHAL_PLUGIN_DISABLE"));
-}
-
-Findings collect() {
+Findings collect(const Request& request) {
   Findings findings;
   findings.directories = search_directories();
-  std::vector<std::string> taken;
-  for (const auto& directory : findings.directories) {
-    for (const auto& manifest : directory.manifests) {
-      auto patient = examine(manifest, taken);
-      if (excluded(patient.name)) {
-        patient.checks.push_back({Mark::skipped, "selection",
-                                  "left out by XHAL_PLUGIN_SELECT or XHAL_PLUGIN_DISABLE", ""});
-      }
-      if (patient.usable()) taken.push_back(patient.name);
-      findings.patients.push_back(std::move(patient));
-    }
-  }
-  if (!findings.patients.empty()) findings.library.push_back(check_together());
+  for (const auto& plugin : find_plugins(request.patience))
+    findings.patients.push_back(examine(plugin, request.patience));
+  if (!findings.patients.empty())
+    findings.library.push_back(check_together(findings.patients, request.patience));
   return findings;
 }
 
@@ -151,14 +168,12 @@ Json to_json(const Findings& findings) {
     json["search_path"].push_back({{"path", d.path.string()},
                                    {"source", d.source},
                                    {"text", d.text},
-                                   {"manifests", d.manifests.size()}});
+                                   {"manifests", d.manifests}});
   }
   for (const auto& p : findings.patients) {
-    Json plugin = {{"name", p.name},
-                   {"manifest", p.manifest.string()},
-                   {"library", p.library.string()},
-                   {"usable", p.usable()},
-                   {"checks", Json::array()}};
+    Json plugin = {{"name", p.plugin.name},       {"manifest", p.plugin.manifest},
+                   {"library", p.plugin.library}, {"state", p.plugin.state},
+                   {"usable", p.usable()},        {"checks", Json::array()}};
     for (const auto& c : p.checks) plugin["checks"].push_back(check_json(c));
     json["plugins"].push_back(plugin);
   }
@@ -182,7 +197,7 @@ std::string render(const Findings& findings, bool colours) {
   for (const auto& d : findings.directories) path.row({d.path.string(), d.source, d.text});
   auto text = path.text(colours);
   for (const auto& p : findings.patients) {
-    text += fmt::format("\n{}  {}\n", p.name, p.manifest.string());
+    text += fmt::format("\n{}  {}\n", p.plugin.name, p.plugin.manifest);
     for (const auto& c : p.checks) text += check_text(c, colours);
   }
   if (!findings.library.empty()) text += "\nlibxhal\n";
@@ -194,49 +209,33 @@ std::string render(const Findings& findings, bool colours) {
            "\nno manifest found: install a plugin, or name its folder in XHAL_PLUGIN_PATH "
            "(absolute, ':' between)\n";
   }
-  return text + fmt::format("\n{} of {} usable\n", usable, findings.patients.size());
+  const auto left_out = std::count_if(findings.patients.begin(), findings.patients.end(),
+                                      [](const auto& p) { return p.plugin.state == "disabled"; });
+  text += fmt::format("\n{} of {} usable", usable,
+                      static_cast<std::ptrdiff_t>(findings.patients.size()) - left_out);
+  return text + (left_out == 0 ? "\n" : fmt::format("; {} left out\n", left_out));
 }
 
-}  // namespace
-
-std::vector<Directory> search_directories() {
-  std::vector<Directory> directories;
-  const auto add = [&](fs::path path, std::string source) {
-    if (path.empty()) return;
-    std::error_code ignored;
-    const auto canonical = fs::weakly_canonical(path, ignored);
-    const bool twice = std::any_of(directories.begin(), directories.end(), [&](const Directory& d) {
-      return fs::weakly_canonical(d.path, ignored) == canonical;
-    });
-    if (twice) return;
-    Directory directory{std::move(path), std::move(source), {}, true, {}};
-    if (directory.path.is_absolute()) {
-      look_into(directory);
-    } else {
-      directory.text = "ignored: not an absolute path";
-    }
-    directories.push_back(std::move(directory));
-  };
-  for (const auto& part : split(base::environment_text("XHAL_PLUGIN_PATH"), ':'))
-    add(part, "XHAL_PLUGIN_PATH");
-  add("/etc/xhal/plugins.d", "system");
-  add("/usr/share/xhal/plugins.d", "system");
-  if (const auto folder = folder_of_libxhal(); !folder.empty())
-    add(folder / "xhal" / "plugins", "beside libxhal");
-  return directories;
-}
-
-Report doctor_plugins(const Options& options) {
-  const auto findings = collect();
+Report doctor_plugins(const Request& request) {
+  const auto findings = collect(request);
   Report report;
   report.data = to_json(findings);
-  report.text = render(findings, options.colours);
+  report.text = render(findings, request.colours);
   const bool bad = std::any_of(findings.patients.begin(), findings.patients.end(),
-                               [](const auto& p) { return !p.usable(); });
+                               [](const auto& p) { return p.failed(); });
   const bool unloadable = std::any_of(findings.library.begin(), findings.library.end(),
                                       [](const Check& c) { return c.mark == Mark::failed; });
   report.status = bad || unloadable ? kFinding : findings.patients.empty() ? kNoDevice : kFine;
   return report;
 }
+
+}  // namespace
+
+extern const Command plugins_doctor_command = {
+    "plugins",
+    "doctor",
+    "why a plugin does not work: each step of loading it, checked",
+    {},
+    doctor_plugins};
 
 }  // namespace xhal::tools

@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-// doctor.hpp: `xhal plugins doctor`: the loader's steps, taken one by one and from outside.
+// doctor.hpp: `xhal plugins doctor`: what libxhal makes of each plugin, and where it goes wrong.
 //
-// No plugin code runs in this process: libraries are read as files, then loaded by xhal-probe in a
-// child with a deadline, so that one that crashes or hangs is a line of the report.
+// The verdict is libxhal's own, taken in a child for each plugin (survey.hpp), so that doctor and
+// loader cannot disagree. Around it stand the steps of loading, looked at one by one from outside:
+// libraries are read as files, and what does not load is tried again by xhal-probe.
 #pragma once
 
 #include <filesystem>
 #include <string>
 #include <vector>
+
+#include "xhal/survey.hpp"
 
 namespace xhal::tools {
 
@@ -20,27 +23,15 @@ struct Check {
   std::string next;  // what to do about it; empty when nothing needs doing
 };
 
-struct Directory {
-  std::filesystem::path path;
-  std::string source;  // who put it on the search path
-  std::string text;    // "2 manifests", "not there", ...
-  bool trusted = true;
-  std::vector<std::filesystem::path> manifests;
-};
-
 struct Patient {
-  std::filesystem::path manifest;
-  std::string name;
-  std::filesystem::path library;
-  std::vector<Check> checks;  // in order; after a failed one the rest is skipped
-  bool usable() const;
+  PluginState plugin;         // as libxhal sees it, alone
+  std::vector<Check> checks;  // in order; after one that failed or was skipped the rest is skipped
+  bool failed() const;
+  // libxhal loads it, and no check failed.
+  bool usable() const { return plugin.state == "loaded" && !failed(); }
 };
 
-// As libxhal searches: XHAL_PLUGIN_PATH, the system's folders, beside the library. Relative entries
-// are left out.
-std::vector<Directory> search_directories();
-
-// All checks of one manifest. `taken` holds the names of the manifests before it.
-Patient examine(const std::filesystem::path& manifest, const std::vector<std::string>& taken);
+// All checks of one plugin, as find_plugins() lists it.
+Patient examine(const PluginState& listed, std::chrono::milliseconds patience);
 
 }  // namespace xhal::tools

@@ -7,109 +7,84 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <charconv>
 #include <cstdlib>
 #include <cstring>
-#include <fstream>
 #include <memory>
-#include <optional>
-#include <sstream>
 
 #include "common/elf_file.hpp"
 #include "common/process.hpp"
 #include "common/suggest.hpp"
-#include "xhal/command.hpp"
 #include "xhal/doctor.hpp"
 
 namespace xhal::tools {
 namespace {
 
 namespace fs = std::filesystem;
-using std::chrono::seconds;
 
 constexpr const char* kEntry = "xhal_plugin_negotiate";
 constexpr uint32_t kOldestAbi = 1;
 constexpr uint32_t kNewestAbi = XHAL_VERSION_MAJOR << 16 | XHAL_VERSION_MINOR;
-constexpr seconds kProbeDeadline{10};
-
-std::optional<uint32_t> parse_version(const std::string& text) {
-  const char* end = text.data() + text.size();
-  uint32_t major = 0, minor = 0;
-  const auto dot = std::from_chars(text.data(), end, major);
-  if (dot.ec != std::errc() || dot.ptr == end || *dot.ptr != '.') return std::nullopt;
-  const auto last = std::from_chars(dot.ptr + 1, end, minor);
-  if (last.ec != std::errc() || last.ptr != end || major > 0xffff || minor > 0xffff)
-    return std::nullopt;
-  return major << 16 | minor;
-}
 
 Check failed(std::string name, std::string text, std::string next) {
   return {Mark::failed, std::move(name), std::move(text), std::move(next)};
 }
 
 struct Facts {
-  fs::path manifest, library;
-  std::string name;
-  nlohmann::json json;
-  nlohmann::json verdict;  // of the probe
+  std::chrono::milliseconds patience;
+  PluginState listed;  // before anything was loaded
+  PluginState loaded;  // after libxhal has loaded it alone
+  std::vector<Device> devices;
+  std::vector<std::string> problems;                  // that libxhal had besides
+  nlohmann::json verdict = nlohmann::json::object();  // of the probe, where it does not load
+  fs::path library() const { return listed.library; }
+  bool loads() const { return loaded.state == "loaded"; }
 };
+
+Check skipped(std::string name, std::string text) {
+  return {Mark::skipped, std::move(name), std::move(text), ""};
+}
+
+bool about_rights(xhal_status status) {
+  return status == XHAL_ERR_INSECURE || status == XHAL_ERR_PERMISSION;
+}
+
+Check check_selection(Facts& f) {
+  if (f.listed.state == "disabled")
+    return skipped("selection", "left out by XHAL_PLUGIN_SELECT or XHAL_PLUGIN_DISABLE");
+  return {Mark::ok, "selection", "not left out", ""};
+}
 
 Check check_manifest(Facts& f) {
   const std::string step = "manifest";
-  std::ifstream file(f.manifest);
-  if (!file)
-    return failed(step, fmt::format("cannot be read: {}", std::strerror(errno)),
-                  "run: ls -l " + f.manifest.string());
-  std::ostringstream text;
-  text << file.rdbuf();
-  f.json = nlohmann::json::parse(text.str(), nullptr, false);
-  const std::string rewrite =
-      "write it anew; plugins/template has one to copy, or run: xhal plugins new NAME";
-  if (!f.json.is_object())
-    return failed(step, "is not a JSON object; it may be truncated", rewrite);
-  const auto field = [&](const char* key) {
-    const auto found = f.json.find(key);
-    return found != f.json.end() && found->is_string() ? found->get<std::string>() : std::string();
-  };
-  f.name = field("name");
-  if (f.name.empty()) return failed(step, "has no \"name\"", rewrite);
-  if (const auto library = field("library_path"); library.empty()) {
-    return failed(step, "has no \"library_path\"",
-                  "add \"library_path\": a path from the manifest's own folder");
-  } else {
-    f.library =
-        fs::path(library).is_absolute() ? fs::path(library) : f.manifest.parent_path() / library;
+  if (f.listed.state == "skipped" && !about_rights(f.listed.status)) {
+    const bool twice = f.listed.status == XHAL_ERR_BUSY;
+    return failed(step, f.listed.text,
+                  twice ? "remove one of the two, or change the order of XHAL_PLUGIN_PATH"
+                        : "correct it, or copy one: plugins/template has one, and so has what "
+                          "xhal plugins new NAME makes");
   }
-  const auto version = f.json.find("file_format_version");
-  if (version == f.json.end() || *version != 1) {
-    return failed(step,
-                  fmt::format("has file_format_version {}, xHAL reads 1",
-                              version == f.json.end() ? "none" : version->dump()),
-                  "install a plugin made for this xHAL");
-  }
-  const auto abi = f.json.value("abi", nlohmann::json::object());
-  const auto min = abi.is_object() && abi.contains("min") && abi["min"].is_string()
-                       ? parse_version(abi["min"])
-                       : std::nullopt;
-  const auto max = abi.is_object() && abi.contains("max") && abi["max"].is_string()
-                       ? parse_version(abi["max"])
-                       : std::nullopt;
-  if (!min || !max || *min > *max) {
-    return failed(step, "\"abi\" is not {\"min\": \"MAJOR.MINOR\", \"max\": \"MAJOR.MINOR\"}",
-                  rewrite);
-  }
-  if (std::max(*min, kOldestAbi) > std::min(*max, kNewestAbi)) {
+  if (f.listed.state == "skipped") return {Mark::ok, step, "not read: see permissions", ""};
+  if (std::max(f.listed.abi_min, kOldestAbi) > std::min(f.listed.abi_max, kNewestAbi)) {
     return failed(
         step,
-        fmt::format("says ABI {}-{}, this xHAL speaks {}-{}", version_text(*min),
-                    version_text(*max), version_text(kOldestAbi), version_text(kNewestAbi)),
+        fmt::format("says ABI {}-{}, this xHAL speaks {}-{}", version_text(f.listed.abi_min),
+                    version_text(f.listed.abi_max), version_text(kOldestAbi),
+                    version_text(kNewestAbi)),
         fmt::format("install a plugin built for ABI {}.x, or another xHAL", XHAL_VERSION_MAJOR));
   }
-  const auto priority = f.json.find("priority");
+  if (f.loads() && !f.loaded.text.empty())
+    return {Mark::warning, step, f.loaded.text, "for its vendor: correct the manifest"};
   return {Mark::ok, step,
-          fmt::format("{}, ABI {}-{}, priority {}", f.name, version_text(*min), version_text(*max),
-                      priority == f.json.end() ? "0" : priority->dump()),
+          fmt::format("{}, ABI {}-{}, priority {}", f.listed.name, version_text(f.listed.abi_min),
+                      version_text(f.listed.abi_max), f.listed.priority),
           ""};
+}
+
+// What libxhal leaves out on purpose.
+Check check_machine(Facts& f) {
+  if (f.loaded.state == "skipped" && f.loaded.status == XHAL_ERR_UNSUPPORTED)
+    return skipped("machine", f.loaded.text);
+  return {Mark::ok, "machine", "meant for this machine", ""};
 }
 
 std::string trust_problem(const fs::path& path, std::string* next) {
@@ -120,13 +95,16 @@ std::string trust_problem(const fs::path& path, std::string* next) {
                           : "run: namei -l " + path.string();
     return fmt::format("{}: {}", path.string(), std::strerror(why));
   }
+  if (!S_ISREG(info.st_mode)) {
+    *next = "install the plugin's package again";
+    return fmt::format("{} is not a regular file", path.string());
+  }
   if (info.st_uid != 0 && info.st_uid != geteuid()) {
     *next = fmt::format("run: chown root {}", path.string());
     return fmt::format("{} belongs to user {}, neither to root nor to you", path.string(),
                        info.st_uid);
   }
-  const bool sticky = S_ISDIR(info.st_mode) && (info.st_mode & S_ISVTX) != 0;
-  if ((info.st_mode & S_IWOTH) != 0 && !sticky) {
+  if ((info.st_mode & S_IWOTH) != 0) {
     *next = fmt::format("run: chmod o-w {}", path.string());
     return fmt::format("{} is writable by others, who could change what code is loaded",
                        path.string());
@@ -134,24 +112,31 @@ std::string trust_problem(const fs::path& path, std::string* next) {
   return {};
 }
 
+// Folders and manifest were judged by libxhal; the library it only comes to when it loads it. A
+// PERMISSION of that time may be the plugin's own answer: the library's file tells below.
 Check check_permissions(Facts& f) {
-  for (const auto& path : {f.manifest.parent_path(), f.manifest, f.library}) {
-    std::string next;
-    if (auto problem = trust_problem(path, &next); !problem.empty())
-      return failed("permissions", problem, next);
+  const bool listed = f.listed.state == "skipped" && about_rights(f.listed.status);
+  const bool loaded = f.loaded.state == "skipped" && f.loaded.status == XHAL_ERR_INSECURE;
+  if (listed || loaded) {
+    return failed("permissions", (listed ? f.listed : f.loaded).text,
+                  "run: namei -l " + f.listed.manifest);
   }
+  std::string next;
+  if (auto problem = f.loads() ? std::string() : trust_problem(f.library(), &next);
+      !problem.empty())
+    return failed("permissions", problem, next);
   return {Mark::ok, "permissions",
-          "folder, manifest and library can only be changed by root or you", ""};
+          "folders, manifest and library can only be changed by root or you", ""};
 }
 
 Check check_file(Facts& f) {
-  const auto elf = read_elf_file(f.library);
+  const auto elf = read_elf_file(f.library());
   if (!elf.problem.empty()) {
-    return failed("library", fmt::format("{} {}", f.library.string(), elf.problem),
+    return failed("library", fmt::format("{} {}", f.library().string(), elf.problem),
                   "install the plugin's package for this machine again");
   }
   return {Mark::ok, "library",
-          fmt::format("{}, 64-bit {}, build id {}", f.library.string(), elf.architecture,
+          fmt::format("{}, 64-bit {}, build id {}", f.library().string(), elf.architecture,
                       elf.build_id.empty() ? "none" : elf.build_id.substr(0, 12)),
           ""};
 }
@@ -166,7 +151,7 @@ std::string readable(const std::string& symbol) {
 }
 
 Check check_symbols(Facts& f) {
-  const auto exports = read_elf_file(f.library).exports;
+  const auto exports = read_elf_file(f.library()).exports;
   if (std::find(exports.begin(), exports.end(), kEntry) == exports.end()) {
     return failed("symbols", fmt::format("does not export {}: it is no xHAL plugin", kEntry),
                   "check \"library_path\" of the manifest");
@@ -203,9 +188,10 @@ std::string advice_for_load_error(const std::string& text) {
 }
 
 Check check_load(Facts& f) {
+  if (f.loads()) return {Mark::ok, "load", "loads in a child process", ""};
   const auto probe = sibling_program("xhal-probe");
-  const auto command = fmt::format("{} {}", probe.string(), f.library.string());
-  const auto run = run_process({probe.string(), f.library.string()}, kProbeDeadline);
+  const auto command = fmt::format("{} {}", probe.string(), f.library().string());
+  const auto run = run_process({probe.string(), f.library().string()}, f.patience);
   f.verdict = nlohmann::json::parse(run.out, nullptr, false);
   switch (run.end) {
     case ProcessResult::End::not_started:
@@ -213,8 +199,8 @@ Check check_load(Facts& f) {
               "install the xHAL tools again"};
     case ProcessResult::End::deadline:
       return failed("load",
-                    fmt::format("had not finished after {} s in a child process: it hangs",
-                                kProbeDeadline.count()),
+                    fmt::format("had not finished after {:g} s in a child process: it hangs",
+                                std::chrono::duration<double>(f.patience).count()),
                     fmt::format("see where:  gdb --args {}", command));
     case ProcessResult::End::signalled:
       return failed("load", fmt::format("crashed in a child process, {}", run.text()),
@@ -237,31 +223,37 @@ Check check_load(Facts& f) {
 }
 
 Check check_negotiation(Facts& f) {
+  if (f.loads()) {
+    const auto range = [](const PluginState& p) {
+      return fmt::format("{}-{}", version_text(p.abi_min), version_text(p.abi_max));
+    };
+    if (range(f.loaded) != range(f.listed)) {
+      return {Mark::warning, "negotiation",
+              fmt::format("the library speaks ABI {}, its manifest says {}", range(f.loaded),
+                          range(f.listed)),
+              "for its vendor: correct \"abi\" in the manifest"};
+    }
+    return {Mark::ok, "negotiation",
+            fmt::format("ABI {}, build {}", range(f.loaded), f.loaded.build), ""};
+  }
   const auto verdict = f.verdict.value("verdict", "");
-  const auto abi = f.verdict.value("abi", nlohmann::json::object());
-  const auto min = abi.value("min", ""), max = abi.value("max", "");
   if (verdict == "version" || verdict == "no_entry" || verdict == "refused" ||
       verdict == "incomplete") {
     return failed("negotiation", f.verdict.value("text", verdict),
                   verdict == "version" ? "install a plugin and an xHAL of the same ABI major"
                                        : "report it to its vendor");
   }
-  const auto manifest = f.json["abi"];
-  if (manifest["min"] != min || manifest["max"] != max) {
-    return {Mark::warning, "negotiation",
-            fmt::format("the library speaks ABI {}-{}, its manifest says {}-{}", min, max,
-                        manifest["min"].get<std::string>(), manifest["max"].get<std::string>()),
-            "for its vendor: correct \"abi\" in the manifest"};
-  }
-  return {Mark::ok, "negotiation",
-          fmt::format("ABI {}-{}, build {}", min, max, f.verdict.value("build", "")), ""};
+  return {Mark::ok, "negotiation", "the probe has none", ""};
 }
 
 Check check_devices(Facts& f) {
-  if (f.verdict.value("verdict", "") == "enumerate_failed") {
-    return failed("devices", f.verdict.value("text", ""), "report it to its vendor");
+  if (!f.loads()) {
+    if (f.verdict.value("verdict", "") == "enumerate_failed")
+      return failed("devices", f.verdict.value("text", ""), "report it to its vendor");
+    return failed("devices", f.loaded.text.empty() ? "libxhal does not load it" : f.loaded.text,
+                  "report it to its vendor with this text");
   }
-  const int count = f.verdict.value("devices", 0);
+  const auto count = f.loaded.device_count;
   if (count == 0) {
     return {Mark::warning, "devices", "finds none on this machine",
             "is the hardware there and its driver loaded? look at: lspci, dmesg"};
@@ -269,39 +261,60 @@ Check check_devices(Facts& f) {
   return {Mark::ok, "devices", fmt::format("finds {}", count), ""};
 }
 
-}  // namespace
-
-bool Patient::usable() const {
-  return std::none_of(checks.begin(), checks.end(),
-                      [](const Check& c) { return c.mark == Mark::failed; });
+Check check_open(Facts& f) {
+  std::string broken;
+  for (const auto& device : f.devices) {
+    if (!device.error.empty())
+      broken += fmt::format("{}{}: {}", broken.empty() ? "" : "; ", device.info.id, device.error);
+  }
+  for (const auto& problem : f.problems)
+    broken += fmt::format("{}{}", broken.empty() ? "" : "; ", problem);
+  if (!broken.empty())
+    return failed("open", broken, "is its driver in order? look at: dmesg; else tell its vendor");
+  if (f.devices.empty()) return {Mark::ok, "open", "none to open", ""};
+  return {Mark::ok, "open", fmt::format("opens {} in a child process", f.devices.size()), ""};
 }
 
-Patient examine(const fs::path& manifest, const std::vector<std::string>& taken) {
+// libxhal's verdict on this plugin alone.
+void load_alone(Facts& f) {
+  try {
+    const auto seen = survey({f.patience, false, true, f.listed.name});
+    for (const auto& plugin : seen.plugins) {
+      if (plugin.manifest == f.listed.manifest) f.loaded = plugin;
+    }
+    f.devices = seen.devices;
+    if (seen.unclean) f.problems.push_back(seen.warnings.back());
+  } catch (const Failure& failure) {
+    f.loaded = f.listed;
+    f.loaded.text = failure.what();
+  }
+}
+
+}  // namespace
+
+bool Patient::failed() const {
+  return std::any_of(checks.begin(), checks.end(),
+                     [](const Check& c) { return c.mark == Mark::failed; });
+}
+
+Patient examine(const PluginState& listed, std::chrono::milliseconds patience) {
   using Step = Check (*)(Facts&);
   static constexpr std::pair<const char*, Step> kSteps[] = {
-      {"manifest", check_manifest}, {"permissions", check_permissions},
+      {"manifest", check_manifest}, {"selection", check_selection},
+      {"machine", check_machine},   {"permissions", check_permissions},
       {"library", check_file},      {"symbols", check_symbols},
       {"load", check_load},         {"negotiation", check_negotiation},
-      {"devices", check_devices}};
-  Facts facts{manifest, {}, manifest.stem().string(), {}, {}};
+      {"devices", check_devices},   {"open", check_open}};
+  Facts facts{patience, listed, listed, {}, {}};
+  if (listed.state == "deferred") load_alone(facts);
   Patient patient;
-  patient.manifest = manifest;
+  bool stopped = false;
   for (const auto& [name, step] : kSteps) {
-    if (patient.usable() &&
-        (patient.checks.empty() || patient.checks.back().mark != Mark::skipped)) {
-      patient.checks.push_back(step(facts));
-    } else {
-      patient.checks.push_back({Mark::skipped, name, "not reached", ""});
-    }
+    patient.checks.push_back(stopped ? skipped(name, "not reached") : step(facts));
+    stopped |=
+        patient.checks.back().mark == Mark::failed || patient.checks.back().mark == Mark::skipped;
   }
-  patient.name = facts.name;
-  patient.library = facts.library;
-  if (std::find(taken.begin(), taken.end(), patient.name) != taken.end()) {
-    patient.checks.push_back(failed(
-        "name",
-        fmt::format("\"{}\" is taken by a manifest before it on the search path", patient.name),
-        "remove one of the two, or change the order of XHAL_PLUGIN_PATH"));
-  }
+  patient.plugin = facts.loaded;
   return patient;
 }
 

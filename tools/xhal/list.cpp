@@ -2,7 +2,7 @@
 // list.cpp: `xhal list`: the devices and how they are.
 #include <fmt/core.h>
 
-#include "xhal/devices.hpp"
+#include "xhal/survey.hpp"
 
 namespace xhal::tools {
 namespace {
@@ -51,9 +51,13 @@ Cell health_cell(const Device& d) {
   return {text, health == "degraded" ? Colour::warning : Colour::bad};
 }
 
-std::string render(const std::vector<Device>& devices, const Options& options) {
+constexpr Option kOptions[] = {{"--all", "also devices that XHAL_VISIBLE_DEVICES hides"}};
+
+std::string first_line(const std::string& text) { return text.substr(0, text.find('\n')); }
+
+std::string render(const Survey& survey, bool all, bool colours) {
   Table table;
-  if (options.all) table.column("INDEX", Table::Align::right);
+  if (all) table.column("INDEX", Table::Align::right);
   table.column("ID");
   table.column("PLUGIN");
   table.column("NAME");
@@ -63,10 +67,10 @@ std::string render(const std::vector<Device>& devices, const Options& options) {
   table.column("POWER", Table::Align::right);
   table.column("HEALTH");
   bool modelled = false;
-  for (const auto& d : devices) {
+  for (const auto& d : survey.devices) {
     for (const auto& [id, reading] : d.readings) modelled |= reading.modelled;
     std::vector<Cell> cells;
-    if (options.all) cells.emplace_back(d.hidden ? "-" : std::to_string(d.info.index));
+    if (all) cells.emplace_back(d.hidden ? "-" : std::to_string(d.info.index));
     cells.insert(cells.end(),
                  {Cell(d.info.id), Cell(d.info.plugin), Cell(d.info.name), Cell(memory_cell(d)),
                   Cell(reading_cell(d, XHAL_TELEMETRY_UTILIZATION, 100, "%")),
@@ -74,32 +78,48 @@ std::string render(const std::vector<Device>& devices, const Options& options) {
                   health_cell(d)});
     table.row(std::move(cells));
   }
-  auto text = table.text(options.colours);
+  for (const auto& plugin : survey.broken()) {
+    std::vector<Cell> cells(all ? 2 : 1, Cell("-"));
+    cells.insert(cells.end(), {Cell(plugin.name), "-", "-", "-", "-", "-",
+                               Cell("error: " + first_line(plugin.text), Colour::bad)});
+    table.row(std::move(cells));
+  }
+  auto text = table.text(colours);
   if (modelled) text += "* modelled, not measured\n";
   return text;
 }
 
-}  // namespace
-
-Report list_devices(const Options& options) {
-  const Library library;
-  const auto devices = observe_devices(library, options, "list");
+Report list_devices(const Request& request) {
+  const bool all = request.has("--all");
+  const auto seen = survey({request.patience, all});
   Report report;
-  report.data = {{"devices", Json::array()}};
-  for (const auto& d : devices) {
+  report.data = {{"devices", Json::array()}, {"broken_plugins", Json::array()}};
+  for (const auto& d : seen.devices) {
     report.data["devices"].push_back(device_json(d));
     const auto health = d.health();
     if (!d.error.empty()) report.warnings.push_back(fmt::format("{}: {}", d.info.id, d.error));
     if (!health.empty() && health != "ok") report.status = kFinding;
   }
-  for (const auto& warning : library.warnings()) report.warnings.push_back(warning);
-  if (devices.empty()) {
+  const auto broken = seen.broken();
+  for (const auto& p : broken) {
+    report.data["broken_plugins"].push_back(
+        {{"plugin", p.name}, {"state", p.state}, {"text", p.text}, {"manifest", p.manifest}});
+  }
+  if (!broken.empty() || seen.unclean) report.status = kFinding;
+  for (const auto& warning : seen.warnings) report.warnings.push_back(warning);
+  if (seen.devices.empty() && broken.empty()) {
     report.status = kNoDevice;
     report.text = no_devices_text() + "\n";
     return report;
   }
-  report.text = render(devices, options);
+  report.text = render(seen, all, request.colours);
   return report;
 }
+
+}  // namespace
+
+extern const Command list_command = {
+    "",       "list",       "the devices and how they are (what xhal alone shows)",
+    kOptions, list_devices, true};
 
 }  // namespace xhal::tools

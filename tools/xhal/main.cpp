@@ -1,34 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
-// xhal: the admin's command. This file knows the words of the command line and nothing else.
+// xhal: the admin's command. This file knows the command line and nothing of what is asked.
 #include <fmt/core.h>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
-#include <iostream>
+#include <algorithm>
+#include <cmath>
+#include <deque>
+#include <sstream>
+#include <thread>
 
+#include "common/output.hpp"
 #include "common/suggest.hpp"
 #include "xhal/command.hpp"
 
 namespace xhal::tools {
 namespace {
-
-struct Command {
-  const char* group;  // "" or "plugins"
-  const char* name;
-  const char* summary;
-  const char* schema;
-  Report (*run)(const Options&);
-};
-
-constexpr Command kCommands[] = {
-    {"", "list", "the devices and how they are (what xhal alone shows)", "list", list_devices},
-    {"", "topo", "where the devices are and how near to each other", "topo", show_topology},
-    {"plugins", "list", "every plugin manifest found and what became of it", "plugins.list",
-     list_plugins},
-    {"plugins", "doctor", "why a plugin does not work: each step of loading it, checked",
-     "plugins.doctor", doctor_plugins},
-    {"plugins", "new", "a new plugin's project, ready to build and to test", "plugins.new",
-     new_plugin},
-};
 
 constexpr const char* kFooter =
     "Every command takes --json and then prints one JSON object on standard output, also when it "
@@ -41,10 +28,81 @@ constexpr const char* kFooter =
     "  xhal plugins new acme         start a plugin in ./xhal-acme\n"
     "  xhal-cts --plugin acme --profile core    judge it";
 
+// ---- what is written
+// -----------------------------------------------------------------------------
+
+// An answer that cannot be written is none.
+int write_answer(const std::string& text, int status) {
+  return write_output("xhal", text) ? status : int{kUsage};
+}
+
+int complain(const std::string& text, const std::string& schema, bool json, int status) {
+  write_note("xhal", text);
+  if (!json) return status;
+  return write_answer(json_text(envelope(schema, nullptr, {}, text)), status);
+}
+
+int run_once(const Command& command, const Request& request, bool one_line) try {
+  const auto report = command.run(request);
+  if (request.json) {
+    const auto whole = envelope(command.schema(), report.data, report.warnings);
+    return write_answer(one_line ? json_line(whole) : json_text(whole), report.status);
+  }
+  const int status = write_answer(report.text, report.status);
+  for (const auto& warning : report.warnings) write_note("xhal", "warning: " + warning);
+  return status;
+} catch (const Failure& failure) {
+  return complain(failure.what(), command.schema(), request.json, failure.status);
+} catch (const std::exception& e) {
+  return complain(fmt::format("{} failed: {}", command.name, e.what()), command.schema(),
+                  request.json, kUsage);
+}
+
+// Ends when there is no answer any more, or nobody to take it.
+int run_repeatedly(const Command& command, const Request& request, double seconds) {
+  const bool terminal = isatty(STDOUT_FILENO) == 1 && !request.json;
+  while (true) {
+    if (terminal && !write_output("xhal", "\033[H\033[2J")) return kUsage;
+    const int status = run_once(command, request, true);
+    if (status == kUsage) return status;
+    std::this_thread::sleep_for(std::chrono::duration<double>(seconds));
+  }
+}
+
+Json describe(const Command& command) {
+  Json options = Json::array();
+  for (const auto& option : command.options)
+    options.push_back({{"name", option.name}, {"help", option.help}});
+  return {{"command", command.schema()}, {"summary", command.summary}, {"options", options}};
+}
+
+std::string version_line() {
+  return fmt::format("xhal {}, ABI {} (build {})", kPackageVersion, version_text(xhal_version()),
+                     xhal_build_id());
+}
+
+// --help and --version: `text` is what the parser says.
+int inform(const std::string& text, bool version, bool json) {
+  if (!json) return write_answer(text, kFine);
+  Json data;
+  if (version) {
+    data = {{"version", kPackageVersion},
+            {"abi", version_text(xhal_version())},
+            {"build", xhal_build_id()}};
+  } else {
+    data = {{"text", text}, {"commands", Json::array()}};
+    for (const auto* command : commands()) data["commands"].push_back(describe(*command));
+  }
+  return write_answer(json_text(envelope(version ? "version" : "help", data, {})), kFine);
+}
+
+// ---- the command line
+// ----------------------------------------------------------------------------
+
 std::vector<std::string> names_of(std::string_view group) {
   std::vector<std::string> names;
-  for (const auto& c : kCommands) {
-    if (group == c.group) names.emplace_back(c.name);
+  for (const auto* c : commands()) {
+    if (group == c->group) names.emplace_back(c->name);
   }
   if (group.empty()) names.emplace_back("plugins");
   return names;
@@ -54,7 +112,9 @@ std::vector<std::string> names_of(std::string_view group) {
 std::string complaint_about_words(int argc, char** argv) {
   std::vector<std::string> words;
   for (int i = 1; i < argc && words.size() < 2; ++i) {
-    if (argv[i][0] != '-') words.emplace_back(argv[i]);
+    const std::string_view word = argv[i];
+    if (word == "--timeout") ++i;  // its value
+    if (!word.empty() && word[0] != '-') words.emplace_back(word);
   }
   const auto check = [](const std::string& word, const std::string& group) -> std::string {
     const auto known = names_of(group);
@@ -70,70 +130,91 @@ std::string complaint_about_words(int argc, char** argv) {
   return words[0] == "plugins" && words.size() > 1 ? check(words[1], "plugins") : std::string();
 }
 
-int complain(const std::string& text, const std::string& schema, bool json, int status) {
-  if (json) std::cout << json_text(envelope(schema, nullptr, {}, text));
-  std::cerr << "xhal: " << text << "\n";
-  return status;
-}
+// One command's options, as the parser has them.
+struct Parsed {
+  const Command* command;
+  CLI::App* app;
+  std::deque<std::string> texts;
+  std::vector<std::pair<std::string, CLI::Option*>> options;
 
-int run(const Command& command, const Options& options) try {
-  const auto report = command.run(options);
-  if (options.json) {
-    std::cout << json_text(envelope(command.schema, report.data, report.warnings)) << std::flush;
-    return report.status;
+  void add(const Option& option) {
+    const std::string_view whole = option.name;
+    const auto space = std::min(whole.find(' '), whole.size());
+    const bool optional = whole.starts_with('[');
+    const std::string name(optional ? whole.substr(1, whole.size() - 2) : whole.substr(0, space));
+    if (whole.starts_with("--") && space == whole.size()) {
+      options.emplace_back(name, app->add_flag(name, option.help));
+    } else {
+      auto* added = app->add_option(name, texts.emplace_back(), option.help);
+      if (!whole.starts_with("--")) added->required(!optional);
+      options.emplace_back(name, added);
+    }
   }
-  std::cout << report.text << std::flush;
-  for (const auto& warning : report.warnings) std::cerr << "xhal: warning: " << warning << "\n";
-  return report.status;
-} catch (const Failure& failure) {
-  return complain(failure.what(), command.schema, options.json, failure.status);
-} catch (const std::exception& e) {
-  return complain(fmt::format("{} failed: {}", command.name, e.what()), command.schema,
-                  options.json, kUsage);
+  // Once all are there.
+  void connect() {
+    for (const auto& option : command->options) {
+      if (*option.excludes == 0) continue;
+      app->get_option(option.name)->excludes(app->get_option(option.excludes));
+    }
+  }
+  void read(Request& request) const {
+    for (const auto& [name, option] : options) {
+      if (option->count() > 0) request.values[name] = option->as<std::string>();
+    }
+  }
+};
+
+bool asks_for_json(int argc, char** argv) {
+  return std::any_of(argv, argv + argc,
+                     [](const char* a) { return std::string_view(a) == "--json"; });
 }
 
 int parse_and_run(int argc, char** argv) {
-  Options options;
-  options.colours = colours_wanted();
+  Request request;
+  request.colours = colours_wanted();
+  double timeout = 10, watch = 0;
   CLI::App app("xhal: the accelerators of this machine, whoever made them", "xhal");
   app.footer(kFooter);
-  app.set_version_flag("--version", fmt::format("xhal {}.{}.0 ({})", xhal_version() >> 16,
-                                                xhal_version() & 0xffff, xhal_build_id()));
-  app.add_flag("--json", options.json, "machine-readable output");
+  app.set_version_flag("--version", version_line());
+  app.add_flag("--json", request.json, "machine-readable output");
+  app.add_option("--timeout", timeout, "seconds a plugin may take to answer (default 10)")
+      ->check(CLI::Range(0.1, 3600.0));
   app.require_subcommand(0, 1);
   auto* plugins = app.add_subcommand("plugins", "the plugins that drive the devices");
   plugins->require_subcommand(1);
   plugins->fallthrough();
-  std::vector<std::pair<CLI::App*, const Command*>> added;
-  for (const auto& command : kCommands) {
-    auto* parent = std::string_view(command.group).empty() ? &app : plugins;
-    auto* sub = parent->add_subcommand(command.name, command.summary);
+  std::deque<Parsed> parsers;
+  for (const auto* command : commands()) {
+    auto* parent = command->group.empty() ? &app : plugins;
+    auto* sub = parent->add_subcommand(std::string(command->name), std::string(command->summary));
     sub->fallthrough();
-    added.emplace_back(sub, &command);
+    sub->footer(std::string(command->help));
+    auto& parsed = parsers.emplace_back(Parsed{command, sub, {}, {}});
+    for (const auto& option : command->options) parsed.add(option);
+    parsed.connect();
+    if (command->repeats) {
+      sub->add_option("--watch", watch, "again every so many seconds; with --json a line each")
+          ->check(CLI::Range(0.1, 86400.0));
+    }
   }
-  app.get_subcommand("list")->add_flag("--all", options.all,
-                                       "also devices that XHAL_VISIBLE_DEVICES hides");
-  bool matrix = false;
-  auto* topo = app.get_subcommand("topo");
-  auto* tree = topo->add_flag("--tree", options.tree, "as a tree");
-  topo->add_flag("--matrix", matrix, "as a matrix of distances (the default)")->excludes(tree);
-  auto* made = plugins->get_subcommand("new");
-  made->add_option("NAME", options.name, "of the plugin: 1 to 24 of a-z, 0-9, _ and -")->required();
-  made->add_option("--dir", options.directory, "folder to make (default: xhal-NAME, here)");
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
-    const bool asked_for = e.get_exit_code() == 0;  // --help, --version
-    if (asked_for) return app.exit(e);
-    const bool json = std::find_if(argv, argv + argc, [](const char* a) {
-                        return std::string_view(a) == "--json";
-                      }) != argv + argc;
-    return complain(fmt::format("{}; see: xhal --help", e.what()), "usage", json, kUsage);
+    const bool json = asks_for_json(argc, argv);
+    if (e.get_exit_code() != 0)
+      return complain(fmt::format("{}; see: xhal --help", e.what()), "usage", json, kUsage);
+    std::ostringstream text;
+    app.exit(e, text, text);
+    return inform(text.str(), e.get_name() == "CallForVersion", json);
   }
-  for (const auto& [sub, command] : added) {
-    if (sub->parsed()) return run(*command, options);
+  request.patience = std::chrono::milliseconds(std::lround(timeout * 1000));
+  const Command* asked = commands().front();
+  for (const auto& parsed : parsers) {
+    if (!parsed.app->parsed()) continue;
+    asked = parsed.command;
+    parsed.read(request);
   }
-  return run(kCommands[0], options);
+  return watch > 0 ? run_repeatedly(*asked, request, watch) : run_once(*asked, request, false);
 }
 
 }  // namespace
@@ -141,11 +222,8 @@ int parse_and_run(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   using namespace xhal::tools;
-  if (const auto text = complaint_about_words(argc, argv); !text.empty()) {
-    const bool json = std::find_if(argv, argv + argc, [](const char* a) {
-                        return std::string_view(a) == "--json";
-                      }) != argv + argc;
-    return complain(text, "usage", json, kUsage);
-  }
+  prepare_output();
+  if (const auto text = complaint_about_words(argc, argv); !text.empty())
+    return complain(text, "usage", asks_for_json(argc, argv), kUsage);
   return parse_and_run(argc, argv);
 }

@@ -11,6 +11,7 @@
 
 #include "common/process.hpp"
 #include "xhal/command.hpp"
+#include "xhal/survey.hpp"
 
 namespace xhal::tools {
 namespace {
@@ -66,6 +67,24 @@ std::string renamed(std::string text, const std::string& name) {
   return text;
 }
 
+// The template with the plugin's name, as its vendor's, too: somebody else's is not xHAL's.
+std::string of_vendor(std::string text, const std::string& name) {
+  text = renamed(std::move(text), name);
+  replace_all(text, "\"xHAL\"", fmt::format("\"{}\"", class_name(name)));
+  return text;
+}
+
+// The manifest of a plugin of that name, where programs find it; or that xHAL has one itself.
+std::string taken_by(const std::string& name, std::chrono::milliseconds patience) {
+  for (const auto& plugin : find_plugins(patience)) {
+    if (plugin.name == name) return plugin.manifest;
+  }
+  for (const std::string_view own : {"cpu", "npu", "gpu", "template"}) {
+    if (name == own) return "xHAL";
+  }
+  return {};
+}
+
 std::string read_file(const fs::path& path) {
   std::ifstream file(path, std::ios::binary);
   std::ostringstream text;
@@ -83,9 +102,9 @@ void write_file(const fs::path& path, const std::string& text) {
     throw Failure(kUsage, fmt::format("cannot write {}: {}", path.string(), std::strerror(errno)));
 }
 
-fs::path make_folder(const Options& options) {
+fs::path make_folder(const Request& request) {
   const auto folder =
-      fs::absolute(options.directory.empty() ? "xhal-" + options.name : options.directory);
+      fs::absolute(request.has("--dir") ? request.text("--dir") : "xhal-" + request.text("NAME"));
   std::error_code error;
   if (fs::exists(folder, error) && !fs::is_empty(folder, error)) {
     throw Failure(kUsage,
@@ -110,10 +129,11 @@ std::string next_steps(const fs::path& folder) {
       folder.string(), usual ? "" : fmt::format(" -DCMAKE_PREFIX_PATH={}", prefix.string()));
 }
 
-}  // namespace
+constexpr Option kOptions[] = {{"NAME", "of the plugin: 1 to 24 of a-z, 0-9, _ and -"},
+                               {"--dir DIR", "folder to make (default: xhal-NAME, here)"}};
 
-Report new_plugin(const Options& options) {
-  const auto& name = options.name;
+Report new_plugin(const Request& request) {
+  const auto name = request.text("NAME");
   if (!valid_name(name)) {
     throw Failure(
         kUsage,
@@ -121,20 +141,26 @@ Report new_plugin(const Options& options) {
             "\"{}\" is no name for a plugin: 1 to 24 of a-z, 0-9, '_' and '-', a letter first",
             name));
   }
+  if (const auto other = taken_by(name, request.patience); !other.empty()) {
+    throw Failure(kUsage, fmt::format("the name {} is taken by {}; of two plugins of one name only "
+                                      "the first is loaded, so choose another",
+                                      name, other));
+  }
   const auto sources = share() / "template", project = share() / "project";
   if (!fs::exists(sources / "template.cpp") || !fs::exists(project / "CMakeLists.txt")) {
     throw Failure(kUsage,
                   fmt::format("the template is not in {}; install the xHAL development files",
                               share().string()));
   }
-  const auto folder = make_folder(options);
+  const auto folder = make_folder(request);
   std::vector<std::string> files;
   const auto put = [&](const std::string& file, const std::string& text) {
     write_file(folder / file, text);
     files.push_back(file);
   };
-  put(name + ".cpp", renamed(read_file(sources / "template.cpp"), name));
-  put(name + ".json", renamed(read_file(sources / "template.json"), name));
+  put(name + ".cpp", of_vendor(read_file(sources / "template.cpp"), name));
+  put("operators.hpp", read_file(sources / "operators.hpp"));
+  put(name + ".json", of_vendor(read_file(sources / "template.json"), name));
   for (const char* file : {"CMakeLists.txt", "symbols.map", "README.md"}) {
     auto text = read_file(project / file);
     replace_all(text, "@NAME@", name);
@@ -148,5 +174,10 @@ Report new_plugin(const Options& options) {
   report.text += next_steps(folder);
   return report;
 }
+
+}  // namespace
+
+extern const Command plugins_new_command = {
+    "plugins", "new", "a new plugin's project, ready to build and to test", kOptions, new_plugin};
 
 }  // namespace xhal::tools

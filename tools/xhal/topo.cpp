@@ -4,9 +4,8 @@
 
 #include <set>
 
-#include "xhal/devices.hpp"
 #include "xhal/machine.hpp"
-#include "xhal/watchdog.hpp"
+#include "xhal/survey.hpp"
 
 namespace xhal::tools {
 namespace {
@@ -25,17 +24,11 @@ struct Topology {
   std::vector<std::vector<Relation>> relations;  // [from][to]
 };
 
-Topology collect(const Options& options) {
-  const Watchdog watchdog("topo", "the search for devices", options.json);
-  const Library library;
+Topology collect(const Survey& seen) {
   const Machine machine;
   Topology t{machine.numa_nodes(), machine.memory_bytes(), machine.cores(), {}, {}};
-  for (auto info : library.devices(false)) {
-    // Where a device is can be clearer once it has been looked at.
-    if (const ObservedDevice opened(info.index); opened.status() == XHAL_OK)
-      xhal_device_query(opened.handle(), &info);
-    t.devices.push_back({info, machine.numa_node_of(info), machine.cpus_of(info)});
-  }
+  for (const auto& d : seen.devices)
+    t.devices.push_back({d.info, machine.numa_node_of(d.info), machine.cpus_of(d.info)});
   for (const auto& a : t.devices) {
     auto& row = t.relations.emplace_back();
     for (const auto& b : t.devices) row.push_back(machine.relation(a.info, b.info));
@@ -132,19 +125,34 @@ std::string render_tree(const Topology& t) {
   return text;
 }
 
-}  // namespace
+constexpr Option kOptions[] = {{"--tree", "as a tree"},
+                               {"--matrix", "as a matrix of distances (the default)", "--tree"}};
 
-Report show_topology(const Options& options) {
-  const auto topology = collect(options);
+Report show_topology(const Request& request) {
+  const auto seen = survey({request.patience});
+  const auto topology = collect(seen);
   Report report;
   report.data = to_json(topology);
+  report.warnings = seen.warnings;
+  for (const auto& d : seen.devices) {
+    if (d.error.empty()) continue;
+    report.warnings.push_back(fmt::format("{}: {}", d.info.id, d.error));
+    report.status = kFinding;
+  }
+  if (!seen.broken().empty() || seen.unclean) report.status = kFinding;
   if (topology.devices.empty()) {
-    report.status = kNoDevice;
+    if (report.status == kFine) report.status = kNoDevice;
     report.text = no_devices_text() + "\n";
     return report;
   }
-  report.text = options.tree ? render_tree(topology) : render_matrix(topology, options.colours);
+  report.text =
+      request.has("--tree") ? render_tree(topology) : render_matrix(topology, request.colours);
   return report;
 }
+
+}  // namespace
+
+extern const Command topo_command = {"", "topo", "where the devices are and how near to each other",
+                                     kOptions, show_topology};
 
 }  // namespace xhal::tools

@@ -17,15 +17,19 @@
  * `stream` given: the operation is ordered on it. It starts when earlier work of the stream is
  * done, and later work of the stream sees its result. The call returns at once; buffers stay as
  * they are until the stream has passed. Pointers may be host memory or memory of the stream's
- * device. A failure is the communicator's sticky error and fails the stream (xhal_stream_recover).
+ * device. A failure is the communicator's sticky error; the call returns it when it is found before
+ * the call returns, and else the stream fails (xhal_stream_recover).
  *
  * Threads: any thread may call at any time; the order of calls on one communicator is what counts,
  * so a program that calls from several threads must itself make that order the same on all ranks.
  * Operations of a communicator run one after the other, send and recv beside them. Nothing here may
  * be called from a host callback of a stream.
  *
- * All return: OK; INVALID_ARGUMENT, UNSUPPORTED, OUT_OF_MEMORY, FORKED (not started); or the
- * communicator's sticky error. Blocks: with stream NULL up to the deadline, else no. Since: 0.1
+ * The deadline of an operation counts from its call, whatever is queued before it: older operations
+ * that wait for other ranks, or a stream that does not come to it.
+ *
+ * All return: OK; INVALID_ARGUMENT, UNSUPPORTED, OUT_OF_MEMORY, SYSTEM, FORKED (not started); or
+ * the communicator's sticky error. Blocks: with stream NULL up to the deadline, else no. Since: 0.1
  */
 #ifndef XCOLL_COLLECTIVE_H_
 #define XCOLL_COLLECTIVE_H_
@@ -101,10 +105,11 @@ XCOLL_API xcoll_status xcoll_all_to_all_v(xcoll_comm* comm, const void* send,
 /* Returns (or lets the stream go on) when every rank has entered. */
 XCOLL_API xcoll_status xcoll_barrier(xcoll_comm* comm, xhal_stream* stream);
 
-/* Point to point. The n-th send from a to b matches the n-th recv at b from a, with the same count
- * and type, else MISMATCH. A send may return before its recv was called when the data fits the
- * transport's buffer; then a mismatch reaches the sender as the communicator's sticky error. With
- * stream NULL a recv blocks for its send: to exchange, put both into one group, in any order. */
+/* Point to point. The n-th send from a to b matches the n-th recv at b from a (of those with one
+ * tag: xcoll_op.tag, 0 here), with the same count and type, else MISMATCH. A send may return before
+ * its recv was called when the data fits the transport's buffer; then a mismatch reaches the sender
+ * as the communicator's sticky error. With stream NULL a recv blocks for its send: to exchange, put
+ * both into one group, in any order. */
 XCOLL_API xcoll_status xcoll_send(xcoll_comm* comm, const void* send, uint64_t count,
                                   xcoll_dtype dtype, int32_t peer, xhal_stream* stream);
 XCOLL_API xcoll_status xcoll_recv(xcoll_comm* comm, void* recv, uint64_t count, xcoll_dtype dtype,

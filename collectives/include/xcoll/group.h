@@ -60,7 +60,8 @@ typedef struct xcoll_op {
   xcoll_dtype dtype;
   xcoll_reduction reduction;
   int32_t peer; /* root of a rooted collective, or the other side of send and recv */
-  uint32_t reserved;
+  int32_t tag;  /* of send and recv: a recv takes the oldest message with its tag; messages that
+                   come before it are put aside in the receiver's memory */
   const uint64_t*
       send_counts; /* the _v kinds; counts of all_gather_v and reduce_scatter_v are here. */
   const uint64_t* recv_counts; /* Both are copied by the call that takes the operation. */
@@ -75,12 +76,13 @@ typedef struct xcoll_request xcoll_request;
  * `request` NULL and `stream` NULL: returns when all are done. `request` given: returns at once,
  * and the request must be freed. `stream` given: stream-ordered as in collective.h, `request`
  * optional. Errors: as in collective.h; when one operation is refused none is started, and the text
- * says which. Thread: any. Blocks: only without request and stream, up to the deadline. Lifetime:
+ * says which. All `ops` have the struct_size of the first, which is the distance between them.
+ * Thread: any. Blocks: only without request and stream, up to the deadline. Lifetime:
  * buffers until completion; `ops` until return. Since: 0.1 */
 XCOLL_API xcoll_status xcoll_submit(xcoll_comm* comm, const xcoll_op* ops, uint64_t n,
                                     xhal_stream* stream, xcoll_request** request);
 
-/* OK when complete, NOT_READY when not, or the status that failed it.
+/* OK when complete, NOT_READY when not, or the status that failed it; FORKED in a forked child.
  * Thread: any. Blocks: no. Since: 0.1 */
 XCOLL_API xcoll_status xcoll_request_test(xcoll_request* request);
 

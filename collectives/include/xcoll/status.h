@@ -37,7 +37,7 @@ typedef int32_t xcoll_status;
   X(ERR_OUT_OF_MEMORY, -8, "out of memory")                                     \
   X(ERR_TIMEOUT, -9, "sticky: a rank did not do its part before the deadline")  \
   X(ERR_DEVICE, -10, "sticky: a stream or device failed under an operation")    \
-  X(ERR_RANK_FAILED, -14, "sticky: a rank died or left while others needed it") \
+  X(ERR_RANK_FAILED, -14, "sticky: a rank died, left or cannot go on")         \
   X(ERR_FORKED, -17, "the communicator belongs to the parent process")          \
   X(ERR_SYSTEM, -30, "a system call failed")                                    \
   X(ERR_INTERNAL, -31, "internal error: please report it")                      \

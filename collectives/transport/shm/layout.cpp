@@ -26,6 +26,7 @@ Layout::Layout(uint32_t ranks) : ranks(ranks), cell_bytes(cell_bytes_for(ranks))
   };
   area(sizeof(Header));
   infos = area(n * sizeof(RankInfo));
+  failures = area(n * sizeof(FailureRecord));
   boards = area(n * sizeof(Board));
   doorbells = area(n * sizeof(Doorbell));
   entries = area(n * 2 * sizeof(Entry));

@@ -25,7 +25,7 @@
 namespace xcoll::shm {
 
 inline constexpr uint64_t kMagic = 0x31306c6c6f637871;  // "qxcoll01"
-inline constexpr uint32_t kVersion = 1;
+inline constexpr uint32_t kVersion = 2;
 inline constexpr uint32_t kMaxRanks = 128;
 inline constexpr uint32_t kSlots = 4;              // depth of every ring
 inline constexpr uint64_t kPostBytes = 16 * 1024;  // payload of one small collective
@@ -67,14 +67,16 @@ struct alignas(64) Board {
 
 struct alignas(64) RankInfo {
   int64_t pid;
-  uint32_t process;  // ranks of one process have the same number
+  uint64_t start_time;  // of the process, in ticks since boot; 0: not known
+  uint32_t process;     // ranks of one process have the same number
   uint32_t reserved;
   char host[64];
 };
 
-struct alignas(64) FailureBoard {
-  enum : uint32_t { kNone = 0, kWriting = 1, kSet = 2 };
-  std::atomic<uint32_t> state;
+// A failure as one rank found it. A rank writes its own record first and then tries to become
+// Header::failed_by: a rank that is killed in between has published nothing.
+struct alignas(64) FailureRecord {
+  std::atomic<uint32_t> claimed;  // 1: a thread of the rank writes or has written it
   xcoll_failure failure;
 };
 
@@ -84,16 +86,15 @@ struct Header {
   uint32_t ranks;
   uint64_t total_bytes;
   alignas(64) std::atomic<uint32_t> sleepers;  // ranks that sleep: a signaller looks here first
-  FailureBoard failure_board;
+  std::atomic<uint32_t> failed_by;  // 0: no failure; else 1 + the rank whose record is the error
 };
 
 // Header of a piece of a message in a point-to-point ring; the data follow.
 struct alignas(64) Piece {
-  uint64_t message;      // number of the message on this channel
-  uint64_t fingerprint;  // of type and count
-  uint64_t count;        // elements of the whole message
-  int32_t dtype;
-  uint32_t reserved;
+  uint64_t count;  // elements of the whole message
+  uint64_t bytes;
+  int32_t type;
+  int32_t tag;
 };
 
 // Byte offsets of every area for a number of ranks. Pages that are never touched cost nothing.
@@ -102,7 +103,7 @@ struct Layout {
 
   uint32_t ranks;
   uint64_t cell_bytes;
-  uint64_t infos, boards, doorbells, entries, out_counters, ack_counters, cell_counters,
+  uint64_t infos, failures, boards, doorbells, entries, out_counters, ack_counters, cell_counters,
       sent_counters, taken_counters, posts, outs, cells, pieces;
   uint64_t total_bytes;
 

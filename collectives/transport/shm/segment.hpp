@@ -24,6 +24,9 @@ class Segment {
 
   Header& header() const { return *at<Header>(0); }
   RankInfo& info(uint32_t rank) const { return at<RankInfo>(layout_.infos)[rank]; }
+  FailureRecord& failure_record(uint32_t rank) const {
+    return at<FailureRecord>(layout_.failures)[rank];
+  }
   Board& board(uint32_t rank) const { return at<Board>(layout_.boards)[rank]; }
   Doorbell& doorbell(uint32_t rank) const { return at<Doorbell>(layout_.doorbells)[rank]; }
   Entry& entry(uint32_t rank, uint64_t sequence) const {

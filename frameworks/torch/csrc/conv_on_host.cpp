@@ -6,6 +6,7 @@
 
 #include "copy.h"
 #include "fallback.h"
+#include "operands.h"
 
 namespace xhal_torch {
 namespace {
@@ -20,9 +21,13 @@ at::Tensor convolution_on_host(const at::Tensor& input, const at::Tensor& weight
                                const std::optional<at::Tensor>& bias, c10::IntArrayRef stride,
                                c10::IntArrayRef padding, c10::IntArrayRef dilation, bool transposed,
                                c10::IntArrayRef output_padding, int64_t groups) {
+  expect_device(weight, input.device());
   note_fallback("aten::convolution_overrideable", take_refusal());
   std::optional<at::Tensor> host_bias;
-  if (bias && bias->defined()) host_bias = to_host(*bias);
+  if (bias && bias->defined()) {
+    expect_device(*bias, input.device());
+    host_bias = to_host(*bias);
+  }
   return back(at::convolution(to_host(input), to_host(weight), host_bias, stride, padding, dilation,
                               transposed, output_padding, groups),
               input);
@@ -32,6 +37,8 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> convolution_backward_on_host(
     const at::Tensor& grad, const at::Tensor& input, const at::Tensor& weight,
     c10::IntArrayRef stride, c10::IntArrayRef padding, c10::IntArrayRef dilation, bool transposed,
     c10::IntArrayRef output_padding, int64_t groups, std::array<bool, 3> mask) {
+  expect_device(weight, input.device());
+  expect_device(grad, input.device());
   note_fallback("aten::convolution_backward_overrideable", take_refusal());
   const int64_t channels = grad.size(1);
   auto [dinput, dweight, dbias] =

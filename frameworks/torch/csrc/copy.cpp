@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "copy.h"
 
+#include <ATen/ExpandUtils.h>
 #include <ATen/MemoryOverlap.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
@@ -9,11 +10,14 @@
 #include <torch/library.h>
 
 #include <algorithm>
+#include <cstring>
 #include <string>
 
 #include "allocator.h"
+#include "capture.h"
 #include "fallback.h"
 #include "op_call.h"
+#include "operands.h"
 #include "views.h"
 
 namespace xhal_torch {
@@ -37,13 +41,18 @@ at::Tensor as_movable(const at::Tensor& tensor) {
   const auto width = same_width(tensor.scalar_type());
   if (width == tensor.scalar_type()) return tensor;
   if (width != c10::ScalarType::Undefined) return reinterpret_as(tensor, width);
+  TORCH_CHECK_NOT_IMPLEMENTED(tensor.itemsize() == 2 * c10::elementSize(at::kLong),
+                              "xhal cannot move elements of ", tensor.scalar_type(), ": they have ",
+                              tensor.itemsize(), " bytes");
   return reinterpret_as_pairs(tensor, at::kLong);
 }
 
-at::Tensor contiguous_as(const at::Tensor& tensor, c10::ScalarType type) {
+at::Tensor contiguous_as(const at::Tensor& tensor, c10::ScalarType type, bool pinned = false) {
   if (tensor.is_contiguous() && tensor.scalar_type() == type) return tensor;
-  at::Tensor made = at::empty(
-      tensor.sizes(), tensor.options().dtype(type).memory_format(at::MemoryFormat::Contiguous));
+  at::Tensor made = at::empty(tensor.sizes(), tensor.options()
+                                                  .dtype(type)
+                                                  .memory_format(at::MemoryFormat::Contiguous)
+                                                  .pinned_memory(pinned));
   if (tensor.is_cpu()) {
     made.copy_(tensor);
   } else {
@@ -60,27 +69,49 @@ bool converts_on_device(const at::Tensor& src, const at::Tensor& dst) {
                       : src.element_size() > dst.element_size();
 }
 
+// Copies that need not wait for the device although nobody keeps their source: so small that a copy
+// of it in pinned memory costs less than a wait.
+constexpr size_t kMostStagedBytes = 64 << 10;
+
+bool copy_staged(xhal_stream* stream, DeviceIndex index, const at::Tensor& dst,
+                 const at::Tensor& src) {
+  // A graph would repeat the value of now, not of the replay.
+  if (src.nbytes() > kMostStagedBytes || capture_of(index, stream)) return false;
+  const c10::DataPtr staged = pinned_allocator()->allocate(src.nbytes());
+  std::memcpy(staged.get(), src.const_data_ptr(), src.nbytes());
+  check(xhal_stream_copy(stream, address_of(dst), reinterpret_cast<uint64_t>(staged.get()),
+                         src.nbytes()),
+        "copying a tensor");
+  if (!record_pinned_use(staged.get(), index, stream))
+    check(xhal_stream_synchronize(stream, XHAL_FOREVER), "copying a tensor to the device");
+  return true;
+}
+
 void host_to_device(const at::Tensor& src, const at::Tensor& dst, bool non_blocking) {
   const DeviceIndex index = dst.device().index();
-  xhal_stream* stream = current_stream(index);
+  xhal_stream* stream = launch_stream(index);
   if (!same_layout(src, dst)) {
-    const at::Tensor host =
-        contiguous_as(src, converts_on_device(src, dst) ? src.scalar_type() : dst.scalar_type());
-    if (same_layout(host, dst)) return host_to_device(host, dst, false);
-    at::Tensor staged = at::empty(host.sizes(), host.options().device(dst.device()));
-    host_to_device(host, staged, host.is_same(src) && non_blocking);
+    // What is made of it here is pinned, so that it needs no wait either.
+    const bool pinned = non_blocking && !capture_of(index, stream);
+    const at::Tensor host = contiguous_as(
+        src, converts_on_device(src, dst) ? src.scalar_type() : dst.scalar_type(), pinned);
+    non_blocking = host.is_same(src) ? non_blocking : pinned;
+    if (same_layout(host, dst)) return host_to_device(host, dst, non_blocking);
+    at::Tensor staged =
+        at::empty(host.sizes(), host.options().device(dst.device()).pinned_memory(false));
+    host_to_device(host, staged, non_blocking);
     return copy_on_device(staged, dst);
   }
-  copy_bytes(stream, dst, src);
-  if (non_blocking && is_pinned(src.const_data_ptr())) {
-    record_pinned_use(src.storage().data_ptr(), stream);
+  if (non_blocking && !is_pinned(src.const_data_ptr()) && copy_staged(stream, index, dst, src))
     return;
-  }
+  copy_bytes(stream, dst, src);
+  if (non_blocking && record_pinned_use(src.const_data_ptr(), index, stream)) return;
   check(xhal_stream_synchronize(stream, XHAL_FOREVER), "copying a tensor to the device");
 }
 
 void device_to_host(const at::Tensor& src, const at::Tensor& dst, bool non_blocking) {
-  xhal_stream* stream = current_stream(src.device().index());
+  const DeviceIndex index = src.device().index();
+  xhal_stream* stream = launch_stream(index);
   if (!same_layout(src, dst)) {
     const at::Tensor packed =
         contiguous_as(src, converts_on_device(src, dst) ? dst.scalar_type() : src.scalar_type());
@@ -91,10 +122,7 @@ void device_to_host(const at::Tensor& src, const at::Tensor& dst, bool non_block
     return;
   }
   copy_bytes(stream, dst, src);
-  if (non_blocking && is_pinned(dst.const_data_ptr())) {
-    record_pinned_use(dst.storage().data_ptr(), stream);
-    return;
-  }
+  if (non_blocking && record_pinned_use(dst.const_data_ptr(), index, stream)) return;
   check(xhal_stream_synchronize(stream, XHAL_FOREVER), "copying a tensor to the host");
 }
 
@@ -182,10 +210,11 @@ bool copy_folded(const at::Tensor& src, const at::Tensor& dst, std::string* refu
 }  // namespace
 
 void copy_on_device(const at::Tensor& src, const at::Tensor& dst) {
+  expect_device(src, dst.device());
   if (dst.numel() == 0 || src.is_same(dst)) return;
   if (same_layout(src, dst)) {
     if (address_of(src) != address_of(dst))
-      copy_bytes(current_stream(dst.device().index()), dst, src);
+      copy_bytes(launch_stream(dst.device().index()), dst, src);
     return;
   }
   const bool same_type = src.scalar_type() == dst.scalar_type();
@@ -224,13 +253,23 @@ void copy_tensor(const at::Tensor& given, const at::Tensor& dst, bool non_blocki
   between_devices(src, dst);
 }
 
+// The dimensions keep their order in memory, which an operator's result takes over; what is repeated
+// comes once.
 at::Tensor to_host(const at::Tensor& tensor) {
-  at::Tensor host =
-      tensor.is_non_overlapping_and_dense()
-          ? at::empty_strided(tensor.sizes(), tensor.strides(), tensor.options().device(c10::kCPU))
-          : at::empty(tensor.sizes(), tensor.options().device(c10::kCPU));
-  if (tensor.numel()) device_to_host(tensor, host, false);
-  return host;
+  const auto options = tensor.options().device(c10::kCPU);
+  if (tensor.is_non_overlapping_and_dense()) {
+    at::Tensor host = at::empty_strided(tensor.sizes(), tensor.strides(), options);
+    if (tensor.numel()) device_to_host(tensor, host, false);
+    return host;
+  }
+  at::Tensor once = tensor;
+  for (int64_t d = 0; d < tensor.dim(); ++d) {
+    if (tensor.stride(d) == 0 && tensor.size(d) > 1) once = once.narrow(d, 0, 1);
+  }
+  const auto strides = at::infer_dense_strides(once.sizes(), once.strides());
+  at::Tensor host = at::empty_strided(once.sizes(), strides, options);
+  if (once.numel()) device_to_host(once, host, false);
+  return host.expand(tensor.sizes());
 }
 
 at::Tensor to_device(const at::Tensor& host, c10::Device device) {
@@ -247,6 +286,7 @@ namespace {
 // Lazily conjugated and negated views are copied as they layout; the result is put right where
 // the two differ.
 at::Tensor copy_from(const at::Tensor& self, const at::Tensor& dst, bool non_blocking) {
+  if (!self.is_same(dst)) at::assert_no_internal_overlap(dst);
   at::Tensor from = self, to = dst;
   if (from.is_conj()) from = from._conj();
   if (from.is_neg()) from = from._neg_view();

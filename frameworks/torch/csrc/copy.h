@@ -11,7 +11,7 @@ namespace xhal_torch {
 void copy_on_device(const at::Tensor& src, const at::Tensor& dst);
 
 // dst = src for any pair of devices; sizes broadcast. Waits for the result when the host takes
-// part, unless `non_blocking` and the host memory is pinned.
+// part, unless `non_blocking` and the host memory is pinned, or is the source and small.
 void copy_tensor(const at::Tensor& src, const at::Tensor& dst, bool non_blocking);
 
 // A contiguous copy on the CPU.

@@ -76,18 +76,18 @@ inline bool is_native(c10::ScalarType type) {
   }
 }
 
-// A native type of the same width, for moving elements without looking at them. Undefined when
-// there is none.
+// A native type of the same width, for moving elements without looking at them: for every type
+// that torch has, known to xHAL or not. Undefined when there is none.
 inline c10::ScalarType same_width(c10::ScalarType type) {
   if (is_native(type)) return type;
-  switch (dtype_of(type).bits) {
-    case 8:
+  switch (c10::elementSize(type)) {
+    case 1:
       return c10::ScalarType::Byte;
-    case 16:
+    case 2:
       return c10::ScalarType::Short;
-    case 32:
+    case 4:
       return c10::ScalarType::Int;
-    case 64:
+    case 8:
       return c10::ScalarType::Long;
     default:
       return c10::ScalarType::Undefined;

@@ -2,6 +2,7 @@
 #include "fallback.h"
 
 #include <ATen/CPUGeneratorImpl.h>
+#include <ATen/MemoryOverlap.h>
 #include <ATen/core/op_registration/op_registration.h>
 #include <c10/core/DispatchKeySet.h>
 
@@ -13,6 +14,7 @@
 #include "copy.h"
 #include "environment.h"
 #include "generator.h"
+#include "operands.h"
 #include "runtime.h"
 
 namespace xhal_torch {
@@ -102,6 +104,64 @@ bool writes(const c10::Argument& argument) {
   return argument.alias_info() && argument.alias_info()->isWrite();
 }
 
+// Every tensor of an operator's arguments: visit(tensor, argument, whether it is an index).
+template <class Visit>
+void each_tensor(const c10::FunctionSchema& schema, c10::ArrayRef<c10::IValue> values,
+                 const Visit& visit) {
+  for (size_t i = 0; i < values.size(); ++i) {
+    const c10::IValue& value = values[i];
+    const c10::Argument& argument = schema.arguments()[i];
+    if (value.isTensor()) {
+      if (value.toTensor().defined()) visit(value.toTensor(), argument, false);
+    } else if (value.isTensorList()) {
+      for (const at::Tensor& tensor : value.toTensorVector()) visit(tensor, argument, false);
+    } else if (value.isOptionalTensorList()) {
+      for (const std::optional<at::Tensor>& tensor : value.toOptionalTensorVector()) {
+        if (tensor && tensor->defined()) visit(*tensor, argument, true);
+      }
+    }
+  }
+}
+
+// All operands on one device, but for numbers (tensors without dimensions on the CPU, which are
+// only read) and indices. Host copies would hide the mistake.
+void check_devices(const c10::FunctionSchema& schema, c10::ArrayRef<c10::IValue> values) {
+  std::optional<at::Device> device;
+  each_tensor(schema, values, [&](const at::Tensor& tensor, const c10::Argument&, bool index) {
+    if (!device && !index && on_device(tensor)) device = tensor.device();
+  });
+  each_tensor(schema, values,
+              [&](const at::Tensor& tensor, const c10::Argument& argument, bool index) {
+                if (index) {
+                  const bool indexed = !values.empty() && values[0].isTensor();
+                  if (indexed) expect_index_device(tensor, values[0].toTensor().device());
+                  return;
+                }
+                const bool number = tensor.is_cpu() && tensor.dim() == 0 && !writes(argument);
+                if (device && !number) expect_device(tensor, *device);
+              });
+}
+
+// Host copies would hide this too: the operator would see memory that is not shared.
+void check_overlap(const c10::FunctionSchema& schema, c10::ArrayRef<c10::IValue> values) {
+  each_tensor(schema, values, [&](const at::Tensor& out, const c10::Argument& argument, bool) {
+    if (!writes(argument) || !on_device(out)) return;
+    at::assert_no_internal_overlap(out);
+    each_tensor(schema, values, [&](const at::Tensor& in, const c10::Argument&, bool) {
+      if (!in.is_same(out) && on_device(in) && in.is_alias_of(out))
+        at::assert_no_partial_overlap(out, in);
+    });
+  });
+}
+
+// What makes tensors of a layout that the device does not have.
+void check_layout(const std::string& name) {
+  for (std::string_view maker : {"aten::_to_sparse", "aten::to_mkldnn", "aten::quantize_per_"}) {
+    TORCH_CHECK_NOT_IMPLEMENTED(!name.starts_with(maker), name,
+                                ": xhal has only dense strided tensors; use .cpu() first");
+  }
+}
+
 c10::IValue hosted_value(const c10::IValue& value, Hosted& hosted) {
   if (value.isTensor()) return hosted(value.toTensor());
   if (value.isTensorList()) {
@@ -170,12 +230,16 @@ void host_fallback(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   const c10::FunctionSchema& schema = op.schema();
   const std::string name =
       schema.overload_name().empty() ? schema.name() : schema.name() + "." + schema.overload_name();
-  note_fallback(name.c_str(), take_refusal());
-
   const auto& arguments = schema.arguments();
   const size_t begin = stack->size() - arguments.size();
   const std::vector<c10::IValue> originals(stack->begin() + static_cast<std::ptrdiff_t>(begin),
                                            stack->end());
+  std::string refused = take_refusal();
+  check_layout(name);
+  check_devices(schema, originals);
+  check_overlap(schema, originals);
+  note_fallback(name.c_str(), refused);
+
   Hosted hosted;
   for (size_t i = 0; i < arguments.size(); ++i) {
     c10::IValue& value = (*stack)[begin + i];
@@ -221,8 +285,32 @@ void host_fallback(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   }
 }
 
+namespace {
+
+// One sentence, where the dispatcher would list all its backends.
+void refuse_layout(const c10::OperatorHandle& op, torch::jit::Stack*) {
+  TORCH_CHECK_NOT_IMPLEMENTED(
+      false, op.operator_name(),
+      ": xhal has only dense strided tensors, no sparse, quantized or nested ones; keep such a "
+      "tensor on the CPU, or make it dense before it goes to xhal");
+}
+
+}  // namespace
+
 TORCH_LIBRARY_IMPL(_, PrivateUse1, m) {
   m.fallback(torch::CppFunction::makeFromBoxedFunction<&host_fallback>());
+}
+TORCH_LIBRARY_IMPL(_, SparsePrivateUse1, m) {
+  m.fallback(torch::CppFunction::makeFromBoxedFunction<&refuse_layout>());
+}
+TORCH_LIBRARY_IMPL(_, SparseCsrPrivateUse1, m) {
+  m.fallback(torch::CppFunction::makeFromBoxedFunction<&refuse_layout>());
+}
+TORCH_LIBRARY_IMPL(_, QuantizedPrivateUse1, m) {
+  m.fallback(torch::CppFunction::makeFromBoxedFunction<&refuse_layout>());
+}
+TORCH_LIBRARY_IMPL(_, NestedTensorPrivateUse1, m) {
+  m.fallback(torch::CppFunction::makeFromBoxedFunction<&refuse_layout>());
 }
 
 }  // namespace xhal_torch

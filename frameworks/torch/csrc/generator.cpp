@@ -7,8 +7,7 @@
 
 #include <cstring>
 
-#include "compat.h"
-#include "graph.h"
+#include "capture.h"
 
 namespace xhal_torch {
 
@@ -16,7 +15,20 @@ XhalGenerator::XhalGenerator(DeviceIndex index, uint64_t seed)
     : c10::GeneratorImpl({kXhal, index}, c10::DispatchKeySet(c10::DispatchKey::PrivateUse1)),
       seed_(seed) {}
 
+bool XhalGenerator::in_capture() const {
+  const DeviceIndex index = device().index();
+  return device_is_open(index) && capture_of(index, current_stream(index)) != nullptr;
+}
+
+void XhalGenerator::refuse_in_capture(const char* doing) const {
+  TORCH_CHECK(!in_capture(), doing,
+              " in a graph capture would not be repeated by the graph's replays; do it before the "
+              "capture or between replays");
+}
+
 void XhalGenerator::set_current_seed(uint64_t seed) {
+  if (seed == seed_ && in_capture()) return;  // as on CUDA
+  refuse_in_capture("setting another seed");
   seed_ = seed;
   offset_ = 0;
 }
@@ -29,6 +41,7 @@ uint64_t XhalGenerator::seed() {
 void XhalGenerator::set_offset(uint64_t offset) {
   TORCH_CHECK(offset % 4 == 0, "the offset of a random generator of xhal is a multiple of 4, not ",
               offset);
+  refuse_in_capture("setting the offset of the random generator");
   offset_ = offset;
 }
 
@@ -37,6 +50,7 @@ void XhalGenerator::set_state(const c10::TensorImpl& state) {
                   state.numel() == 16 && state.is_contiguous(),
               "the state of a random generator of xhal is 16 bytes on the CPU: seed and offset; "
               "this is something else");
+  refuse_in_capture("setting the state of the random generator");
   uint64_t words[2];
   std::memcpy(words, state.data(), sizeof words);
   seed_ = words[0];
@@ -45,6 +59,7 @@ void XhalGenerator::set_state(const c10::TensorImpl& state) {
 
 c10::intrusive_ptr<c10::TensorImpl> XhalGenerator::get_state() const {
   at::TensorBase state = at::detail::empty_cpu({16}, at::kByte);
+  refuse_in_capture("reading the state of the random generator");
   const uint64_t words[2] = {seed_, offset_};
   std::memcpy(state.mutable_data_ptr(), words, sizeof words);
   return state.getIntrusivePtr();
@@ -53,13 +68,14 @@ c10::intrusive_ptr<c10::TensorImpl> XhalGenerator::get_state() const {
 void XhalGenerator::graphsafe_set_state(const c10::intrusive_ptr<c10::GeneratorImpl>& state) {
   const auto* other = dynamic_cast<const XhalGenerator*>(state.get());
   TORCH_CHECK(other, "the state is not that of a generator of xhal");
+  refuse_in_capture("setting the state of the random generator");
   seed_ = other->seed_;
   offset_ = other->offset_;
 }
 
 Philox XhalGenerator::take(int64_t outputs) {
   const Philox taken{seed_, offset_ / 4};
-  offset_ += (static_cast<uint64_t>(outputs) + 3) / 4 * 4;
+  offset_ += rounded(outputs);
   return taken;
 }
 
@@ -95,24 +111,10 @@ Philox take_random(const std::optional<at::Generator>& generator, DeviceIndex in
               "'");
   if (!chosen)
     chosen = static_cast<XhalGenerator*>(default_generator(index).unsafeGetGeneratorImpl());
+  if (const auto capture = capture_of(index, current_stream(index))) [[unlikely]]
+    return capture->take_random(*chosen, outputs);
   std::lock_guard lock(chosen->mutex_);
-  if (GraphRandom* captured = captured_random(index)) [[unlikely]] {
-    TORCH_CHECK(!generator || !generator->defined(),
-                "a graph draws from the device's own generator only");
-    if (captured->offsets.empty()) captured->offsets.push_back(0);
-    const auto use = captured->offsets.size() - 1;
-    TORCH_CHECK(use < static_cast<size_t>(kGraphRandomSlots), "more than ", kGraphRandomSlots,
-                " random operators in one graph");
-    captured->offsets.push_back(captured->offsets.back() +
-                                (static_cast<uint64_t>(outputs) + 3) / 4 * 4);
-    return {chosen->current_seed(), 0, captured->slots + use * sizeof(int64_t)};
-  }
   return chosen->take(outputs);
 }
-
-#if !XHAL_TORCH_HAS_GRAPH
-GraphRandom* captured_random(DeviceIndex) { return nullptr; }
-void register_graphs(const std::string&) {}
-#endif
 
 }  // namespace xhal_torch

@@ -19,8 +19,8 @@ namespace xhal_torch {
 struct Philox {
   uint64_t seed;
   uint64_t offset;  // in counters of four outputs, as the catalogue counts
-  uint64_t address =
-      0;  // in a graph capture: where the offset is on the device, to be read at each replay
+  // In a graph capture: where both are on the device, to be read at each replay.
+  uint64_t seed_address = 0, offset_address = 0;
 };
 
 class XhalGenerator final : public c10::GeneratorImpl {
@@ -39,9 +39,16 @@ class XhalGenerator final : public c10::GeneratorImpl {
 
   // Takes `outputs` random outputs.
   Philox take(int64_t outputs);
+  static constexpr uint64_t rounded(int64_t outputs) {
+    return (static_cast<uint64_t>(outputs) + 3) / 4 * 4;
+  }
 
  private:
   XhalGenerator* clone_impl() const override;
+  bool in_capture() const;
+  // A graph takes its numbers from where the generator stands at each replay; what is done to the
+  // generator during the capture would not be repeated.
+  void refuse_in_capture(const char* doing) const;
   uint64_t seed_;
   uint64_t offset_ = 0;
 };

@@ -1,27 +1,54 @@
 // SPDX-License-Identifier: Apache-2.0
 // Pinned host memory from a host pool of the current device. The pool reuses a block once the
-// events of its uses are reached, so a non-blocking copy needs no wait.
+// events of its uses are reached, so a non-blocking copy needs no wait. Uses are told by address:
+// a tensor made over the memory by NumPy or DLPack has another owner, but the same block.
 #include <ATen/core/CachingHostAllocator.h>
 
+#include <atomic>
+#include <map>
 #include <mutex>
 #include <vector>
 
 #include "allocator.h"
+#include "capture.h"
 #include "compat.h"
 
 namespace xhal_torch {
 namespace {
 
 struct PinnedBlock {
-  uint64_t address;
+  uint64_t address, size_bytes;
   xhal_pool* pool;
-  std::mutex mutex;
-  std::vector<xhal_event> uses;  // the newest of each stream
+  uint32_t references = 1;         // of the tensor and of graphs that read or write it
+  std::vector<xhal_event> uses{};  // the newest of each stream
 };
+
+// Blocks by their first address. Every field of a block that changes is behind the lock.
+struct PinnedBlocks {
+  std::mutex mutex;
+  std::map<uint64_t, PinnedBlock*> by_address;
+
+  // The block an address lies in; null when it is not ours. The lock is held.
+  PinnedBlock* find(uint64_t address) const {
+    auto it = by_address.upper_bound(address);
+    if (it == by_address.begin()) return nullptr;
+    --it;
+    return address - it->first < it->second->size_bytes ? it->second : nullptr;
+  }
+};
+PinnedBlocks& pinned_blocks() {
+  static auto* const all = new PinnedBlocks;
+  return *all;
+}
 
 void free_pinned(void* context) {
   auto* block = static_cast<PinnedBlock*>(context);
   if (!block) return;
+  {
+    const std::lock_guard lock(pinned_blocks().mutex);
+    if (--block->references > 0) return;
+    pinned_blocks().by_address.erase(block->address);
+  }
   if (!is_shut_down()) {
     xhal_pool_free(block->pool, block->address, block->uses.data(),
                    static_cast<uint32_t>(block->uses.size()));
@@ -31,6 +58,8 @@ void free_pinned(void* context) {
 
 // One pool for the process: host memory belongs to no device, the context only
 // lends its accounting.
+std::atomic<xhal_pool*> pinned_pool{nullptr};
+
 xhal_pool* pool() {
   static xhal_pool* const made = [] {
     xhal_pool_info info{};
@@ -39,6 +68,7 @@ xhal_pool* pool() {
     xhal_pool* pool = nullptr;
     check(xhal_pool_create(device(current_device()).context, &info, &pool),
           "making the pool of pinned memory");
+    pinned_pool.store(pool);
     return pool;
   }();
   return made;
@@ -57,8 +87,10 @@ class PinnedAllocator final : public Base {
     xhal_pool* from = pool();
     uint64_t address = 0;
     check(xhal_pool_alloc(from, nullptr, size, {}, &address), "allocating pinned memory");
-    return {reinterpret_cast<void*>(address), new PinnedBlock{address, from, {}, {}}, &free_pinned,
-            c10::DeviceType::CPU};
+    auto* block = new PinnedBlock{address, size, from};
+    const std::lock_guard lock(pinned_blocks().mutex);
+    pinned_blocks().by_address.emplace(address, block);
+    return {reinterpret_cast<void*>(address), block, &free_pinned, c10::DeviceType::CPU};
   }
 
   c10::DeleterFnPtr raw_deleter() const override { return &free_pinned; }
@@ -67,13 +99,11 @@ class PinnedAllocator final : public Base {
   }
 
 #if XHAL_TORCH_HAS_DEVICE_ALLOCATOR
-  bool record_event(void*, void* context, c10::Stream stream) override {
-    return record(static_cast<PinnedBlock*>(context),
-                  stream_handle(stream.device_index(), stream.id()));
+  bool record_event(void* data, void*, c10::Stream stream) override {
+    return record_pinned_use(data, stream.device_index(),
+                             stream_handle(stream.device_index(), stream.id()));
   }
-  void empty_cache() override {
-    check(xhal_pool_trim(pool(), 0), "emptying the cache of pinned memory");
-  }
+  void empty_cache() override { trim_pinned(); }
   void reset_accumulated_stats() override {}
   void reset_peak_stats() override {
     check(xhal_pool_reset_peaks(pool()), "resetting the pool's peaks");
@@ -94,21 +124,6 @@ class PinnedAllocator final : public Base {
     return stats;
   }
 #endif
-
-  static bool record(PinnedBlock* block, xhal_stream* stream) {
-    if (!block) return false;
-    xhal_event event{};
-    check(xhal_event_record(stream, 0, &event), "recording a use of pinned memory");
-    std::lock_guard lock(block->mutex);
-    for (auto& use : block->uses) {
-      if (use.timeline == event.timeline) {
-        use = event;
-        return true;
-      }
-    }
-    block->uses.push_back(event);
-    return true;
-  }
 };
 
 PinnedAllocator* the_pinned_allocator() {
@@ -125,11 +140,43 @@ const bool registered = [] {
 
 }  // namespace
 
+void trim_pinned() {
+  if (xhal_pool* made = pinned_pool.load())
+    check(xhal_pool_trim(made, 0), "emptying the cache of pinned memory");
+}
+
 c10::Allocator* pinned_allocator() { return the_pinned_allocator(); }
 
-bool record_pinned_use(const c10::DataPtr& ptr, xhal_stream* stream) {
-  if (ptr.get_deleter() != &free_pinned) return false;
-  return PinnedAllocator::record(static_cast<PinnedBlock*>(ptr.get_context()), stream);
+bool record_pinned_use(const void* data, DeviceIndex index, xhal_stream* stream) {
+  const auto address = reinterpret_cast<uint64_t>(data);
+  PinnedBlocks& all = pinned_blocks();
+  if (const auto capture = capture_of(index, stream)) [[unlikely]] {
+    PinnedBlock* block = nullptr;
+    {
+      const std::lock_guard lock(all.mutex);
+      block = all.find(address);
+      if (block) ++block->references;
+    }
+    if (block) capture->keep({nullptr, block, &free_pinned, c10::DeviceType::CPU});
+    return block != nullptr;
+  }
+  {
+    const std::lock_guard lock(all.mutex);
+    if (!all.find(address)) return false;
+  }
+  xhal_event event{};
+  check(xhal_event_record(stream, 0, &event), "recording a use of pinned memory");
+  const std::lock_guard lock(all.mutex);
+  PinnedBlock* block = all.find(address);
+  if (!block) return false;  // freed meanwhile by another thread, which is its fault
+  for (auto& use : block->uses) {
+    if (use.timeline == event.timeline) {
+      use = event;
+      return true;
+    }
+  }
+  block->uses.push_back(event);
+  return true;
 }
 
 bool is_pinned(const void* data) {

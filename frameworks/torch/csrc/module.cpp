@@ -2,10 +2,17 @@
 // The Python side of the device: torch_xhal._C. torch/extension.h would add the whole C++ front
 // end, and 18 s of compiling, to the bindings that are used here.
 #include <torch/csrc/Generator.h>
+#include <torch/csrc/autograd/engine.h>
 #include <torch/csrc/utils/device_lazy_init.h>
 #include <torch/csrc/utils/pybind.h>
 
 #include <pybind11/chrono.h>
+
+#include <chrono>
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <thread>
 
 #include "allocator.h"
 #include "compat.h"
@@ -21,6 +28,19 @@ namespace xhal_torch {
 namespace {
 
 namespace py = pybind11;
+
+// Whether a thread with torch's name for those of its autograd engine is alive.
+bool has_autograd_thread() {
+  std::error_code error;
+  for (std::filesystem::directory_iterator task("/proc/self/task", error), end; task != end;
+       task.increment(error)) {
+    if (error) return false;
+    std::ifstream file(task->path() / "comm");
+    std::string name;
+    if (std::getline(file, name) && name.starts_with("pt_autograd_")) return true;
+  }
+  return false;
+}
 
 py::dict describe(DeviceIndex index) {
   const xhal_device_info& info = device_info(index);
@@ -66,23 +86,43 @@ void recover(DeviceIndex index) {
 
 py::dict counters(DeviceIndex index) {
   const xhal_pool_stats stats = pool_stats(index);
+  const MemoryCounts counts = memory_counts(index);
   py::dict out;
-  out["allocated_bytes"] = stats.used_bytes;
-  out["allocated_peak_bytes"] = stats.used_peak_bytes;
-  out["requested_bytes"] = stats.requested_bytes;
-  out["reserved_bytes"] = stats.reserved_bytes;
-  out["reserved_peak_bytes"] = stats.reserved_peak_bytes;
-  out["pending_bytes"] = stats.pending_bytes;
-  out["allocations"] = stats.allocation_count;
-  out["frees"] = stats.free_count;
-  out["slabs"] = stats.slab_count;
-  out["slab_allocations"] = stats.slab_allocation_count;
-  out["out_of_memory"] = stats.out_of_memory_count;
+  const auto put = [&out](const std::string& name, const MemoryCount& count) {
+    out[py::str(name + ".current")] = count.current;
+    out[py::str(name + ".peak")] = count.peak;
+    out[py::str(name + ".allocated")] = count.allocated;
+    out[py::str(name + ".freed")] = count.freed;
+  };
+  put("allocation", counts.blocks);
+  put("allocated_bytes", counts.bytes);
+  put("requested_bytes", counts.requested);
+  put("reserved_bytes", {stats.reserved_bytes, stats.reserved_peak_bytes, 0, 0});
+  put("segment", {stats.slab_count, stats.slab_count, stats.slab_allocation_count,
+                  stats.slab_allocation_count - stats.slab_count});
+  out["pending_bytes.current"] = stats.pending_bytes;
+  out["num_alloc_retries"] = stats.retry_count;
+  out["num_ooms"] = stats.out_of_memory_count;
   return out;
 }
 
-void guard_forks() {
+// Ends the threads that run torch's backward passes, and waits until they are gone: torch tells
+// them to end when the process exits, and whichever of them asks for Python's lock while the
+// interpreter is taken apart is ended by it inside a destructor, which aborts the process. A
+// backward pass of another thread that is still running keeps them; then nothing asks for the lock.
+void stop_autograd_threads() {
+  torch::autograd::Engine::get_default_engine().stop();
+  constexpr auto kDeadline = std::chrono::seconds(5);
+  const auto start = std::chrono::steady_clock::now();
+  while (has_autograd_thread() && std::chrono::steady_clock::now() - start < kDeadline)
+    std::this_thread::sleep_for(std::chrono::microseconds(200));
+}
+
+void follow_interpreter() {
   on_first_open([] { torch::utils::register_fork_handler_for_device_init(kXhal); });
+  on_stop_for_ever([] {
+    if (PyGILState_Check()) PyEval_SaveThread();
+  });
 }
 
 }  // namespace
@@ -107,13 +147,15 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
       py::call_guard<py::gil_scoped_release>());
   m.def("synchronize", &synchronize_device, py::call_guard<py::gil_scoped_release>());
   m.def("recover", &recover, py::call_guard<py::gil_scoped_release>());
+  m.def("stop_autograd_threads", &stop_autograd_threads, py::call_guard<py::gil_scoped_release>());
   m.def("shutdown", &shutdown, py::call_guard<py::gil_scoped_release>());
   m.def("default_generator", &default_generator_object);
   m.def("is_in_bad_fork", [] { return torch::utils::is_device_in_bad_fork(kXhal); });
   m.def("memory_info", &memory_info);
   m.def("memory_counters", &counters);
   m.def("reset_peak_memory_stats", &reset_peaks);
-  m.def("empty_cache", &trim_pools);
+  m.def("reset_accumulated_memory_stats", &reset_accumulated);
+  m.def("empty_cache", &empty_caches, py::call_guard<py::gil_scoped_release>());
   m.def("fallbacks", &fallback_counts);
   m.def("reset_fallbacks", &reset_fallback_counts);
 #if XHAL_TORCH_COLLECTIVES
@@ -123,7 +165,7 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.def("close_process_groups", &close_process_groups, py::call_guard<py::gil_scoped_release>());
 #endif
   m.def("register_graphs", &register_graphs);
-  guard_forks();
+  follow_interpreter();
 }
 
 }  // namespace xhal_torch

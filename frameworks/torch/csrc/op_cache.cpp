@@ -3,16 +3,21 @@
 
 #include <xhal/catalogue.hpp>
 
+#include <algorithm>
 #include <cstring>
 #include <mutex>
 #include <unordered_map>
+#include <utility>
 
 namespace xhal_torch {
 namespace {
 
 constexpr size_t kShards = 16;
-constexpr size_t kMostEntries = 1u << 16;
 constexpr size_t kSlots = 1024;
+constexpr uint64_t kMostBytes = 512 << 20;
+constexpr uint64_t kYoungBytes = kMostBytes / kShards / 2;  // of a shard
+constexpr uint64_t kHeavyBytes = 64 << 10;                  // too much to be kept by every thread
+constexpr int kDestroyed = 4;                               // dropped entries at each insertion
 
 uint64_t hash_of(const KeyWords& words) {
   constexpr uint64_t k1 = 0x9E3779B97F4A7C15u, k2 = 0xC2B2AE3D27D4EB4Fu;
@@ -34,15 +39,79 @@ bool same(const OpEntry& entry, const KeyWords& words) {
          std::memcmp(entry.words.data(), words.data(), words.size() * sizeof(uint64_t)) == 0;
 }
 
-struct Shard {
-  std::mutex mutex;
-  std::unordered_multimap<uint64_t, std::shared_ptr<OpEntry>> entries;
+// What an entry costs in host memory, with what its plugin keeps for it. The ABI does not tell
+// that; these are the figures of compiled kernels (oneDNN's), where one is compiled for each shape.
+uint64_t bytes_of(const OpEntry& entry) {
+  const uint64_t own = sizeof entry + entry.words.size() * sizeof(uint64_t) +
+                       entry.needs.size() * sizeof(xhal_operand_need) + entry.refusal.size();
+  if (!entry.op) return own;
+  switch (key::low(entry.words[0])) {
+    case XHAL_OP_conv:
+    case XHAL_OP_conv_grad_input:
+    case XHAL_OP_conv_grad_weight:
+      return own + (entry.half ? 672 << 10 : 96 << 10);
+    case XHAL_OP_gemm:
+      return own + (20 << 10);
+    default:
+      return own + (1 << 10);
+  }
+}
+
+using Entries = std::unordered_multimap<uint64_t, std::shared_ptr<OpEntry>>;
+
+// Two generations: what is used moves to the young one; when that is full it becomes the old one,
+// and what was in the old one, not used for that long, is dropped. Dropped entries are destroyed a
+// few at a time, so that no launch pays for all of them.
+class Shard {
+ public:
+  std::shared_ptr<OpEntry> find(const KeyWords& words, uint64_t hash) {
+    const std::lock_guard lock(mutex_);
+    if (auto it = find_in(young_, words, hash); it != young_.end()) return it->second;
+    const auto it = find_in(old_, words, hash);
+    if (it == old_.end()) return nullptr;
+    const auto entry = it->second;
+    young_.insert(old_.extract(it));
+    young_bytes_ += bytes_of(*entry);
+    return entry;
+  }
+
+  // True when entries were dropped.
+  bool insert(uint64_t hash, std::shared_ptr<OpEntry> entry) {
+    std::shared_ptr<OpEntry> destroyed[kDestroyed];  // without the lock
+    const std::lock_guard lock(mutex_);
+    young_bytes_ += bytes_of(*entry);
+    young_.emplace(hash, std::move(entry));
+    const bool full = young_bytes_ > kYoungBytes;
+    if (full) {
+      if (!old_.empty()) dropped_.push_back(std::move(old_));
+      old_ = std::exchange(young_, {});
+      young_bytes_ = 0;
+    }
+    for (auto& one : destroyed) {
+      if (dropped_.empty()) break;
+      Entries& from = dropped_.back();
+      one = std::move(from.extract(from.begin()).mapped());
+      if (from.empty()) dropped_.pop_back();
+    }
+    return full;
+  }
+
+ private:
+  static Entries::iterator find_in(Entries& entries, const KeyWords& words, uint64_t hash) {
+    auto [it, end] = entries.equal_range(hash);
+    while (it != end && !same(*it->second, words)) ++it;
+    return it != end ? it : entries.end();
+  }
+
+  std::mutex mutex_;
+  Entries young_, old_;
+  std::vector<Entries> dropped_;
+  uint64_t young_bytes_ = 0;
 };
 
 struct Table {
   Shard shards[kShards];
-  std::atomic<size_t> size{0};
-  std::atomic<uint64_t> epoch{0};
+  std::atomic<uint64_t> epoch{0};  // moves on when entries are dropped: threads let go of them
 };
 
 Table& table() {
@@ -58,6 +127,7 @@ struct Slot {
 struct Recent {
   uint64_t epoch = 0;
   std::unique_ptr<Slot[]> slots{new Slot[kSlots]};
+  std::shared_ptr<OpEntry> heavy;  // the last one too heavy for a slot
 };
 
 Recent& recent() {
@@ -152,6 +222,8 @@ std::shared_ptr<OpEntry> prepare(const KeyWords& words) {
   auto entry = std::make_shared<OpEntry>();
   entry->words.assign(words.begin(), words.end());
   const Request request = decode(entry->words);
+  entry->half = std::any_of(request.operands.begin(), request.operands.end(),
+                            [](const xhal_tensor_desc& desc) { return desc.bits == 16; });
   const uint32_t id = key::low(words[0]);
   if (request.too_many_dims) {
     entry->refusal = std::string(op_name(id)) + ": more than 8 dimensions";
@@ -181,25 +253,9 @@ std::shared_ptr<OpEntry> prepare(const KeyWords& words) {
 
 std::shared_ptr<OpEntry> find_or_prepare(const KeyWords& words, uint64_t hash) {
   Shard& shard = table().shards[hash % kShards];
-  {
-    std::lock_guard lock(shard.mutex);
-    auto [begin, end] = shard.entries.equal_range(hash);
-    for (auto it = begin; it != end; ++it) {
-      if (same(*it->second, words)) return it->second;
-    }
-  }
-  std::shared_ptr<OpEntry> entry =
-      prepare(words);  // may compile: not under the lock; a race prepares twice
-  if (table().size.fetch_add(1) >= kMostEntries) {
-    table().size.store(0);
-    for (Shard& each : table().shards) {
-      std::lock_guard lock(each.mutex);
-      each.entries.clear();
-    }
-    table().epoch.fetch_add(1);
-  }
-  std::lock_guard lock(shard.mutex);
-  shard.entries.emplace(hash, entry);
+  if (auto found = shard.find(words, hash)) return found;
+  auto entry = prepare(words);  // may compile: not under the lock; a race prepares twice
+  if (shard.insert(hash, entry)) table().epoch.fetch_add(1);
   return entry;
 }
 
@@ -220,9 +276,11 @@ const OpEntry* find_op(const KeyWords& words) {
   Slot& slot = mine.slots[hash % kSlots];
   if (slot.hash == hash && slot.entry && same(*slot.entry, words)) [[likely]]
     return slot.entry.get();
-  slot.entry = find_or_prepare(words, hash);
-  slot.hash = hash;
-  return slot.entry.get();
+  auto entry = find_or_prepare(words, hash);
+  auto& place = bytes_of(*entry) > kHeavyBytes ? mine.heavy : slot.entry;
+  if (&place == &slot.entry) slot.hash = hash;
+  place = std::move(entry);
+  return place.get();
 }
 
 const char* op_name(uint32_t id) { return xhal::catalogue::name_of(id).data(); }

@@ -3,8 +3,8 @@
 //
 // A key is a row of 64-bit words that says everything xhal_op_prepare is told: device, operator,
 // attributes, groups, formats, sizes, strides. Refusals are cached too. A thread finds its recent
-// keys without a lock; an entry lives as long as some thread's slot or the table holds it, and the
-// table forgets everything when it has grown too large (a program whose shapes never repeat).
+// keys without a lock. The table is bounded by bytes, for a prepared operator may hold compiled
+// code and a program's shapes may never repeat: what has not been used for longest is dropped.
 #pragma once
 
 #include <c10/util/SmallVector.h>
@@ -51,6 +51,7 @@ struct OpEntry {
   std::vector<uint64_t> words;
   xhal_op* op = nullptr;  // null: refused
   uint64_t workspace_bytes = 0;
+  bool half = false;     // has 16-bit operands
   bool rewrite = false;  // some operand should be contiguous, of another dtype, or better aligned
   std::vector<xhal_operand_need> needs;
   std::string refusal;

@@ -2,13 +2,16 @@
 #include "op_call.h"
 
 #include <ATen/Context.h>
+#include <ATen/MemoryOverlap.h>
 #include <ATen/ops/empty_like.h>
 
 #include <cstring>
 
 #include "allocator.h"
+#include "capture.h"
 #include "copy.h"
 #include "fallback.h"
+#include "operands.h"
 
 namespace xhal_torch {
 namespace {
@@ -21,6 +24,9 @@ c10::ScalarType scalar_type_of(uint8_t code, uint8_t bits) {
   }
   return c10::ScalarType::Undefined;
 }
+
+// Lists longer than this are those of the multi operators, whose callers look for overlaps.
+constexpr size_t kMostCompared = 16;
 
 }  // namespace
 
@@ -49,8 +55,11 @@ OpCall& OpCall::attr(uint32_t index, c10::IntArrayRef values) {
 }
 
 void OpCall::push(const at::TensorBase& tensor, bool output) {
+  expect_device(tensor, c10::Device(kXhal, index_));
   const auto* impl = tensor.unsafeGetTensorImpl();
   const Dtype dtype = dtype_of(tensor.scalar_type());
+  if (dtype.bits == 0) [[unlikely]]
+    unknown_type_ = tensor.scalar_type();
   const auto sizes = impl->sizes();
   const auto strides = impl->strides();
   words_.push_back(key::operand(dtype.code, dtype.bits, 0, static_cast<uint32_t>(sizes.size())));
@@ -60,6 +69,20 @@ void OpCall::push(const at::TensorBase& tensor, bool output) {
   if (output) {
     any_output_ = true;
     all_outputs_empty_ = all_outputs_empty_ && impl->numel() == 0;
+    if (!impl->is_non_overlapping_and_dense()) at::assert_no_internal_overlap(tensor);
+  }
+}
+
+// A result that lies wholly on an operand is the operator's matter: the catalogue says where it
+// may. A part of one is refused, as torch's own kernels do.
+void OpCall::check_overlap() const {
+  if (operands_.size() > kMostCompared) return;
+  for (const Operand& out : operands_) {
+    if (!out.output || !out.tensor) continue;
+    for (const Operand& in : operands_) {
+      if (in.output || !in.tensor || !in.tensor->is_alias_of(*out.tensor)) continue;
+      at::assert_no_partial_overlap(*out.tensor, *in.tensor);
+    }
   }
 }
 
@@ -136,6 +159,7 @@ OpCall& OpCall::scalar(const c10::Scalar& value) {
 }
 
 OpCall& OpCall::scalar_at(const at::TensorBase& tensor) {
+  expect_device(tensor, c10::Device(kXhal, index_));
   const Dtype dtype = dtype_of(tensor.scalar_type());
   xhal_scalar& scalar = scalars_.emplace_back();
   scalar = {};
@@ -147,19 +171,22 @@ OpCall& OpCall::scalar_at(const at::TensorBase& tensor) {
 }
 
 OpCall& OpCall::random(const Philox& state) {
-  scalar(state.seed);
-  if (!state.address) return scalar(state.offset);
-  xhal_scalar& scalar = scalars_.emplace_back();
-  scalar = {};
-  scalar.kind = XHAL_SCALAR_ADDRESS;
-  scalar.code = XHAL_CODE_INT;
-  scalar.bits = 64;
-  scalar.value.address = state.address;
+  const auto word = [this](uint64_t value, uint64_t address) {
+    if (!address) return void(scalar(value));
+    xhal_scalar& scalar = scalars_.emplace_back();
+    scalar = {};
+    scalar.kind = XHAL_SCALAR_ADDRESS;
+    scalar.code = XHAL_CODE_INT;
+    scalar.bits = 64;
+    scalar.value.address = address;
+  };
+  word(state.seed, state.seed_address);
+  word(state.offset, state.offset_address);
   return *this;
 }
 
 void OpCall::submit(const OpEntry& entry) {
-  xhal_stream* stream = current_stream(index_);
+  xhal_stream* stream = launch_stream(index_);
   c10::SmallVector<uint64_t, 8> addresses;
   for (const auto& operand : operands_) addresses.push_back(operand.address);
   uint64_t workspace = 0;
@@ -172,12 +199,18 @@ void OpCall::submit(const OpEntry& entry) {
   check(xhal_op_launch(stream, entry.op, addresses.data(), static_cast<uint32_t>(addresses.size()),
                        scalars_.data(), static_cast<uint32_t>(scalars_.size()), workspace),
         name);
-  if (launch_blocking() && device(index_).captured_stream.load() != stream) [[unlikely]]
+  if (launch_blocking() && !capture_of(index_, stream)) [[unlikely]]
     check(xhal_stream_synchronize(stream, XHAL_FOREVER), name);
 }
 
 bool OpCall::run() {
   if (any_output_ && all_outputs_empty_) return true;
+  if (unknown_type_ != c10::ScalarType::Undefined) [[unlikely]] {
+    refusal_ = c10::str("xHAL has no type ", unknown_type_);
+    set_refusal(refusal_);
+    return false;
+  }
+  if (any_output_) check_overlap();
   const OpEntry* entry = find_op(words_);
   if (entry->op && (!entry->rewrite || rewritten_)) [[likely]] {
     submit(*entry);

@@ -9,6 +9,9 @@
 // returns true, or returns false when the device cannot do it; nothing was submitted then.
 // Before it gives up it tries once more with contiguous operands. Tensors are borrowed and
 // must outlive run().
+//
+// Tensors on another device are refused where they are given, in torch's words; so are results
+// whose elements share memory with each other or, in part, with an operand.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -63,16 +66,18 @@ class OpCall {
 
  private:
   struct Operand {
-    const at::TensorBase* tensor;
+    const at::TensorBase* tensor;  // null: memory without a tensor
     uint64_t address;
     bool output;
   };
   void push(const at::TensorBase& tensor, bool output);
+  void check_overlap() const;
   bool run_rewritten(const OpEntry* entry);
   void submit(const OpEntry& entry);
 
   DeviceIndex index_;
   bool rewritten_ = false, require_layout_ = false;
+  c10::ScalarType unknown_type_ = c10::ScalarType::Undefined;  // of an operand
   bool any_output_ = false, all_outputs_empty_ = true;
   KeyWords words_;
   c10::SmallVector<Operand, 8> operands_;

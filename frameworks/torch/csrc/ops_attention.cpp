@@ -19,12 +19,18 @@ using at::Tensor;
 using OptTensor = std::optional<Tensor>;
 enum Choice : int64_t { kMath = 0, kOverrideable = 4 };  // sdp::SDPBackend
 
-bool fused(const Tensor& q, const Tensor& k, const Tensor& v, const OptTensor& mask) {
+bool fused(const Tensor& q, const Tensor& k, const Tensor& v, const OptTensor& mask,
+           std::optional<double> scale, bool grouped) {
   if (q.dim() != 4 || k.dim() != 4 || v.dim() != 4 || !is_float(q.scalar_type()) ||
       q.numel() == 0 || k.numel() == 0) {
     return false;
   }
   if (mask && mask->defined() && mask->requires_grad()) return false;  // no gradient for the mask
+  // The catalogue's 0 is the usual scale; torch's is 0.
+  if (scale && *scale == 0) return false;
+  // Fewer heads of keys are shared when that is asked for; one is broadcast. Torch refuses the
+  // rest.
+  if (q.size(1) != k.size(1) && !grouped && k.size(1) != 1) return false;
   return q.scalar_type() == k.scalar_type() && q.scalar_type() == v.scalar_type() &&
          q.size(3) == k.size(3) && k.size(1) == v.size(1) && k.size(2) == v.size(2) &&
          k.size(1) > 0 && q.size(1) % k.size(1) == 0 && q.size(0) == k.size(0) &&
@@ -32,8 +38,8 @@ bool fused(const Tensor& q, const Tensor& k, const Tensor& v, const OptTensor& m
 }
 
 int64_t choose(const Tensor& q, const Tensor& k, const Tensor& v, const OptTensor& mask, double,
-               bool, std::optional<double>, bool) {
-  return fused(q, k, v, mask) ? kOverrideable : kMath;
+               bool, std::optional<double> scale, bool grouped) {
+  return fused(q, k, v, mask, scale, grouped) ? kOverrideable : kMath;
 }
 
 // The mask as the operator reads it: of the input's type or bool, one entry for each score.
@@ -52,17 +58,24 @@ Tensor heads_inside(const Tensor& like, int64_t d) {
 
 // The random state travels to the gradient in torch's "philox_seed".
 Tensor saved(const Philox& random) {
-  Tensor state = at::empty({3}, at::TensorOptions().dtype(at::kLong));
+  Tensor state = at::empty({4}, at::TensorOptions().dtype(at::kLong));
   auto* words = state.mutable_data_ptr<int64_t>();
   words[0] = static_cast<int64_t>(random.seed);
   words[1] = static_cast<int64_t>(random.offset);
-  words[2] = static_cast<int64_t>(random.address);
+  words[2] = static_cast<int64_t>(random.seed_address);
+  words[3] = static_cast<int64_t>(random.offset_address);
   return state;
 }
 Philox restored(const Tensor& state) {
   const auto* words = state.const_data_ptr<int64_t>();
   return {static_cast<uint64_t>(words[0]), static_cast<uint64_t>(words[1]),
-          static_cast<uint64_t>(words[2])};
+          static_cast<uint64_t>(words[2]), static_cast<uint64_t>(words[3])};
+}
+
+void expect_a_scale(std::optional<double> scale) {
+  TORCH_CHECK_NOT_IMPLEMENTED(!scale || *scale != 0,
+                              "fused attention cannot scale by 0; "
+                              "scaled_dot_product_attention computes it without");
 }
 
 using Forward =
@@ -70,6 +83,7 @@ using Forward =
 
 Forward attention(const Tensor& q, const Tensor& k, const Tensor& v, const OptTensor& bias,
                   double dropout, bool causal, bool, std::optional<double> scale) {
+  expect_a_scale(scale);
   const Tensor out = heads_inside(q, v.size(3));
   const Tensor log_sum = new_tensor({q.size(0), q.size(1), q.size(2)}, at::kFloat, q.device());
   const OptTensor mask = scores_mask(bias, q, k);
@@ -96,6 +110,7 @@ Backward attention_backward(const Tensor& grad, const Tensor& q, const Tensor& k
                             const Tensor& log_sum, const Tensor&, const Tensor&, int64_t, int64_t,
                             double dropout, bool causal, const Tensor& state, const Tensor&,
                             std::optional<double> scale) {
+  expect_a_scale(scale);
   TORCH_CHECK_NOT_IMPLEMENTED(!wanted[3] || !bias.defined(),
                               "fused attention has no gradient for the mask");
   const Tensor dq = heads_inside(q, q.size(3)), dk = heads_inside(k, k.size(3)),

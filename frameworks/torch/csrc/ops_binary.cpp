@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Elementwise operators with two tensors, or a tensor and a number.
 #include <ATen/core/Tensor.h>
+#include <ATen/native/BinaryOps.h>
 #include <ATen/ops/add_ops.h>
 #include <ATen/ops/bitwise_and_ops.h>
 #include <ATen/ops/bitwise_left_shift_ops.h>
@@ -89,6 +90,7 @@ template <uint32_t id>
 struct Scaled {
   template <class Other>
   static bool run(const Tensor& self, const Other& other, const Scalar& alpha, Tensor& out) {
+    if constexpr (id == XHAL_OP_sub) at::native::sub_check(self, other);
     Pointwise call(id, Types::common);
     call.operand(self);
     if constexpr (std::is_same_v<Other, Scalar>) {
@@ -115,6 +117,7 @@ struct Scaled {
 };
 
 Tensor rsub_tensor(const Tensor& self, const Tensor& other, const Scalar& alpha) {
+  at::native::sub_check(other, self);
   Tensor out;
   Pointwise call(XHAL_OP_sub, Types::common);
   return call.operand(other).operand(self).scalar(2, alpha).run(out)
@@ -122,6 +125,7 @@ Tensor rsub_tensor(const Tensor& self, const Tensor& other, const Scalar& alpha)
              : on_host<at::_ops::rsub_Tensor>(self, other, alpha);
 }
 Tensor rsub_scalar(const Tensor& self, const Scalar& other, const Scalar& alpha) {
+  at::native::sub_check(self, other);
   Tensor out;
   Pointwise call(XHAL_OP_sub, Types::common);
   return call.number(other).operand(self).scalar(2, alpha).run(out)
@@ -155,14 +159,15 @@ bool run_pow(const Tensor& self, const Scalar& exponent, Tensor& out) {
   if (exponent.isComplex()) return false;
   const double e = exponent.toDouble();
   const bool floating = is_float(self.scalar_type());
-  if (e == 2 && (floating || exponent.isIntegral(false))) {
+  // The square of bools is an integer: the exponent promotes them.
+  if (e == 2 && self.scalar_type() != at::kBool && (floating || exponent.isIntegral(false))) {
     return Pointwise(XHAL_OP_mul, Types::common).operand(self).operand(self).run(out);
   }
   if (floating && e == 0.5) return Pointwise(XHAL_OP_sqrt, Types::common).operand(self).run(out);
   if (floating && e == -0.5) return Pointwise(XHAL_OP_rsqrt, Types::common).operand(self).run(out);
   if (floating && e == -1)
     return Pointwise(XHAL_OP_reciprocal, Types::common).operand(self).run(out);
-  if (!floating && e < 0) return false;  // torch's error
+  if (!floating && (e < 0 || e > 127)) return false;  // torch's errors
   return Pointwise(XHAL_OP_pow, Types::common).operand(self).number(exponent).run(out);
 }
 Tensor pow_scalar(const Tensor& self, const Scalar& exponent) {

@@ -21,6 +21,7 @@
 #include <ATen/ops/fmax_ops.h>
 #include <ATen/ops/fmin_ops.h>
 #include <ATen/ops/frac_ops.h>
+#include <ATen/ops/histc_ops.h>
 #include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/linspace_ops.h>
 #include <ATen/ops/log10_ops.h>
@@ -31,6 +32,9 @@
 #include <ATen/ops/nansum_ops.h>
 #include <ATen/ops/norm_ops.h>
 #include <ATen/ops/normal_ops.h>
+#include <ATen/ops/ones_like.h>
+#include <ATen/ops/pixel_shuffle_native.h>
+#include <ATen/ops/pixel_unshuffle_native.h>
 #include <ATen/ops/pow.h>
 #include <ATen/ops/put_ops.h>
 #include <ATen/ops/roll_ops.h>
@@ -44,11 +48,13 @@
 #include <ATen/ops/view_as_real.h>
 #include <ATen/ops/where.h>
 #include <ATen/ops/xlogy_ops.h>
+#include <ATen/ops/zeros.h>
 
 #include <limits>
 
 #include "composed.h"
 #include "op_call.h"
+#include "pointwise.h"
 #include "views.h"
 
 namespace xhal_torch {
@@ -62,7 +68,12 @@ using Generator = std::optional<at::Generator>;
 // ---- pointwise
 
 Tensor log10(const Tensor& self) { return self.log2().mul_(0.30102999566398120); }
-Tensor exp2(const Tensor& self) { return at::pow(Scalar(2.0), self); }
+Tensor exp2(const Tensor& self) {
+  Tensor out;  // at::pow of a number forgets how its exponent lies
+  return Pointwise(XHAL_OP_pow, Types::common).number(2.0).operand(self).run(out)
+             ? out
+             : at::pow(Scalar(2.0), self);
+}
 Tensor frac(const Tensor& self) { return self.sub(self.trunc()); }
 Tensor tan(const Tensor& self) { return self.sin().div_(self.cos()); }
 Tensor sinh(const Tensor& self) { return self.expm1().sub_(self.neg().expm1_()).mul_(0.5); }
@@ -90,8 +101,11 @@ Tensor replaced(const Tensor& self, const Limits& nan, const Limits& above, cons
 }
 Tensor& nan_to_num(const Tensor& self, std::optional<double> nan, std::optional<double> above,
                    std::optional<double> below, Tensor& out) {
-  return composable(self) ? store(replaced(self, nan, above, below), out)
-                          : on_host<at::_ops::nan_to_num_out>(self, nan, above, below, out);
+  at::assert_no_internal_overlap(out);
+  check_written(out, self);
+  return composable(self) && out.scalar_type() == self.scalar_type()
+             ? store(replaced(self, nan, above, below), out)
+             : on_host<at::_ops::nan_to_num_out>(self, nan, above, below, out);
 }
 
 template <class By>
@@ -142,6 +156,48 @@ std::tuple<Tensor&, Tensor&> aminmax(const Tensor& self, std::optional<int64_t> 
   store(self.amin(dims, keep), least);
   store(self.amax(dims, keep), most);
   return {least, most};
+}
+// How many integers lie in each of equal bins; torch's CPU counts floats only. False where the
+// arithmetic could overflow, or a limit is no integer.
+bool run_histc(const Tensor& self, int64_t bins, const Scalar& min, const Scalar& max,
+               Tensor& counts) {
+  if (!c10::isIntegralType(self.scalar_type(), /*includeBool=*/false) ||
+      !is_native(self.scalar_type()) || !min.isIntegral(false) || !max.isIntegral(false))
+    return false;
+  TORCH_CHECK(bins > 0, "bins must be > 0");
+  const Tensor values = self.reshape({-1}).to(at::kLong);
+  int64_t low = min.toLong(), high = max.toLong();
+  if (low == high && values.numel() > 0) {
+    low = values.min().item().toLong();
+    high = values.max().item().toLong();
+  }
+  if (low == high) {
+    --low;
+    ++high;
+  }
+  TORCH_CHECK(low < high, "torch.histc: max must be larger than min");
+  int64_t span = 0, product = 0;
+  if (__builtin_sub_overflow(high, low, &span) || __builtin_mul_overflow(span, bins, &product))
+    return false;
+  // What lies outside is counted in a bin of its own, and dropped.
+  const Tensor inside = values.ge(low).logical_and_(values.le(high));
+  const Tensor within = values.clamp(low, high).sub_(low).mul_(bins).floor_divide_(span);
+  const Tensor bin = at::where(inside, within.clamp_max_(bins - 1), bins);
+  const Tensor all = at::zeros({bins + 1}, values.options());
+  counts = all.index_add(0, bin, at::ones_like(values)).narrow(0, 0, bins).to(self.scalar_type());
+  return true;
+}
+Tensor histc(const Tensor& self, int64_t bins, const Scalar& min, const Scalar& max) {
+  Tensor counts;
+  return run_histc(self, bins, min, max, counts) ? counts
+                                                 : on_host<at::_ops::histc>(self, bins, min, max);
+}
+Tensor& histc_out(const Tensor& self, int64_t bins, const Scalar& min, const Scalar& max,
+                  Tensor& out) {
+  Tensor counts;
+  return run_histc(self, bins, min, max, counts)
+             ? store(counts, out)
+             : on_host<at::_ops::histc_out>(self, bins, min, max, out);
 }
 Tensor& norm(const Tensor& self, const std::optional<Scalar>& p, c10::IntArrayRef dims, bool keep,
              Tensor& out) {
@@ -244,8 +300,17 @@ Tensor channel_shuffle(const Tensor& self, int64_t groups) {
   return self.reshape(apart).transpose(1, 2).reshape(self.sizes());
 }
 
+// torch's generic form is contiguous; the CPU's keeps the format.
+Tensor pixel_shuffle(const Tensor& self, int64_t factor) {
+  return at::native::math_pixel_shuffle(self, factor).contiguous(self.suggest_memory_format());
+}
+Tensor pixel_unshuffle(const Tensor& self, int64_t factor) {
+  return at::native::math_pixel_unshuffle(self, factor).contiguous(self.suggest_memory_format());
+}
+
 Tensor take(const Tensor& self, const Tensor& index) {
-  if (!is_native(self.scalar_type()) || self.numel() == 0 || index.scalar_type() != at::kLong) {
+  if (!is_native(self.scalar_type()) || self.numel() == 0 || index.scalar_type() != at::kLong ||
+      index.device() != self.device()) {
     return on_host<at::_ops::take>(self, index);
   }
   const Tensor flat = index.reshape(-1);
@@ -254,12 +319,13 @@ Tensor take(const Tensor& self, const Tensor& index) {
 }
 
 // Writes at positions of the flattened tensor.
-bool flat_writable(const Tensor& self, const Tensor& source) {
+bool flat_writable(const Tensor& self, const Tensor& where, const Tensor& source) {
   return is_native(self.scalar_type()) && self.scalar_type() == source.scalar_type() &&
+         self.device() == where.device() && self.device() == source.device() &&
          self.is_contiguous() && self.numel() > 0;
 }
 Tensor& put(Tensor& self, const Tensor& index, const Tensor& source, bool accumulate) {
-  if (!flat_writable(self, source) || index.scalar_type() != at::kLong ||
+  if (!flat_writable(self, index, source) || index.scalar_type() != at::kLong ||
       index.numel() != source.numel()) {
     return on_host<at::_ops::put_>(self, index, source, accumulate);
   }
@@ -268,7 +334,7 @@ Tensor& put(Tensor& self, const Tensor& index, const Tensor& source, bool accumu
   return self;
 }
 Tensor& masked_scatter(Tensor& self, const Tensor& mask, const Tensor& source) {
-  if (!flat_writable(self, source) || mask.scalar_type() != at::kBool) {
+  if (!flat_writable(self, mask, source) || mask.scalar_type() != at::kBool) {
     return on_host<at::_ops::masked_scatter_>(self, mask, source);
   }
   const Tensor where = mask.expand(self.sizes()).reshape(-1).nonzero().squeeze(1);
@@ -319,11 +385,11 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
   XHAL_ADD(tan)
   XHAL_ADD(sinh)
   XHAL_ADD(cosh)
-  XHAL_ADD(fmax)
-  XHAL_ADD(fmin)
   XHAL_ADD(addbmm)
 #undef XHAL_ADD
-  Composed<xlogy_Tensor, xlogy_OutTensor, &xhal_torch::xlogy>::add(m);
+  Composed<at::_ops::fmax, fmax_out, &xhal_torch::fmax, Mixed::promoted>::add(m);
+  Composed<at::_ops::fmin, fmin_out, &xhal_torch::fmin, Mixed::promoted>::add(m);
+  Composed<xlogy_Tensor, xlogy_OutTensor, &xhal_torch::xlogy, Mixed::promoted>::add(m);
   native<nan_to_num_out, &xhal_torch::nan_to_num>(m);
   native<__lshift___Scalar, &shift_left<Scalar>>(m);
   native<__lshift___Tensor, &shift_left<Tensor>>(m);
@@ -337,6 +403,8 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
   native<std_mean_correction, &xhal_torch::std_mean>(m);
   native<aminmax_out, &xhal_torch::aminmax>(m);
   native<norm_out, &xhal_torch::norm>(m);
+  native<at::_ops::histc, &xhal_torch::histc>(m);
+  native<at::_ops::histc_out, &xhal_torch::histc_out>(m);
   native<_weight_norm_interface, &weight_norm>(m);
   native<_weight_norm_interface_backward, &weight_norm_backward>(m);
   native<eye_m_out, &xhal_torch::eye>(m);
@@ -344,6 +412,8 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
   native<linspace_out, &xhal_torch::linspace>(m);
   m.impl("roll", TORCH_FN(xhal_torch::roll));
   m.impl("channel_shuffle", TORCH_FN(xhal_torch::channel_shuffle));
+  m.impl("pixel_shuffle", TORCH_FN(xhal_torch::pixel_shuffle));
+  m.impl("pixel_unshuffle", TORCH_FN(xhal_torch::pixel_unshuffle));
   native<at::_ops::take, &xhal_torch::take>(m);
   native<put_, &xhal_torch::put>(m);
   native<masked_scatter_, &xhal_torch::masked_scatter>(m);

@@ -62,6 +62,12 @@ Sizes convolved(const Tensor& input, const Tensor& weight, IntArrayRef stride, I
   return sizes;
 }
 
+// The format of the results: channels last when the input or the weight lies so.
+at::MemoryFormat conv_format(const Tensor& input, const Tensor& weight) {
+  const auto format = input.suggest_memory_format();
+  return format == at::MemoryFormat::Contiguous ? weight.suggest_memory_format() : format;
+}
+
 bool conv_usable(const Tensor& input, const Tensor& weight) {
   return is_float(input.scalar_type()) && weight.scalar_type() == input.scalar_type() &&
          input.dim() >= 3 && input.numel() > 0 && weight.numel() > 0;
@@ -74,7 +80,7 @@ Tensor convolution(const Tensor& input, const Tensor& weight, const OptTensor& b
     const Sizes sizes =
         convolved(input, weight, stride, padding, dilation, transposed, output_padding, groups);
     if (has_elements(sizes)) {
-      const Tensor out = new_like(input, sizes);
+      const Tensor out = new_like(input, sizes, conv_format(input, weight));
       OpCall call(XHAL_OP_conv, input);
       set_geometry(call, stride, padding, dilation, transposed, output_padding, groups);
       if (call.in(input).in(weight).in(bias).out(out).run()) return out;
@@ -90,16 +96,17 @@ std::tuple<Tensor, Tensor, Tensor> convolution_backward(const Tensor& grad, cons
                                                         bool transposed, IntArrayRef output_padding,
                                                         int64_t groups, std::array<bool, 3> mask) {
   if (conv_usable(input, weight) && grad.scalar_type() == input.scalar_type()) {
+    const at::MemoryFormat format = conv_format(input, weight);
     Tensor dinput, dweight, dbias;
     bool done = true;
     if (mask[0]) {
-      dinput = new_like(input, input.sizes());
+      dinput = new_like(input, input.sizes(), format);
       OpCall call(XHAL_OP_conv_grad_input, input);
       set_geometry(call, stride, padding, dilation, transposed, output_padding, groups);
       done = call.in(grad).in(weight).out(dinput).run();
     }
     if (done && mask[1]) {
-      dweight = new_like(weight, weight.sizes());
+      dweight = new_like(weight, weight.sizes(), format);
       if (mask[2]) dbias = new_like(weight, {grad.size(1)});
       OpCall call(XHAL_OP_conv_grad_weight, input);
       set_geometry(call, stride, padding, dilation, transposed, output_padding, groups);
@@ -224,7 +231,7 @@ Tensor& avg_pool_backward_out(const Tensor& grad, const Tensor& self, IntArrayRe
 
 Tensor adaptive_pool(const Tensor& self, IntArrayRef size) {
   if (planes(self)) {
-    Tensor out = new_like(self, with_plane(self, size[0], size[1]));
+    Tensor out = new_like(self, with_plane(self, size[0], size[1]), self.suggest_memory_format());
     const Tensor from = batched(self), to = batched(out);
     OpCall call(XHAL_OP_adaptive_avg_pool, self);
     if (call.in(from).out(to).run()) return out;
@@ -233,7 +240,7 @@ Tensor adaptive_pool(const Tensor& self, IntArrayRef size) {
 }
 Tensor adaptive_pool_backward(const Tensor& grad, const Tensor& self) {
   if (planes(self) && grad.scalar_type() == self.scalar_type()) {
-    Tensor out = new_like(self, self.sizes());
+    Tensor out = new_like(self, self.sizes(), self.suggest_memory_format());
     const Tensor from = batched(grad), to = batched(out);
     OpCall call(XHAL_OP_adaptive_avg_pool_grad, self);
     if (call.in(from).out(to).run()) return out;

@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/native/Resize.h>
 #include <ATen/ops/arange_ops.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/fill_ops.h>
 #include <ATen/ops/flip_ops.h>
 #include <ATen/ops/tril_ops.h>
@@ -15,6 +16,7 @@
 
 #include "native.h"
 #include "op_call.h"
+#include "operands.h"
 #include "views.h"
 
 namespace xhal_torch {
@@ -78,16 +80,18 @@ bool run_fill(Tensor& self, const Scalar& value) {
   if (!pattern_of(value, self.scalar_type(), &pattern) && !is_zero(value)) return false;
   if (self.is_non_overlapping_and_dense()) {
     const uint32_t width = self.element_size() > 8 ? 8 : static_cast<uint32_t>(self.element_size());
-    xhal_stream* stream = current_stream(self.device().index());
+    xhal_stream* stream = launch_stream(self.device().index());
     check(xhal_stream_fill(stream, address_of(self), self.nbytes(), pattern, width),
           "filling a tensor");
     return true;
   }
   const auto type = same_width(self.scalar_type());
   if (type == c10::ScalarType::Undefined) return false;
+  // The same value may be written to one place many times; the operator writes it once.
+  const Tensor once = without_repeats(self);
   OpCall call(XHAL_OP_fill, self);
-  if (type == self.scalar_type()) return call.out(self).scalar(value).run();
-  const Tensor bits = reinterpret_as(self, type);
+  if (type == self.scalar_type()) return call.out(once).scalar(value).run();
+  const Tensor bits = reinterpret_as(once, type);
   int64_t element = 0;
   std::memcpy(&element, &pattern, sizeof element);
   return call.out(bits).scalar(element).run();
@@ -125,9 +129,10 @@ template <uint32_t id, class Op>
 Tensor& triangle(const Tensor& self, int64_t diagonal, Tensor& out) {
   const auto type = same_width(self.scalar_type());
   at::native::resize_output(out, self.sizes());
-  if (type != c10::ScalarType::Undefined && self.dim() >= 2) {
+  if (type != c10::ScalarType::Undefined && self.dim() >= 2 &&
+      out.scalar_type() == self.scalar_type()) {
     const Tensor from = reinterpret_as(self, type), to = reinterpret_as(out, type);
-    OpCall call(id, out);
+    OpCall call(id, self);
     if (call.attr(0, diagonal).in(from).out(to).run()) return out;
   }
   return on_host<Op>(self, diagonal, out);
@@ -136,7 +141,7 @@ Tensor& triangle(const Tensor& self, int64_t diagonal, Tensor& out) {
 Tensor flip(const Tensor& self, c10::IntArrayRef dims) {
   const auto type = same_width(self.scalar_type());
   if (type != c10::ScalarType::Undefined && self.dim() > 0) {
-    Tensor out = new_like(self, self.sizes());
+    Tensor out = at::empty_like(self);
     c10::SmallVector<int64_t, 8> wrapped;
     for (int64_t dim : dims) wrapped.push_back(c10::maybe_wrap_dim(dim, self.dim()));
     const Tensor from = reinterpret_as(self, type), to = reinterpret_as(out, type);

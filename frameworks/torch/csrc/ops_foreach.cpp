@@ -23,8 +23,11 @@
 #include <ATen/ops/_foreach_sub_native.h>
 #include <ATen/ops/_foreach_sub_ops.h>
 
+#include <algorithm>
+
 #include "native.h"
 #include "op_call.h"
+#include "operands.h"
 #include "views.h"
 
 namespace xhal_torch {
@@ -56,6 +59,13 @@ bool even(TensorList self, std::initializer_list<TensorList> others = {}) {
     }
   }
   return true;
+}
+
+// Likewise for lists that are written in place. Where a tensor lies on another one, torch's loop
+// refuses or does one after the other. `on_others`: the catalogue lets the result lie on `others`.
+bool even_in_place(TensorList self, std::initializer_list<TensorList> others = {},
+                   bool on_others = false) {
+  return even(self, others) && independent(self, others, on_others);
 }
 
 Tensors results(TensorList like) {
@@ -91,7 +101,7 @@ Tensors add_scalar(TensorList self, const Scalar& value) {
   return slow::foreach_tensor_add_scalar_kernel_slow(self, value);
 }
 void add_scalar_(TensorList self, const Scalar& value) {
-  if (even(self) && real(value) && axpby(self, {}, self, 1, value)) return;
+  if (even_in_place(self) && real(value) && axpby(self, {}, self, 1, value)) return;
   slow::foreach_tensor_add_scalar_kernel_slow_(self, value);
 }
 Tensors add_list(TensorList self, TensorList other, const Scalar& alpha) {
@@ -102,7 +112,8 @@ Tensors add_list(TensorList self, TensorList other, const Scalar& alpha) {
   return slow::foreach_tensor_add_list_kernel_slow(self, other, alpha);
 }
 void add_list_(TensorList self, TensorList other, const Scalar& alpha) {
-  if (even(self, {other}) && real(alpha) && axpby(self, other, self, 1, alpha)) return;
+  if (even_in_place(self, {other}, true) && real(alpha) && axpby(self, other, self, 1, alpha))
+    return;
   slow::foreach_tensor_add_list_kernel_slow_(self, other, alpha);
 }
 Tensors sub_scalar(TensorList self, const Scalar& value) {
@@ -113,7 +124,7 @@ Tensors sub_scalar(TensorList self, const Scalar& value) {
   return slow::foreach_tensor_sub_scalar_kernel_slow(self, value);
 }
 void sub_scalar_(TensorList self, const Scalar& value) {
-  if (even(self) && real(value) && axpby(self, {}, self, 1, minus(value))) return;
+  if (even_in_place(self) && real(value) && axpby(self, {}, self, 1, minus(value))) return;
   slow::foreach_tensor_sub_scalar_kernel_slow_(self, value);
 }
 Tensors sub_list(TensorList self, TensorList other, const Scalar& alpha) {
@@ -124,7 +135,9 @@ Tensors sub_list(TensorList self, TensorList other, const Scalar& alpha) {
   return slow::foreach_tensor_sub_list_kernel_slow(self, other, alpha);
 }
 void sub_list_(TensorList self, TensorList other, const Scalar& alpha) {
-  if (even(self, {other}) && real(alpha) && axpby(self, other, self, 1, minus(alpha))) return;
+  if (even_in_place(self, {other}, true) && real(alpha) &&
+      axpby(self, other, self, 1, minus(alpha)))
+    return;
   slow::foreach_tensor_sub_list_kernel_slow_(self, other, alpha);
 }
 
@@ -154,7 +167,7 @@ Tensors mul_scalar(TensorList self, const Scalar& value) {
   return slow::foreach_tensor_mul_scalar_kernel_slow(self, value);
 }
 void mul_scalar_(TensorList self, const Scalar& value) {
-  if (even(self) && real(value) && multiply(self, {}, self, value)) return;
+  if (even_in_place(self) && real(value) && multiply(self, {}, self, value)) return;
   slow::foreach_tensor_mul_scalar_kernel_slow_(self, value);
 }
 Tensors mul_list(TensorList self, TensorList other) {
@@ -165,7 +178,7 @@ Tensors mul_list(TensorList self, TensorList other) {
   return slow::foreach_tensor_mul_list_kernel_slow(self, other);
 }
 void mul_list_(TensorList self, TensorList other) {
-  if (even(self, {other}) && multiply(self, other, self, 1)) return;
+  if (even_in_place(self, {other}) && multiply(self, other, self, 1)) return;
   slow::foreach_tensor_mul_list_kernel_slow_(self, other);
 }
 Tensors mul_tensor(TensorList self, const Tensor& other) {
@@ -176,7 +189,9 @@ Tensors mul_tensor(TensorList self, const Tensor& other) {
   return slow::foreach_tensor_mul_tensor_kernel_slow(self, other);
 }
 void mul_tensor_(TensorList self, const Tensor& other) {
-  if (even(self) && multiply_by(self, other, self)) return;
+  const bool apart = std::none_of(
+      self.begin(), self.end(), [&](const Tensor& tensor) { return share_memory(tensor, other); });
+  if (apart && even_in_place(self) && multiply_by(self, other, self)) return;
   slow::foreach_tensor_mul_tensor_kernel_slow_(self, other);
 }
 Tensors div_scalar(TensorList self, const Scalar& value) {
@@ -187,7 +202,7 @@ Tensors div_scalar(TensorList self, const Scalar& value) {
   return slow::foreach_tensor_div_scalar_kernel_slow(self, value);
 }
 void div_scalar_(TensorList self, const Scalar& value) {
-  if (even(self) && real(value) && divide(self, {}, self, value)) return;
+  if (even_in_place(self) && real(value) && divide(self, {}, self, value)) return;
   slow::foreach_tensor_div_scalar_kernel_slow_(self, value);
 }
 Tensors div_list(TensorList self, TensorList other) {
@@ -198,13 +213,15 @@ Tensors div_list(TensorList self, TensorList other) {
   return slow::foreach_tensor_div_list_kernel_slow(self, other);
 }
 void div_list_(TensorList self, TensorList other) {
-  if (even(self, {other}) && divide(self, other, self, 1)) return;
+  if (even_in_place(self, {other}) && divide(self, other, self, 1)) return;
   slow::foreach_tensor_div_list_kernel_slow_(self, other);
 }
 // Optimizers give every tensor the same number.
 void div_scalars_(TensorList self, at::ArrayRef<Scalar> values) {
   const auto value = only(values);
-  if (value && values.size() == self.size() && even(self) && divide(self, {}, self, *value)) return;
+  if (value && values.size() == self.size() && even_in_place(self) &&
+      divide(self, {}, self, *value))
+    return;
   slow::foreach_tensor_div_scalarlist_kernel_slow_(self, values);
 }
 
@@ -222,12 +239,12 @@ Tensors lerp_scalar(TensorList self, TensorList end, const Scalar& weight) {
   return slow::foreach_tensor_lerp_list_kernel_slow(self, end, weight);
 }
 void lerp_scalar_(TensorList self, TensorList end, const Scalar& weight) {
-  if (even(self, {end}) && real(weight) && lerp(self, end, self, weight)) return;
+  if (even_in_place(self, {end}) && real(weight) && lerp(self, end, self, weight)) return;
   slow::foreach_tensor_lerp_list_kernel_slow_(self, end, weight);
 }
 
 bool accumulate(uint32_t id, TensorList self, TensorList a, TensorList b, const Scalar& value) {
-  if (!even(self, {a, b}) || !real(value)) return false;
+  if (!even_in_place(self, {a, b}) || !real(value)) return false;
   OpCall call(id, self[0]);
   return call.in(self).in(a).in(b).out(self).scalar(value.toDouble()).run();
 }
@@ -268,7 +285,7 @@ Tensors sqrt(TensorList self) {
   return slow::foreach_tensor_sqrt_slow(self);
 }
 void sqrt_(TensorList self) {
-  if (even(self) && square_root(self, self)) return;
+  if (even_in_place(self) && square_root(self, self)) return;
   slow::foreach_tensor_sqrt_slow_(self);
 }
 
@@ -290,7 +307,7 @@ void copy_(TensorList self, TensorList source, bool non_blocking) {
           is_native(source[i].scalar_type()) && self[i].is_contiguous() &&
           source[i].is_contiguous() && self[i].sizes().equals(source[i].sizes());
   }
-  if (one) {
+  if (one && independent(self, {source}, false)) {
     OpCall call(XHAL_OP_multi_copy, self[0]);
     if (call.in(source).out(self).run()) return;
   }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Gathering and scattering by index.
+#include <ATen/MemoryOverlap.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/native/IndexingUtils.h>
 #include <ATen/native/Resize.h>
@@ -16,10 +17,12 @@
 #include <ATen/ops/nonzero_ops.h>
 #include <ATen/ops/scatter_add_ops.h>
 #include <ATen/ops/scatter_ops.h>
+#include <ATen/ops/where.h>
 
 #include "copy.h"
 #include "native.h"
 #include "op_call.h"
+#include "operands.h"
 #include "views.h"
 
 namespace xhal_torch {
@@ -46,6 +49,12 @@ Tensor bits(const Tensor& tensor) {
   return type == tensor.scalar_type() ? tensor : reinterpret_as(tensor, type);
 }
 
+// What is written must not lie on what is read meanwhile: torch's rule for every write by index.
+void expect_apart(const Tensor& out, std::initializer_list<const Tensor*> read) {
+  at::assert_no_internal_overlap(out);
+  for (const Tensor* tensor : read) at::assert_no_overlap(out, *tensor);
+}
+
 // ---- rows by a list
 
 bool run_index_select(const Tensor& self, int64_t dim, const Tensor& index, Tensor& out) {
@@ -56,8 +65,10 @@ bool run_index_select(const Tensor& self, int64_t dim, const Tensor& index, Tens
   if (!out.defined()) {
     out = new_like(self, sizes);
   } else {
+    expect_apart(out, {&self, &index});
     at::native::resize_output(out, sizes);
   }
+  if (out.scalar_type() != self.scalar_type()) return false;
   const Tensor from = bits(self), to = bits(out), rows = at_least_1d(index);
   OpCall call(XHAL_OP_index_select, self);
   return call.attr(0, dim).in(from).in(rows).out(to).run();
@@ -98,6 +109,10 @@ struct Advanced {
 // Masks become indices (which waits for the device), indices of one size, indexed dims adjacent.
 bool resolve(const Tensor& self, const IndexList& list, Advanced& plan) {
   if (!movable(self) || self.dim() == 0) return false;
+  for (size_t i = 0; i < list.size(); ++i) {
+    const std::optional<Tensor> given = list.get(i);
+    if (given && given->defined()) expect_index_device(*given, self.device());
+  }
   at::native::checkIndexTensorTypes(list, /*allow_int=*/true);
   TORCH_CHECK_INDEX(list.size() <= static_cast<size_t>(self.dim()),
                     "too many indices for tensor of dimension ", self.dim(), " (got ", list.size(),
@@ -140,6 +155,7 @@ Tensor index(const Tensor& self, const IndexList& list) {
 bool run_as_masked_fill(Tensor& self, const IndexList& list, const Tensor& values,
                         bool accumulate) {
   if (accumulate || values.numel() != 1 || list.size() != 1) return false;
+  if (!on_device(values) && values.dim() != 0) return false;
   const std::optional<Tensor> only = list.get(0);
   if (!only || only->scalar_type() != at::kBool || !on_device(*only) || only->dim() > self.dim() ||
       !only->sizes().equals(self.sizes().slice(0, only->dim())) ||
@@ -157,8 +173,10 @@ Tensor& index_put(Tensor& self, const IndexList& list, const Tensor& values, boo
   Advanced plan;
   if (run_as_masked_fill(self, list, values, accumulate)) return self;
   if (values.scalar_type() == self.scalar_type() &&
-      (!accumulate || is_native(self.scalar_type())) &&
-      (on_device(values) || values.numel() == 1) && resolve(self, list, plan)) {
+      (!accumulate || is_native(self.scalar_type())) && (on_device(values) || values.dim() == 0) &&
+      resolve(self, list, plan)) {
+    expect_apart(self, {&values});
+    for (const Tensor& index : plan.indices) expect_apart(self, {&index});
     const Tensor given = on_device(values) ? values : values.to(self.device());
     const Tensor source = bits(given.expand(plan.sizes)), target = bits(plan.self);
     OpCall call(XHAL_OP_index_put, self);
@@ -175,6 +193,7 @@ Tensor& index_put(Tensor& self, const IndexList& list, const Tensor& values, boo
 
 // self[..., index, ...] = values along `dim`.
 Tensor& write_rows(Tensor& self, int64_t dim, const Tensor& index, const Tensor& values) {
+  at::assert_no_internal_overlap(self);
   const Tensor rows = at_least_1d(index.scalar_type() == at::kLong ? index : index.to(at::kLong));
   const Tensor target = bits(self);
   Sizes sizes(self.sizes().begin(), self.sizes().end());
@@ -188,7 +207,8 @@ Tensor& write_rows(Tensor& self, int64_t dim, const Tensor& index, const Tensor&
   return self;
 }
 bool writable(const Tensor& self, const Tensor& index) {
-  return movable(self) && self.dim() > 0 && index.dim() <= 1 && is_index(index);
+  return movable(self) && self.dim() > 0 && index.dim() <= 1 && on_device(index) &&
+         index.scalar_type() == at::kLong;
 }
 Tensor& index_fill_scalar(Tensor& self, int64_t dim, const Tensor& index, const Scalar& value) {
   if (!writable(self, index) || value.isComplex()) {
@@ -202,14 +222,26 @@ Tensor& index_fill_tensor(Tensor& self, int64_t dim, const Tensor& index, const 
   }
   return write_rows(self, dim, index, value.to(self.device(), self.scalar_type()));
 }
+// Whether source[..., i, ...] is what goes to self[..., index[i], ...].
+bool is_source(const Tensor& source, const Tensor& self, int64_t dim, const Tensor& index) {
+  if (source.scalar_type() != self.scalar_type() || source.dim() != self.dim()) return false;
+  Sizes sizes(self.sizes().begin(), self.sizes().end());
+  sizes[c10::maybe_wrap_dim(dim, self.dim())] = index.numel();
+  return source.sizes().equals(sizes);
+}
 Tensor& index_copy_out(const Tensor& self, int64_t dim, const Tensor& index, const Tensor& source,
                        Tensor& out) {
-  if (!writable(self, index) || source.scalar_type() != self.scalar_type() ||
-      source.dim() != self.dim()) {
+  if (!writable(self, index) || !is_source(source, self, dim, index) ||
+      out.scalar_type() != self.scalar_type()) {
     return on_host<at::_ops::index_copy_out>(self, dim, index, source, out);
   }
+  expect_apart(out, {&index, &source});
+  at::native::resize_output(out, self.sizes());
   if (!out.is_same(self)) out.copy_(self);
-  return write_rows(out, dim, index, source);
+  // The operator counts negative indices from the end, index_copy has none: they are moved out of
+  // the range.
+  const Tensor rows = at::where(index.lt(0), index.sub(self.size(dim)), index);
+  return write_rows(out, dim, rows, source);
 }
 
 Tensor find_nonzero(const Tensor& self) {
@@ -228,6 +260,10 @@ Tensor find_nonzero(const Tensor& self) {
 }
 Tensor& nonzero_out(const Tensor& self, Tensor& out) {
   const Tensor found = find_nonzero(self);
+  expect_device(out, self.device());
+  TORCH_CHECK(out.scalar_type() == at::kLong, "nonzero: Expected out tensor to have scalar type ",
+              at::kLong, " but got scalar type ", out.scalar_type());
+  expect_apart(out, {&self});
   at::native::resize_output(out, found.sizes());
   return out.copy_(found);
 }
@@ -246,6 +282,8 @@ Tensor masked_select(const Tensor& self, const Tensor& mask) {
 
 Tensor& gather_out(const Tensor& self, int64_t dim, const Tensor& index, bool sparse, Tensor& out) {
   if (movable(self) && is_index(index) && out.scalar_type() == self.scalar_type()) {
+    expect_apart(out, {&self});
+    at::assert_no_partial_overlap(out, index);
     at::native::resize_output(out, index.sizes());
     const Tensor from = at_least_1d(bits(self)), to = at_least_1d(bits(out)),
                  where = at_least_1d(index);
@@ -265,6 +303,8 @@ bool run_scatter(const Tensor& self, int64_t dim, const Tensor& index, const Ten
     return false;
   }
   if (source && (source->scalar_type() != self.scalar_type() || !on_device(*source))) return false;
+  expect_apart(out, {&index});
+  if (source) expect_apart(out, {source});
   at::native::resize_output(out, self.sizes());
   if (index.numel() == 0) {
     if (!out.is_same(self)) copy_on_device(self, out);
@@ -277,6 +317,7 @@ bool run_scatter(const Tensor& self, int64_t dim, const Tensor& index, const Ten
   if (source) {
     // The source may be larger than the index; only its front is read.
     part = at_least_1d(*source);
+    expect_device(part, self.device());
     call.raw(reinterpret_cast<const void*>(address_of(part)), part.scalar_type(), where.sizes(),
              part.strides(), false);
   } else {
@@ -322,6 +363,7 @@ Tensor& index_add_out(const Tensor& self, int64_t dim, const Tensor& index, cons
   if (on_device(self) && is_native(self.scalar_type()) && is_index(index) && self.dim() > 0 &&
       index.dim() <= 1 && source.scalar_type() == self.scalar_type() &&
       out.scalar_type() == self.scalar_type()) {
+    expect_apart(out, {&index, &source});
     at::native::resize_output(out, self.sizes());
     const Tensor rows = at_least_1d(index);
     OpCall call(XHAL_OP_index_add, self);
@@ -357,6 +399,7 @@ bool run_cat(const at::ITensorListRef& list, int64_t dim, Tensor& out) {
     if (part.dim() != parts[0].dim()) return false;
     sizes[dim] += part.size(dim);
   }
+  for (const Tensor& part : parts) expect_apart(out, {&part});
   at::native::resize_output(out, sizes);
   std::erase_if(parts, [](const Tensor& part) { return part.numel() == 0; });
   const Tensor to = bits(out);

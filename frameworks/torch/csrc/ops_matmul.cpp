@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Matrix products, all of them gemm: transposition is a matter of strides, a 1-d addend
 // is the bias.
+#include <ATen/MemoryOverlap.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/native/Resize.h>
 #include <ATen/ops/addmm_ops.h>
@@ -13,6 +14,7 @@
 
 #include "native.h"
 #include "op_call.h"
+#include "operands.h"
 #include "views.h"
 
 namespace xhal_torch {
@@ -58,6 +60,20 @@ struct Product {
 
 bool is_nothing(const Scalar& value) { return !value.isComplex() && value.toDouble() == 0; }
 bool is_one(const Scalar& value) { return !value.isComplex() && value.toDouble() == 1; }
+
+void expect_writable(const Tensor& out, const Tensor& factor) {
+  expect_device(out, factor.device());
+  if (!out.is_non_overlapping_and_dense()) at::assert_no_internal_overlap(out);
+}
+
+// A factor of a product. The result may lie on the addend, not on a factor: it is copied then.
+struct Factor {
+  Tensor copy;
+  const Tensor& tensor;
+  Factor(const Tensor& out, const Tensor& given)
+      : copy(share_memory(out, given) ? given.clone() : Tensor()),
+        tensor(copy.defined() ? copy : given) {}
+};
 
 bool run(const Product& p, DeviceIndex index) {
   if (!is_float(p.out.type) || p.a.type != p.out.type || p.b.type != p.out.type) return false;
@@ -114,8 +130,11 @@ bool run_mm(const Tensor& a, const Tensor& b, Tensor& out) {
   } else {
     at::native::resize_output(out, {a.size(0), b.size(1)});
   }
+  if (out.scalar_type() != a.scalar_type()) return false;
   if (a.size(1) == 0) return sum_of_nothing(out, nullptr, 0);
-  const Matrix ma(a), mb(b), mo(out);
+  expect_writable(out, a);
+  const Factor left(out, a), right(out, b);
+  const Matrix ma(left.tensor), mb(right.tensor), mo(out);
   return run({.a = ma, .b = mb, .out = mo}, a.device().index());
 }
 Tensor mm(const Tensor& a, const Tensor& b) {
@@ -148,8 +167,11 @@ bool run_addmm(const Tensor& self, const Tensor& a, const Tensor& b, const Scala
   } else {
     at::native::resize_output(out, sizes);
   }
+  if (out.scalar_type() != a.scalar_type()) return false;
   if (a.size(-1) == 0) return sum_of_nothing(out, &self, beta);
-  const Matrix ma(a), mb(b), mo(out);
+  expect_writable(out, a);
+  const Factor left(out, a), right(out, b);
+  const Matrix ma(left.tensor), mb(right.tensor), mo(out);
   return run({.a = ma, .b = mb, .out = mo, .addend = &self, .alpha = alpha, .beta = beta},
              a.device().index());
 }
@@ -182,8 +204,11 @@ bool run_bmm(const Tensor* self, const Tensor& a, const Tensor& b, const Scalar&
   } else {
     at::native::resize_output(out, sizes);
   }
+  if (out.scalar_type() != a.scalar_type()) return false;
   if (a.size(-1) == 0) return sum_of_nothing(out, self, beta);
-  const Matrix ma(a), mb(b), mo(out);
+  expect_writable(out, a);
+  const Factor left(out, a), right(out, b);
+  const Matrix ma(left.tensor), mb(right.tensor), mo(out);
   return run({.a = ma, .b = mb, .out = mo, .addend = self, .alpha = alpha, .beta = beta},
              a.device().index());
 }
@@ -208,12 +233,14 @@ Tensor& addmv_out(const Tensor& self, const Tensor& a, const Tensor& v, const Sc
   if (a.dim() == 2 && v.dim() == 1 && a.size(1) == v.size(0) && a.device() == v.device() &&
       self.device() == a.device() && (self.dim() == 0 || self.numel() == a.size(0))) {
     at::native::resize_output(out, {a.size(0)});
-    if (v.numel() == 0 && is_float(out.scalar_type())) {
+    if (v.numel() == 0 && is_float(out.scalar_type()) && out.scalar_type() == a.scalar_type()) {
       sum_of_nothing(out, &self, beta);
       return out;
     }
     const Tensor addend = self.dim() ? self.unsqueeze(1) : self;
-    const Matrix ma(a), mv = Matrix::column(v), mo = Matrix::column(out);
+    expect_writable(out, a);
+    const Factor left(out, a), right(out, v);
+    const Matrix ma(left.tensor), mv = Matrix::column(right.tensor), mo = Matrix::column(out);
     if (run({.a = ma, .b = mv, .out = mo, .addend = &addend, .alpha = alpha, .beta = beta},
             a.device().index())) {
       return out;

@@ -89,7 +89,7 @@ Three layer_norm_backward(const Tensor& grad, const Tensor& input, c10::IntArray
 Three group_norm(const Tensor& input, const OptTensor& weight, const OptTensor& bias, int64_t n,
                  int64_t c, int64_t hw, int64_t groups, double eps) {
   if (on_device(input) && input.numel() > 0) {
-    const Tensor out = new_like(input, input.sizes());
+    const Tensor out = new_like(input, input.sizes(), input.suggest_memory_format());
     const Tensor mean = statistics(input, {n, groups}), rstd = statistics(input, {n, groups});
     const OptTensor w = as_input(weight, input), b = as_input(bias, input);
     OpCall call(XHAL_OP_group_norm, input);
@@ -105,7 +105,7 @@ Three group_norm_backward(const Tensor& grad, const Tensor& input, const Tensor&
   if (on_device(input) && input.numel() > 0 && grad.scalar_type() == input.scalar_type()) {
     const OptTensor w = as_input(weight, input);
     Tensor din, dweight, dbias;
-    if (mask[0]) din = new_like(input, input.sizes());
+    if (mask[0]) din = new_like(input, input.sizes(), input.suggest_memory_format());
     if (mask[1]) dweight = new_like(input, {c});
     if (mask[2]) dbias = new_like(input, {c});
     OpCall call(XHAL_OP_group_norm_grad, input);
@@ -128,7 +128,7 @@ bool run_batch_norm(const Tensor& input, const OptTensor& weight, const OptTenso
                     double eps, Three& result) {
   if (!on_device(input) || input.numel() == 0 || input.dim() < 2) return false;
   const int64_t channels = training ? input.size(1) : 0;
-  const Tensor out = new_dense_like(input);
+  const Tensor out = new_like(input, input.sizes(), input.suggest_memory_format());
   const Tensor save_mean = statistics(input, {channels}), save_rstd = statistics(input, {channels});
   const OptTensor w = as_input(weight, input), b = as_input(bias, input);
   OpCall call(XHAL_OP_batch_norm, input);
@@ -177,7 +177,7 @@ Three batch_norm_backward(const Tensor& grad, const Tensor& input, const OptTens
     const OptTensor w = as_input(weight, input);
     const c10::IntArrayRef channels(input.sizes().data() + 1, 1);
     Tensor din, dweight, dbias;
-    if (mask[0]) din = new_dense_like(input);
+    if (mask[0]) din = new_like(input, input.sizes(), input.suggest_memory_format());
     if (mask[1]) dweight = new_like(input, channels);
     if (mask[2]) dbias = new_like(input, channels);
     OpCall call(XHAL_OP_batch_norm_grad, input);

@@ -160,14 +160,14 @@ Tensor& bernoulli_out(const Tensor& p, OptGenerator generator, Tensor& out) {
 
 std::tuple<Tensor, Tensor> dropout(const Tensor& input, double p, std::optional<bool> train) {
   TORCH_CHECK(p >= 0 && p <= 1, "dropout probability has to be between 0 and 1, but got ", p);
-  const auto mask = [&] { return new_tensor(input.sizes(), at::kBool, input.device()); };
+  const auto mask = [&] { return new_dense_like(input, at::kBool); };
   if ((train && !*train) || p == 0) return {input.clone(), mask().fill_(true)};
-  if (p == 1) return {new_like(input, input.sizes()).zero_(), mask().fill_(false)};
+  if (p == 1) return {new_dense_like(input).zero_(), mask().fill_(false)};
   if (is_float(input.scalar_type())) {
-    const Tensor from = input.contiguous(), out = new_like(input, input.sizes()), kept = mask();
+    const Tensor out = new_dense_like(input), kept = mask();
     const Philox random = take(OptGenerator(), out);
     OpCall call(XHAL_OP_dropout, input);
-    if (call.in(from).out(out).out(kept).scalar(p).random(random).run()) return {out, kept};
+    if (call.in(input).out(out).out(kept).scalar(p).random(random).run()) return {out, kept};
   }
   return on_host<at::_ops::native_dropout>(input, p, train);
 }
@@ -186,13 +186,26 @@ Tensor dropout_backward(const Tensor& grad, const Tensor& mask, double scale) {
 // ---- draws by weight: the largest of weight / exponential is a draw; without replacement, the n
 // largest --------------
 
+// One answer from the device for the good case.
+void check_weights(const Tensor& self) {
+  const Tensor sum = self.sum(-1, /*keepdim=*/false, at::kFloat).gt(0).all();
+  const Tensor fine =
+      self.min().ge(0).logical_and_(self.max().lt(std::numeric_limits<double>::infinity()));
+  if (fine.logical_and(sum).item().toBool()) return;
+  TORCH_CHECK(fine.item().toBool(),
+              "probability tensor contains either `inf`, `nan` or element < 0");
+  TORCH_CHECK(false, "invalid multinomial distribution (sum of probabilities <= 0)");
+}
+
 Tensor multinomial(const Tensor& self, int64_t samples, bool replacement, OptGenerator generator) {
   const bool one = samples == 1 || !replacement;
   if (one && is_float(self.scalar_type()) && (self.dim() == 1 || self.dim() == 2) && samples > 0 &&
       samples <= self.size(-1) && self.numel() > 0) {
-    Tensor noise = new_like(self, self.sizes());
+    check_weights(self);
+    Tensor noise = new_tensor(self.sizes(), at::kFloat, self.device());
     noise.exponential_(1, generator);
-    const Tensor score = self.div(noise);
+    // Less than every score, also one that is so small that it has become 0.
+    const Tensor score = self.div(noise).masked_fill_(self.le(0), -1);
     return samples == 1 ? score.argmax(-1, /*keepdim=*/true) : std::get<1>(score.topk(samples));
   }
   return on_host<at::_ops::multinomial>(self, samples, replacement, generator);

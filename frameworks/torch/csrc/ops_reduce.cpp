@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Sums and their kin: everything that takes dims away.
+// ops_reduce.cpp: reductions.
 #include <ATen/core/Tensor.h>
 #include <ATen/native/Resize.h>
 #include <ATen/ops/all_ops.h>
@@ -19,6 +19,7 @@
 #include "copy.h"
 #include "native.h"
 #include "op_call.h"
+#include "operands.h"
 #include "views.h"
 
 namespace xhal_torch {
@@ -78,9 +79,13 @@ void make_result(Tensor& out, const Tensor& like, c10::IntArrayRef sizes, Scalar
 bool run_reduction(uint32_t id, const Tensor& self, Dims dims, bool keepdim, ScalarType read,
                    ScalarType write, Tensor& out, std::optional<double> attribute = {}) {
   if (!is_native(self.scalar_type()) || !is_native(read) || !is_native(write)) return false;
+  // Torch converts into no other type but from bool to its old stand-in.
+  if (out.defined() && out.scalar_type() != write &&
+      !(write == at::kBool && out.scalar_type() == at::kByte))
+    return false;
   const Reduced shape = reduced(self, dims, keepdim);
   make_result(out, self, shape.sizes, write);
-  const Tensor input = cast(self, read);
+  const Tensor input = cast(apart_from(out, self), read);
   Tensor result = out.scalar_type() == write ? out : new_tensor(shape.sizes, write, self.device());
   OpCall call(id, self);
   call.attr(0, shape.dims);
@@ -170,6 +175,9 @@ bool run_extreme(const Tensor& self, Dims dims, bool keepdim, Tensor& out) {
 }
 template <uint32_t id, class Op>
 Tensor& extreme_out(const Tensor& self, c10::IntArrayRef dims, bool keepdim, Tensor& out) {
+  TORCH_CHECK(self.scalar_type() == out.scalar_type(),
+              "Expected the dtype for input and out to match, but got ", self.scalar_type(),
+              " for input's dtype and ", out.scalar_type(), " for out's dtype.");
   return run_extreme<id>(self, dims, keepdim, out) ? out : on_host<Op>(self, dims, keepdim, out);
 }
 template <uint32_t id, class Op>
@@ -221,7 +229,8 @@ bool run_var(const Tensor& self, Dims dims, const Correction& correction, bool k
   if (out.scalar_type() != self.scalar_type()) return false;
   OpCall call(XHAL_OP_var, self);
   call.attr(0, shape.dims).attr(1, correction ? correction->toDouble() : 1.0).attr(2, root);
-  call.in(self).out(out);
+  const Tensor input = apart_from(out, self);
+  call.in(input).out(out);
   if (mean) {
     *mean = new_like(self, shape.sizes);
     call.out(*mean);

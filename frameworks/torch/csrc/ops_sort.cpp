@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Order along a dimension: largest, smallest, sorted, running sums.
+#include <ATen/MemoryOverlap.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/native/Resize.h>
 #include <ATen/ops/argmax_ops.h>
@@ -13,6 +14,7 @@
 #include "copy.h"
 #include "native.h"
 #include "op_call.h"
+#include "operands.h"
 #include "views.h"
 
 namespace xhal_torch {
@@ -43,7 +45,7 @@ bool usable(const Tensor& self) {
 template <uint32_t id, class Op>
 Tensor& arg_extreme_out(const Tensor& self, std::optional<int64_t> dim, bool keepdim, Tensor& out) {
   if (usable(self) && out.scalar_type() == at::kLong) {
-    const Tensor from = at_least_1d(self);
+    const Tensor from = at_least_1d(apart_from(out, self));
     OpCall call(id, self);
     if (dim) {
       const int64_t d = c10::maybe_wrap_dim(*dim, from.dim());
@@ -64,7 +66,7 @@ std::tuple<Tensor&, Tensor&> extreme_dim_out(const Tensor& self, int64_t dim, bo
                                              Tensor& value, Tensor& index) {
   if (usable(self) && value.scalar_type() == self.scalar_type() &&
       index.scalar_type() == at::kLong) {
-    const Tensor from = at_least_1d(self);
+    const Tensor from = at_least_1d(apart_from(index, apart_from(value, self)));
     const int64_t d = c10::maybe_wrap_dim(dim, from.dim());
     const Sizes sizes = without(self, d, keepdim);
     at::native::resize_output(value, sizes);
@@ -79,7 +81,7 @@ std::tuple<Tensor&, Tensor&> extreme_dim_out(const Tensor& self, int64_t dim, bo
 
 std::tuple<Tensor&, Tensor&> topk_out(const Tensor& self, int64_t k, int64_t dim, bool largest,
                                       bool sorted, Tensor& values, Tensor& indices) {
-  const Tensor from = at_least_1d(self);
+  const Tensor from = at_least_1d(apart_from(indices, apart_from(values, self)));
   const int64_t d = c10::maybe_wrap_dim(dim, from.dim());
   if (usable(self) && k > 0 && k <= from.size(d) && values.scalar_type() == self.scalar_type()) {
     Sizes sizes(self.sizes().begin(), self.sizes().end());
@@ -99,7 +101,8 @@ std::tuple<Tensor&, Tensor&> sort_out(const Tensor& self, std::optional<bool> st
   if (usable(self) && values.scalar_type() == self.scalar_type()) {
     at::native::resize_output(values, self.sizes());
     at::native::resize_output(indices, self.sizes());
-    const Tensor from = at_least_1d(self), v = at_least_1d(values), i = at_least_1d(indices);
+    const Tensor from = at_least_1d(apart_from(indices, apart_from(values, self))),
+                 v = at_least_1d(values), i = at_least_1d(indices);
     OpCall call(XHAL_OP_sort, self);
     call.attr(0, c10::maybe_wrap_dim(dim, from.dim())).attr(1, descending);
     if (call.in(from).out(v).out(i).run()) return {values, indices};
@@ -111,8 +114,12 @@ std::tuple<Tensor&, Tensor&> sort_out(const Tensor& self, std::optional<bool> st
 
 Tensor& cumsum_out(const Tensor& self, int64_t dim, std::optional<at::ScalarType> type,
                    Tensor& out) {
+  TORCH_CHECK(!type || *type == out.scalar_type(), "Expected out tensor to have dtype ",
+              type.value_or(out.scalar_type()), ", but got ", out.scalar_type(), " instead");
   if (self.device().type() == kXhal && is_native(self.scalar_type()) &&
       is_native(out.scalar_type())) {
+    at::assert_no_internal_overlap(out);
+    if (!out.is_same(self)) at::assert_no_partial_overlap(out, self);
     at::native::resize_output(out, self.sizes());
     if (self.numel() == 0) return out;
     const bool wider = !c10::isFloatingType(self.scalar_type()) && out.scalar_type() == at::kLong;

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // Elementwise operators with a mask or three tensors, and the gradients of elementwise operators.
+#include <ATen/MemoryOverlap.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/addcdiv_ops.h>
 #include <ATen/ops/addcmul_ops.h>
+#include <ATen/ops/any.h>
 #include <ATen/ops/gelu_backward_ops.h>
 #include <ATen/ops/lerp_ops.h>
 #include <ATen/ops/masked_fill_ops.h>
+#include <ATen/ops/result_type.h>
 #include <ATen/ops/sigmoid_backward_ops.h>
 #include <ATen/ops/silu_backward_ops.h>
 #include <ATen/ops/tanh_backward_ops.h>
@@ -13,6 +16,7 @@
 #include <ATen/ops/where_ops.h>
 
 #include "native.h"
+#include "operands.h"
 #include "pointwise.h"
 
 namespace xhal_torch {
@@ -38,13 +42,32 @@ Tensor where(const Tensor& condition, const Tensor& self, const Tensor& other) {
              : on_host<at::_ops::where_self>(condition, self, other);
 }
 Tensor& where_out(const Tensor& condition, const Tensor& self, const Tensor& other, Tensor& out) {
-  return run_where(condition, self, other, out)
+  return at::result_type(self, other) == out.scalar_type() && run_where(condition, self, other, out)
              ? out
              : on_host<at::_ops::where_self_out>(condition, self, other, out);
 }
 
+// An expanded tensor has elements at the same place: that place is filled when the mask says so for
+// any of them, as when one after another is filled.
+bool repeats(const Tensor& self) { return at::has_internal_overlap(self) == at::MemOverlap::Yes; }
+template <class Value>
+Tensor& masked_fill_repeated(Tensor& self, const Tensor& mask, const Value& value) {
+  TORCH_WARN_ONCE(
+      "masked_fill_ on an expanded tensor is deprecated: clone() the tensor before. This also "
+      "holds for indexing with a mask, as in tensor[mask] = number");
+  c10::SmallVector<int64_t, 8> dims;
+  for (int64_t d = 0; d < self.dim(); ++d) {
+    if (self.stride(d) == 0 && self.size(d) > 1) dims.push_back(d);
+  }
+  const Tensor any = at::any(mask.expand(self.sizes()), at::OptionalIntArrayRef(dims), true);
+  without_repeats(self).masked_fill_(any, value);
+  return self;
+}
+
 bool run_masked_fill(const Tensor& self, const Tensor& mask, const Scalar& value, Tensor& out) {
   if (mask.scalar_type() != at::kBool || mask.device().type() != kXhal) return false;
+  if (self.scalar_type() == at::kHalf && !value.isComplex())
+    value.toHalf();  // raises if it is none
   return Pointwise(XHAL_OP_masked_fill, Types::common)
       .operand(self)
       .plain(mask)
@@ -58,6 +81,7 @@ Tensor masked_fill(const Tensor& self, const Tensor& mask, const Scalar& value) 
              : on_host<at::_ops::masked_fill_Scalar>(self, mask, value);
 }
 Tensor& masked_fill_(Tensor& self, const Tensor& mask, const Scalar& value) {
+  if (repeats(self)) return masked_fill_repeated(self, mask, value);
   return run_masked_fill(self, mask, value, self)
              ? self
              : on_host<at::_ops::masked_fill__Scalar>(self, mask, value);
@@ -68,6 +92,7 @@ Tensor& masked_fill_tensor_(Tensor& self, const Tensor& mask, const Tensor& valu
               "masked_fill_ only supports a 0-dimensional value tensor, but got tensor with ",
               value.dim(), " dimension(s).");
   if (value.is_cpu()) return masked_fill_(self, mask, value.item());
+  if (repeats(self)) return masked_fill_repeated(self, mask, value);
   if (mask.scalar_type() == at::kBool && mask.device().type() == kXhal) {
     const Tensor same = value.to(self.scalar_type());
     if (Pointwise(XHAL_OP_where, Types::common).plain(mask).operand(same).operand(self).run(self))
@@ -82,6 +107,10 @@ template <uint32_t id>
 struct Accumulate {
   static bool run(const Tensor& self, const Tensor& a, const Tensor& b, const Scalar& value,
                   Tensor& out) {
+    // Torch refuses to divide integers here.
+    if (id == XHAL_OP_addcdiv && c10::isIntegralType(a.scalar_type(), true) &&
+        c10::isIntegralType(b.scalar_type(), true))
+      return false;
     return Pointwise(id, Types::common)
         .operand(self)
         .operand(a)
@@ -108,6 +137,14 @@ struct Accumulate {
 
 template <class Weight>
 bool run_lerp(const Tensor& self, const Tensor& end, const Weight& weight, Tensor& out) {
+  const auto expect_type = [&](const Tensor& tensor, const char* name) {
+    TORCH_CHECK(tensor.scalar_type() == self.scalar_type(), "expected dtype ", self.dtype(),
+                " for `", name, "` but got dtype ", tensor.dtype());
+  };
+  expect_type(end, "end");
+  if constexpr (std::is_same_v<Weight, Tensor>) {
+    if (weight.dim() > 0) expect_type(weight, "weight");
+  }
   Pointwise call(XHAL_OP_lerp, Types::common);
   call.operand(self).operand(end);
   if constexpr (std::is_same_v<Weight, Scalar>) {

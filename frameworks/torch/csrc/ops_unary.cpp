@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Elementwise operators with one tensor: the table, and the few that need more than a row of it.
+#include <ATen/MemoryOverlap.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/abs_ops.h>
 #include <ATen/ops/bitwise_not_ops.h>
@@ -24,6 +25,7 @@
 #include <ATen/ops/neg_ops.h>
 #include <ATen/ops/reciprocal_ops.h>
 #include <ATen/ops/relu_ops.h>
+#include <ATen/ops/result_type.h>
 #include <ATen/ops/round_ops.h>
 #include <ATen/ops/rsqrt_ops.h>
 #include <ATen/ops/sgn_ops.h>
@@ -46,6 +48,7 @@ using at::Tensor;
 
 template <uint32_t id, Types types>
 bool run(const Tensor& self, Tensor& out) {
+  if (id == XHAL_OP_neg && self.scalar_type() == at::kBool) return false;  // torch's error
   return Pointwise(id, types).operand(self).run(out);
 }
 
@@ -59,7 +62,9 @@ struct Unary {
     return run<id, types>(self, self) ? self : on_host<InPlace>(self);
   }
   static Tensor& into(const Tensor& self, Tensor& out) {
-    return run<id, types>(self, out) ? out : on_host<Out>(self, out);
+    // Where the result has the operand's type torch converts into no other.
+    const bool typed = types != Types::common || out.scalar_type() == self.scalar_type();
+    return typed && run<id, types>(self, out) ? out : on_host<Out>(self, out);
   }
   static void add(torch::Library& m) {
     native<Functional, &functional>(m);
@@ -73,7 +78,11 @@ template <uint32_t id, class Functional, class Out>
 struct Rounding {
   static bool run(const Tensor& self, Tensor& out) {
     const bool integer = c10::isIntegralType(self.scalar_type(), /*includeBool=*/false);
-    if (integer && out.is_same(self)) return true;
+    if (out.defined() && out.scalar_type() != self.scalar_type()) return false;
+    if (integer && out.is_same(self)) {
+      at::assert_no_internal_overlap(out);
+      return true;
+    }
     return Pointwise(integer ? uint32_t(XHAL_OP_strided_copy) : id, Types::common)
         .operand(self)
         .run(out);
@@ -108,7 +117,8 @@ Tensor isnan(const Tensor& self) {
 }
 template <int sign, class Op>
 Tensor& is_signed_inf(const Tensor& self, Tensor& out) {
-  return run_is_inf<sign>(self, out) ? out : on_host<Op>(self, out);
+  return out.scalar_type() == at::kBool && run_is_inf<sign>(self, out) ? out
+                                                                       : on_host<Op>(self, out);
 }
 
 // ---- with arguments
@@ -139,6 +149,10 @@ bool fits(const Tensor& self, const OptScalar& limit) {
 
 bool run_clamp(const Tensor& self, const OptScalar& lo, const OptScalar& hi, Tensor& out) {
   if (!lo && !hi) return false;
+  c10::ScalarType result = self.scalar_type();
+  if (lo) result = at::result_type(self, *lo);
+  if (hi) result = c10::promoteTypes(result, at::result_type(self, *hi));
+  if (out.defined() && out.scalar_type() != result) return false;
   if (!fits(self, lo) || !fits(self, hi)) {
     return is_float(out.scalar_type()) && !is_float(self.scalar_type()) &&
            run_clamp(self.to(out.scalar_type()), lo, hi, out);

@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "pointwise.h"
 
+#include <ATen/MemoryOverlap.h>
 #include <ATen/TensorIterator.h>
 #include <ATen/native/TypeProperties.h>
 #include <c10/core/DefaultDtype.h>
 #include <xhal/catalogue.hpp>
+
+#include <cmath>
+#include <limits>
 
 #include "copy.h"
 #include "fallback.h"
@@ -31,11 +35,51 @@ bool computes(uint32_t id, c10::ScalarType type) {
   return false;
 }
 
+// A number as torch's kernels take it: cut to the width of the type, as C does.
+at::Scalar narrowed(const at::Scalar& value, c10::ScalarType type) {
+  if (value.isComplex()) return value;
+  if (type == at::kHalf) {  // past its largest number there is infinity
+    const double number = value.toDouble();
+    if (std::abs(number) >= 65520) return std::copysign(HUGE_VAL, number);
+    return value;
+  }
+  if (!c10::isIntegralType(type, /*includeBool=*/true)) return value;
+  if (type == at::kBool)
+    return int64_t(value.isFloatingPoint() ? value.toDouble() != 0 : value.toLong() != 0);
+  if (!value.isIntegral(/*includeBool=*/true)) return value;
+  const int64_t whole = value.isBoolean() ? int64_t(value.toBool()) : value.toLong();
+  switch (type) {
+    case at::kByte:
+      return int64_t(static_cast<uint8_t>(whole));
+    case at::kChar:
+      return int64_t(static_cast<int8_t>(whole));
+    case at::kShort:
+      return int64_t(static_cast<int16_t>(whole));
+    case at::kInt:
+      return int64_t(static_cast<int32_t>(whole));
+    default:
+      return whole;
+  }
+}
+
 at::Tensor cast(const at::Tensor& tensor, c10::ScalarType type) {
   if (tensor.scalar_type() == type) return tensor;
   at::Tensor made = new_dense_like(tensor, type);
   copy_on_device(tensor, made);
   return made;
+}
+
+// Whether the dimensions of a converted copy lie in memory in the same order: a new result takes its
+// strides from the converted operands.
+bool conversion_keeps_order(const at::Tensor& tensor) {
+  if (tensor.is_non_overlapping_and_dense()) return true;
+  int64_t outer = std::numeric_limits<int64_t>::max();
+  for (int64_t d = 0; d < tensor.dim(); ++d) {
+    if (tensor.size(d) == 1) continue;
+    if (tensor.stride(d) == 0 || tensor.stride(d) > outer) return false;
+    outer = tensor.stride(d);
+  }
+  return true;
 }
 
 }  // namespace
@@ -129,7 +173,7 @@ const at::Tensor* Pointwise::leader() const {
 }
 
 // Turns 0-d CPU tensors into numbers, and numbers into the launch scalars of their positions.
-bool Pointwise::place_numbers() {
+bool Pointwise::place_numbers(c10::ScalarType common) {
   // The catalogue's scalars begin with the operands that may be numbers.
   const int first = id_ == XHAL_OP_where ? 1 : id_ == XHAL_OP_lerp ? 2 : 0;
   for (int i = 0; i < count_; ++i) {
@@ -140,7 +184,11 @@ bool Pointwise::place_numbers() {
       input.tensor = nullptr;
       input.number = true;
     }
-    if (input.number) scalar(static_cast<uint32_t>(i - first), input.value);
+    if (!input.number) continue;
+    // Torch takes a factor as it is and a term as a number of the type.
+    const bool factor =
+        common == at::kHalf && (id_ == XHAL_OP_mul || id_ == XHAL_OP_div || id_ == XHAL_OP_pow);
+    scalar(static_cast<uint32_t>(i - first), factor ? input.value : narrowed(input.value, common));
   }
   return true;
 }
@@ -148,6 +196,7 @@ bool Pointwise::place_numbers() {
 bool Pointwise::run(at::Tensor& out) {
   const at::Tensor* like = leader();
   if (!like) return false;
+  if (out.defined()) check_overlap(out);
 
   // Operands of one type, or floating ones with a real number: nothing to promote.
   c10::ScalarType common = like->scalar_type();
@@ -177,7 +226,13 @@ bool Pointwise::run(at::Tensor& out) {
       if (scalar_[i].isFloatingPoint()) return false;
     }
   }
-  if (!place_numbers()) return false;
+  if (!place_numbers(common)) return false;
+  if (common == at::kBool) {  // a factor of bools is one too
+    for (int i = 0; i < scalars_; ++i) scalar_[i] = narrowed(scalar_[i], common);
+  }
+  const bool divides = id_ == XHAL_OP_div || id_ == XHAL_OP_remainder;
+  if (divides && inputs_[1].number && !c10::isFloatingType(common))
+    TORCH_CHECK(scalar_[1].toLong() != 0, "ZeroDivisionError");
   if (out.defined() && lies_on_operand(out)) return run_aside(out, common);
 
   bool alike = like->scalar_type() == common;
@@ -195,6 +250,22 @@ bool Pointwise::run(at::Tensor& out) {
     return run_alike(out, *like, result);
   }
   return run_iterated(out, common, result);
+}
+
+// As torch's own kernels: the operands may be converted below, after which nothing would show.
+void Pointwise::check_overlap(const at::Tensor& out) const {
+  at::assert_no_internal_overlap(out);
+  for (int i = 0; i < count_; ++i) {
+    const at::Tensor* tensor = inputs_[i].tensor;
+    if (tensor && !tensor->is_same(out)) at::assert_no_partial_overlap(out, *tensor);
+  }
+}
+
+bool Pointwise::is_operand(const at::Tensor& out) const {
+  for (int i = 0; i < count_; ++i) {
+    if (inputs_[i].tensor && inputs_[i].tensor->is_same(out)) return true;
+  }
+  return false;
 }
 
 // Whether the output shares memory with an operand that the catalogue keeps apart from it.
@@ -245,12 +316,16 @@ bool Pointwise::run_iterated(at::Tensor& out, c10::ScalarType common, c10::Scala
   config.set_check_mem_overlap(true).check_all_same_dtype(false);
   const bool had_out = out.defined();
   if (!had_out) config.declare_static_dtype(result);
+  // What is written in place keeps its size, also where a converted copy of it is read.
+  if (had_out && is_operand(out)) config.resize_outputs(false);
   config.add_output(out);
   for (int i = 0; i < count_; ++i) {
     const Input& input = inputs_[i];
     if (!input.tensor) continue;
     const auto type = input.tensor->scalar_type();
-    if (input.plain || type == common || (mixes_floats() && is_float(type) && is_float(common))) {
+    const bool mixes = mixes_floats() && is_float(type) && is_float(common) &&
+                       (had_out || conversion_keeps_order(*input.tensor));
+    if (input.plain || type == common || mixes) {
       config.add_const_input(*input.tensor);
     } else {
       cast_inputs[i] = cast(*input.tensor, common);

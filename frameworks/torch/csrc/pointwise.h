@@ -63,7 +63,9 @@ class Pointwise {
   bool mixes_floats() const { return id_ >= XHAL_OP_add && id_ < XHAL_OP_tanh_grad; }
   c10::ScalarType common_type() const;
   const at::Tensor* leader() const;
-  bool place_numbers();
+  bool place_numbers(c10::ScalarType common);
+  void check_overlap(const at::Tensor& out) const;
+  bool is_operand(const at::Tensor& out) const;
   bool lies_on_operand(const at::Tensor& out) const;
   bool run_aside(at::Tensor& out, c10::ScalarType common);
   bool run_alike(at::Tensor& out, const at::Tensor& like, c10::ScalarType result);

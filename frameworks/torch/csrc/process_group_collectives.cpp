@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // The collectives, each as one submission: what is sent, what is received, and how to
 // take it apart.
+#include <ATen/MemoryOverlap.h>
+#include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/empty.h>
+
+#include <torch/csrc/distributed/c10d/Utils.hpp>
 
 #include "dtype.h"
 #include "process_group.h"
@@ -75,32 +79,45 @@ const Tensor& single(const std::vector<Tensor>& tensors, const char* what) {
   return tensors[0];
 }
 
-void require_dense(const Tensor& tensor, const char* what) {
-  TORCH_CHECK_VALUE(tensor.layout() == at::kStrided && tensor.is_non_overlapping_and_dense(), what,
-                    ": the tensor must be dense (use .contiguous())");
+void require_strided(const Tensor& tensor, const char* what) {
+  TORCH_CHECK_VALUE(tensor.layout() == at::kStrided, what, ": the tensor has the layout ",
+                    tensor.layout(), "; only strided tensors are communicated (use .to_dense())");
 }
 
-// One buffer for the shares of all ranks.
-Tensor shares(const std::vector<Tensor>& like, bool fill) {
-  int64_t total = 0;
-  for (const Tensor& tensor : like) total += tensor.numel();
-  Tensor flat = at::empty({total}, like[0].options());
-  if (!fill) return flat;
-  int64_t at = 0;
-  for (const Tensor& tensor : like) {
-    flat.narrow(0, at, tensor.numel()).view(tensor.sizes()).copy_(tensor);
-    at += tensor.numel();
-  }
-  return flat;
+// Its memory holds its elements in logical order, without gaps and as they are.
+bool is_in_order(const Tensor& tensor) {
+  return tensor.is_contiguous() && !tensor.is_conj() && !tensor.is_neg();
 }
 
-void take_apart(const Tensor& flat, const std::vector<Tensor>& into) {
-  int64_t at = 0;
-  for (Tensor tensor : into) {
-    tensor.copy_(flat.narrow(0, at, tensor.numel()).view(tensor.sizes()));
-    at += tensor.numel();
-  }
+Tensor in_order(const Tensor& tensor) { return tensor.resolve_conj().resolve_neg().contiguous(); }
+
+void require_same_type(const Tensor& a, const Tensor& b, const char* what) {
+  TORCH_CHECK_VALUE(a.scalar_type() == b.scalar_type(), what,
+                    ": all tensors must have one type, not ", a.scalar_type(), " and ",
+                    b.scalar_type());
 }
+
+// A list with a tensor for each rank; `own` is what this rank gives or gets of its place in it.
+void check_list(const std::vector<Tensor>& list, const Tensor& own, int rank, int size,
+                const char* what) {
+  TORCH_CHECK_VALUE(list.size() == static_cast<size_t>(size), what, ": the list has ", list.size(),
+                    " tensors, the group ", size, " ranks");
+  for (const Tensor& tensor : list) require_same_type(own, tensor, what);
+  const Tensor& mine = list[static_cast<size_t>(rank)];
+  TORCH_CHECK_VALUE(mine.numel() == own.numel(), what, ": tensor ", rank,
+                    " of the list, this rank's, has ", mine.numel(),
+                    " elements and the tensor that goes with it ", own.numel());
+}
+
+void check_pairs(const std::vector<Tensor>& outputs, const std::vector<Tensor>& inputs,
+                 const char* what) {
+  TORCH_CHECK_VALUE(outputs.size() == inputs.size(), what, ": ", outputs.size(), " outputs for ",
+                    inputs.size(), " inputs");
+  for (size_t i = 0; i < inputs.size(); ++i) require_same_type(outputs[i], inputs[i], what);
+}
+
+// What autograd sees of a call does not depend on how its tensors are laid out.
+using BelowAutograd = at::AutoDispatchBelowADInplaceOrView;
 
 bool same_numel(const std::vector<Tensor>& tensors) {
   for (const Tensor& tensor : tensors) {
@@ -111,13 +128,77 @@ bool same_numel(const std::vector<Tensor>& tensors) {
 
 }  // namespace
 
+// ---- buffers
+
+Tensor ProcessGroupXhal::Submission::to_send(const Tensor& tensor, const char* what) {
+  require_strided(tensor, what);
+  const BelowAutograd guard;
+  return is_in_order(tensor) ? tensor : in_order(tensor);
+}
+
+Tensor ProcessGroupXhal::Submission::to_receive(const Tensor& tensor, const char* what) {
+  require_strided(tensor, what);
+  TORCH_CHECK_VALUE(at::has_internal_overlap(tensor) != at::MemOverlap::Yes, what,
+                    ": several elements of the output share one place in memory (an expanded "
+                    "tensor); use .contiguous()");
+  if (is_in_order(tensor)) return tensor;
+  const BelowAutograd guard;
+  const Tensor buffer = at::empty(tensor.sizes(), tensor.options());
+  copy_later(buffer, tensor);
+  return buffer;
+}
+
+Tensor ProcessGroupXhal::Submission::in_place(const Tensor& tensor, const char* what) {
+  const Tensor buffer = to_receive(tensor, what);
+  const BelowAutograd guard;
+  if (!buffer.is_same(tensor)) Tensor(buffer).copy_(tensor);
+  return buffer;
+}
+
+void ProcessGroupXhal::Submission::copy_later(const Tensor& from, const Tensor& to) {
+  keep(to);
+  plan.after.push_back([from, to] {
+    const BelowAutograd guard;
+    Tensor(to).copy_(from);
+  });
+}
+
+Tensor ProcessGroupXhal::Submission::join(const Tensors& tensors, bool fill, const char* what) {
+  int64_t total = 0;
+  for (const Tensor& tensor : tensors) {
+    require_strided(tensor, what);
+    keep(tensor);
+    total += tensor.numel();
+  }
+  const BelowAutograd guard;
+  const Tensor flat = at::empty({total}, tensors[0].options());
+  int64_t at = 0;
+  for (const Tensor& tensor : tensors) {
+    Tensor part = flat.narrow(0, at, tensor.numel()).view(tensor.sizes());
+    if (fill) part.copy_(tensor);
+    at += tensor.numel();
+  }
+  return flat;
+}
+
+Tensor ProcessGroupXhal::Submission::take_apart_later(const Tensors& tensors, const char* what) {
+  const Tensor flat = join(tensors, false, what);
+  const BelowAutograd guard;
+  int64_t at = 0;
+  for (const Tensor& tensor : tensors) {
+    copy_later(flat.narrow(0, at, tensor.numel()).view(tensor.sizes()), tensor);
+    at += tensor.numel();
+  }
+  return flat;
+}
+
 // ---- one tensor on every rank
 
 WorkPtr ProcessGroupXhal::broadcast(Tensors& tensors, const c10d::BroadcastOptions& options) {
   const Tensor& tensor = single(tensors, "broadcast");
-  require_dense(tensor, "broadcast");
   Submission s(OpType::BROADCAST, tensors);
-  add(s, XCOLL_BROADCAST, options.timeout, movable(tensor), tensor, tensor, options.rootRank);
+  const Tensor buffer = s.in_place(tensor, "broadcast");
+  add(s, XCOLL_BROADCAST, options.timeout, movable(tensor), buffer, buffer, options.rootRank);
   return submit(std::move(s));
 }
 
@@ -133,9 +214,9 @@ WorkPtr ProcessGroupXhal::allreduce_coalesced(Tensors& tensors,
                                               const c10d::AllreduceCoalescedOptions& options) {
   Submission s(OpType::ALLREDUCE, tensors);
   for (const Tensor& tensor : tensors) {
-    require_dense(tensor, "all_reduce");
+    const Tensor buffer = s.in_place(tensor, "all_reduce");
     const Elements elements = reducible(tensor, "all_reduce");
-    add(s, XCOLL_ALL_REDUCE, options.timeout, elements, tensor, tensor).op.reduction =
+    add(s, XCOLL_ALL_REDUCE, options.timeout, elements, buffer, buffer).op.reduction =
         reduction_of(options.reduceOp, tensor);
   }
   return submit(std::move(s));
@@ -143,10 +224,11 @@ WorkPtr ProcessGroupXhal::allreduce_coalesced(Tensors& tensors,
 
 WorkPtr ProcessGroupXhal::reduce(Tensors& tensors, const c10d::ReduceOptions& options) {
   const Tensor& tensor = single(tensors, "reduce");
-  require_dense(tensor, "reduce");
   Submission s(OpType::REDUCE, tensors);
-  const Tensor into = getRank() == options.rootRank ? tensor : Tensor();
-  add(s, XCOLL_REDUCE, options.timeout, reducible(tensor, "reduce"), tensor, into, options.rootRank)
+  const bool is_root = getRank() == options.rootRank;
+  const Tensor from = is_root ? s.in_place(tensor, "reduce") : s.to_send(tensor, "reduce");
+  const Tensor into = is_root ? from : Tensor();
+  add(s, XCOLL_REDUCE, options.timeout, reducible(tensor, "reduce"), from, into, options.rootRank)
       .op.reduction = reduction_of(options.reduceOp, tensor);
   return submit(std::move(s));
 }
@@ -161,47 +243,46 @@ WorkPtr ProcessGroupXhal::_allgather_base(Tensor& output, Tensor& input,
 
 WorkPtr ProcessGroupXhal::allgather_into_tensor_coalesced(Tensors& outputs, Tensors& inputs,
                                                           const c10d::AllgatherOptions& options) {
+  constexpr const char* kName = "all_gather_into_tensor";
+  check_pairs(outputs, inputs, kName);
   Submission s(OpType::_ALLGATHER_BASE, outputs);
   for (size_t i = 0; i < inputs.size(); ++i) {
-    require_dense(outputs[i], "all_gather_into_tensor");
-    TORCH_CHECK_VALUE(outputs[i].numel() == inputs[i].numel() * getSize() &&
-                          outputs[i].scalar_type() == inputs[i].scalar_type(),
-                      "all_gather_into_tensor: the output must have the input's type and ",
-                      getSize(), " times its elements");
-    const Tensor from = inputs[i].contiguous();
-    add(s, XCOLL_ALL_GATHER, options.timeout, movable(from), from, outputs[i]);
+    TORCH_CHECK_VALUE(outputs[i].numel() == inputs[i].numel() * getSize(), kName,
+                      ": the output must have ", getSize(), " times the input's ",
+                      inputs[i].numel(), " elements, it has ", outputs[i].numel());
+    const Tensor from = s.to_send(inputs[i], kName);
+    add(s, XCOLL_ALL_GATHER, options.timeout, movable(from), from, s.to_receive(outputs[i], kName));
   }
   return submit(std::move(s));
 }
 
 WorkPtr ProcessGroupXhal::allgather(std::vector<Tensors>& outputs, Tensors& inputs,
                                     const c10d::AllgatherOptions& options) {
-  const Tensor from = single(inputs, "all_gather").contiguous();
-  const Tensors& into = outputs.at(0);
-  TORCH_CHECK_VALUE(outputs.size() == 1 && into.size() == static_cast<size_t>(getSize()),
-                    "all_gather: one output for each of the ", getSize(), " ranks");
+  TORCH_CHECK_VALUE(outputs.size() == 1, "all_gather: one list of outputs for each call");
+  const Tensors& into = outputs[0];
+  check_list(into, single(inputs, "all_gather"), getRank(), getSize(), "all_gather");
   Submission s(OpType::ALLGATHER, into);
-  const Tensor flat = shares(into, false);
+  const Tensor from = s.to_send(inputs[0], "all_gather");
+  const Tensor flat = s.take_apart_later(into, "all_gather");
   const bool even = same_numel(into);
   Call& c = add(s, even ? XCOLL_ALL_GATHER : XCOLL_ALL_GATHER_V, options.timeout, movable(from),
                 from, flat);
   for (size_t i = 0; i < into.size() && !even; ++i) c.send_counts.push_back(movable(into[i]).count);
-  s.plan.after.push_back([flat, into] { take_apart(flat, into); });
   return submit(std::move(s));
 }
 
 WorkPtr ProcessGroupXhal::gather(std::vector<Tensors>& outputs, Tensors& inputs,
                                  const c10d::GatherOptions& options) {
-  const Tensor from = single(inputs, "gather").contiguous();
   Submission s(OpType::GATHER, {});
+  const Tensor from = s.to_send(single(inputs, "gather"), "gather");
   Tensor flat;
   if (getRank() == options.rootRank) {
-    TORCH_CHECK_VALUE(outputs.size() == 1 && outputs[0].size() == static_cast<size_t>(getSize()) &&
-                          same_numel(outputs[0]) && outputs[0][0].numel() == from.numel(),
-                      "gather: the root needs ", getSize(), " outputs of the input's size");
-    flat = shares(outputs[0], false);
+    TORCH_CHECK_VALUE(outputs.size() == 1, "gather: the root needs one list of outputs");
+    check_list(outputs[0], from, getRank(), getSize(), "gather");
+    TORCH_CHECK_VALUE(same_numel(outputs[0]), "gather: all outputs must have the input's ",
+                      from.numel(), " elements");
+    flat = s.take_apart_later(outputs[0], "gather");
     s.plan.outputs = outputs[0];
-    s.plan.after.push_back([flat, into = outputs[0]] { take_apart(flat, into); });
   }
   add(s, XCOLL_GATHER, options.timeout, movable(from), from, flat, options.rootRank);
   return submit(std::move(s));
@@ -212,16 +293,17 @@ WorkPtr ProcessGroupXhal::gather(std::vector<Tensors>& outputs, Tensors& inputs,
 WorkPtr ProcessGroupXhal::scatter(Tensors& outputs, std::vector<Tensors>& inputs,
                                   const c10d::ScatterOptions& options) {
   const Tensor& into = single(outputs, "scatter");
-  require_dense(into, "scatter");
   Submission s(OpType::SCATTER, outputs);
   Tensor flat;
   if (getRank() == options.rootRank) {
-    TORCH_CHECK_VALUE(inputs.size() == 1 && inputs[0].size() == static_cast<size_t>(getSize()) &&
-                          same_numel(inputs[0]) && inputs[0][0].numel() == into.numel(),
-                      "scatter: the root needs ", getSize(), " inputs of the output's size");
-    flat = shares(inputs[0], true);
+    TORCH_CHECK_VALUE(inputs.size() == 1, "scatter: the root needs one list of inputs");
+    check_list(inputs[0], into, getRank(), getSize(), "scatter");
+    TORCH_CHECK_VALUE(same_numel(inputs[0]), "scatter: all inputs must have the output's ",
+                      into.numel(), " elements");
+    flat = s.join(inputs[0], true, "scatter");
   }
-  add(s, XCOLL_SCATTER, options.timeout, movable(into), flat, into, options.rootRank);
+  add(s, XCOLL_SCATTER, options.timeout, movable(into), flat, s.to_receive(into, "scatter"),
+      options.rootRank);
   return submit(std::move(s));
 }
 
@@ -233,17 +315,17 @@ WorkPtr ProcessGroupXhal::_reduce_scatter_base(Tensor& output, Tensor& input,
 
 WorkPtr ProcessGroupXhal::reduce_scatter_tensor_coalesced(
     Tensors& outputs, Tensors& inputs, const c10d::ReduceScatterOptions& options) {
+  constexpr const char* kName = "reduce_scatter_tensor";
+  check_pairs(outputs, inputs, kName);
   Submission s(OpType::_REDUCE_SCATTER_BASE, outputs);
   for (size_t i = 0; i < inputs.size(); ++i) {
-    require_dense(outputs[i], "reduce_scatter_tensor");
-    TORCH_CHECK_VALUE(inputs[i].numel() == outputs[i].numel() * getSize() &&
-                          outputs[i].scalar_type() == inputs[i].scalar_type(),
-                      "reduce_scatter_tensor: the input must have the output's type and ",
-                      getSize(), " times its elements");
-    const Tensor from = inputs[i].contiguous();
-    const Elements elements = reducible(outputs[i], "reduce_scatter_tensor");
-    add(s, XCOLL_REDUCE_SCATTER, options.timeout, elements, from, outputs[i]).op.reduction =
-        reduction_of(options.reduceOp, from);
+    TORCH_CHECK_VALUE(inputs[i].numel() == outputs[i].numel() * getSize(), kName,
+                      ": the input must have ", getSize(), " times the output's ",
+                      outputs[i].numel(), " elements, it has ", inputs[i].numel());
+    const Tensor from = s.to_send(inputs[i], kName);
+    const Elements elements = reducible(outputs[i], kName);
+    add(s, XCOLL_REDUCE_SCATTER, options.timeout, elements, from, s.to_receive(outputs[i], kName))
+        .op.reduction = reduction_of(options.reduceOp, from);
   }
   return submit(std::move(s));
 }
@@ -251,16 +333,14 @@ WorkPtr ProcessGroupXhal::reduce_scatter_tensor_coalesced(
 WorkPtr ProcessGroupXhal::reduce_scatter(Tensors& outputs, std::vector<Tensors>& inputs,
                                          const c10d::ReduceScatterOptions& options) {
   const Tensor& into = single(outputs, "reduce_scatter");
-  require_dense(into, "reduce_scatter");
-  const Tensors& from = inputs.at(0);
-  TORCH_CHECK_VALUE(inputs.size() == 1 && from.size() == static_cast<size_t>(getSize()) &&
-                        from[getRank()].numel() == into.numel(),
-                    "reduce_scatter: one input for each of the ", getSize(),
-                    " ranks, this rank's of the output's size");
+  TORCH_CHECK_VALUE(inputs.size() == 1, "reduce_scatter: one list of inputs for each call");
+  const Tensors& from = inputs[0];
+  check_list(from, into, getRank(), getSize(), "reduce_scatter");
   Submission s(OpType::REDUCE_SCATTER, outputs);
+  const Tensor flat = s.join(from, true, "reduce_scatter");
   const bool even = same_numel(from);
   Call& c = add(s, even ? XCOLL_REDUCE_SCATTER : XCOLL_REDUCE_SCATTER_V, options.timeout,
-                reducible(into, "reduce_scatter"), shares(from, true), into);
+                reducible(into, "reduce_scatter"), flat, s.to_receive(into, "reduce_scatter"));
   c.op.reduction = reduction_of(options.reduceOp, into);
   for (size_t i = 0; i < from.size() && !even; ++i)
     c.send_counts.push_back(reducible(from[i], "reduce_scatter").count);
@@ -273,21 +353,28 @@ WorkPtr ProcessGroupXhal::alltoall_base(Tensor& output, Tensor& input,
                                         std::vector<int64_t>& output_splits,
                                         std::vector<int64_t>& input_splits,
                                         const c10d::AllToAllOptions& options) {
-  require_dense(output, "all_to_all_single");
-  const Tensor from = input.contiguous();
+  constexpr const char* kName = "all_to_all_single";
+  require_same_type(output, input, kName);
+  c10d::checkSplitSizes(input_splits, input, getSize());
+  c10d::checkSplitSizes(output_splits, output, getSize());
+  if (input.numel() > 0 && output.numel() > 0) {
+    const int64_t sent = input.numel() / input.size(0), received = output.numel() / output.size(0);
+    TORCH_CHECK_VALUE(sent == received, kName, ": a row of the input has ", sent,
+                      " elements, one of the output ", received);
+  }
   const uint64_t ranks = static_cast<uint64_t>(getSize());
   const bool even = output_splits.empty() && input_splits.empty();
-  Elements each = movable(from);
+  TORCH_CHECK_VALUE(!even || input.numel() == output.numel(), kName,
+                    ": without splits input and "
+                    "output must have the same size, not ",
+                    input.numel(), " and ", output.numel(), " elements");
+  Elements each = movable(input);
   each.count = even ? each.count / ranks : 0;
   Submission s(OpType::ALLTOALL_BASE, {output});
-  Call& c =
-      add(s, even ? XCOLL_ALL_TO_ALL : XCOLL_ALL_TO_ALL_V, options.timeout, each, from, output);
-  if (even) {
-    TORCH_CHECK_VALUE(input.numel() == output.numel() && input.numel() % getSize() == 0,
-                      "all_to_all_single: input and output must have the same size, a multiple of ",
-                      getSize());
-    return submit(std::move(s));
-  }
+  const Tensor from = s.to_send(input, kName);
+  Call& c = add(s, even ? XCOLL_ALL_TO_ALL : XCOLL_ALL_TO_ALL_V, options.timeout, each, from,
+                s.to_receive(output, kName));
+  if (even) return submit(std::move(s));
   const auto counts = [&](const std::vector<int64_t>& splits, const Tensor& tensor) {
     const uint64_t rows = tensor.dim() ? static_cast<uint64_t>(tensor.size(0)) : 1;
     const uint64_t row = rows ? movable(tensor).count / rows : 0;
@@ -303,44 +390,46 @@ WorkPtr ProcessGroupXhal::alltoall_base(Tensor& output, Tensor& input,
 
 WorkPtr ProcessGroupXhal::alltoall(Tensors& outputs, Tensors& inputs,
                                    const c10d::AllToAllOptions& options) {
-  TORCH_CHECK_VALUE(
-      inputs.size() == static_cast<size_t>(getSize()) && outputs.size() == inputs.size(),
-      "all_to_all: one input and one output for each of the ", getSize(), " ranks");
-  const Tensor from = shares(inputs, true), to = shares(outputs, false);
+  const auto own = static_cast<size_t>(getRank());
+  TORCH_CHECK_VALUE(inputs.size() == static_cast<size_t>(getSize()), "all_to_all: ", inputs.size(),
+                    " inputs for ", getSize(), " ranks");
+  check_list(inputs, inputs[own], getRank(), getSize(), "all_to_all");
+  check_list(outputs, inputs[own], getRank(), getSize(), "all_to_all");
   Submission s(OpType::ALLTOALL, outputs);
+  const Tensor from = s.join(inputs, true, "all_to_all");
+  const Tensor to = s.take_apart_later(outputs, "all_to_all");
   const Elements any{movable(from).type, 0};
   Call& c = add(s, XCOLL_ALL_TO_ALL_V, options.timeout, any, from, to);
   for (const Tensor& tensor : inputs) c.send_counts.push_back(movable(tensor).count);
   for (const Tensor& tensor : outputs) c.recv_counts.push_back(movable(tensor).count);
-  s.plan.after.push_back([to, into = outputs] { take_apart(to, into); });
   return submit(std::move(s));
 }
 
 // ---- point to point, barrier
 
-// Messages between two ranks match in order; torch's tags are not looked at, as with
-// other device backends.
-WorkPtr ProcessGroupXhal::send(Tensors& tensors, int destination, int) {
-  const Tensor from = single(tensors, "send").contiguous();
+WorkPtr ProcessGroupXhal::send(Tensors& tensors, int destination, int tag) {
   Submission s(OpType::SEND, {});
-  add(s, XCOLL_SEND, c10d::kUnsetTimeout, movable(from), from, {}, destination);
+  const Tensor from = s.to_send(single(tensors, "send"), "send");
+  add(s, XCOLL_SEND, c10d::kUnsetTimeout, movable(from), from, {}, destination).op.tag = tag;
   return submit(std::move(s));
 }
 
-WorkPtr ProcessGroupXhal::recv(Tensors& tensors, int source, int) {
-  const Tensor& into = single(tensors, "recv");
-  require_dense(into, "recv");
+WorkPtr ProcessGroupXhal::recv(Tensors& tensors, int source, int tag) {
   Submission s(OpType::RECV, tensors);
-  add(s, XCOLL_RECV, c10d::kUnsetTimeout, movable(into), {}, into, source);
+  const Tensor into = s.to_receive(single(tensors, "recv"), "recv");
+  add(s, XCOLL_RECV, c10d::kUnsetTimeout, movable(into), {}, into, source).op.tag = tag;
   return submit(std::move(s));
 }
 
 WorkPtr ProcessGroupXhal::barrier(const c10d::BarrierOptions& options) {
   Submission s(OpType::BARRIER, {});
   add(s, XCOLL_BARRIER, options.timeout, {}, {}, {});
+  // torch names the host where the group has it: then the barrier is among the host's operations,
+  // on every rank, whether a device is open or not.
+  s.host_comm = !options.device || options.device->is_cpu();
   // Where a device is in use, its queued work is before the barrier too, and wait() waits for both.
-  if (device_is_open(current_device())) {
-    s.device = at::Device(kXhal, current_device());
+  if (!s.host_comm || device_is_open(current_device())) {
+    s.place = at::Device(kXhal, current_device());
     s.plan.block_host = true;
   }
   return submit(std::move(s));

@@ -3,6 +3,8 @@
 
 #include <c10/core/StreamGuard.h>
 
+#include "interrupt.h"
+
 namespace xhal_torch {
 namespace {
 
@@ -16,8 +18,11 @@ c10::intrusive_ptr<Future> make_future(std::vector<c10::Device> devices) {
 }  // namespace
 
 void check_collective(xcoll_status status) {
+  if (status < 0) throw_collective(status, xcoll_last_error());
+}
+
+void throw_collective(xcoll_status status, const std::string& text) {
   if (status >= 0) return;
-  const std::string text = xcoll_last_error();
   switch (status) {
     case XCOLL_ERR_UNSUPPORTED:
       TORCH_CHECK_NOT_IMPLEMENTED(false, text);
@@ -59,64 +64,92 @@ bool XhalWork::isCompleted() {
   return follow(0);
 }
 
+XhalWork::State XhalWork::state() const {
+  std::lock_guard lock(mutex_);
+  return state_;
+}
+
 bool XhalWork::isSuccess() const {
   if (!request_) return xhal_event_query(&done_) == XHAL_OK;
-  std::lock_guard lock(ending_);
-  return ended_ && !failure_;
+  std::lock_guard lock(mutex_);
+  return state_ == State::kEnded && !failure_;
 }
 
 std::exception_ptr XhalWork::exception() const {
-  std::lock_guard lock(ending_);
+  std::lock_guard lock(mutex_);
   return failure_;
 }
 
 void XhalWork::end(xcoll_status status) {
-  std::lock_guard lock(ending_);
-  if (ended_) return;
-  try {
-    check_collective(status);
-    for (const auto& step : plan_.after) step();
-  } catch (...) {
-    failure_ = std::current_exception();
+  {
+    std::lock_guard lock(mutex_);
+    if (state_ != State::kOpen) return;  // another thread is at it
+    state_ = State::kEnding;
   }
-  ended_ = true;
-  plan_.kept.clear();
-  plan_.after.clear();
-  if (failure_) {
-    future_->setErrorIfNeeded(failure_);
+  std::exception_ptr failure;
+  {
+    // Dropped here, with no lock held: the last owner of a tensor may need the GIL.
+    const auto kept = std::move(plan_.kept);
+    const auto after = std::move(plan_.after);
+    try {
+      check_collective(status);
+      for (const auto& step : after) step();
+    } catch (...) {
+      failure = std::current_exception();
+    }
+  }
+  {
+    std::lock_guard lock(mutex_);
+    failure_ = failure;
+    state_ = State::kEnded;
+    ended_.notify_all();
+  }
+  if (failure) {
+    future_->setErrorIfNeeded(failure);
   } else if (!future_->completed()) {
     future_->markCompleted(c10::IValue(plan_.outputs));
   }
 }
 
 bool XhalWork::follow(uint64_t timeout_ns) {
-  {
-    std::lock_guard lock(ending_);
-    if (ended_) return true;
-  }
+  if (state() == State::kEnded) return true;
   const xcoll_status status =
       timeout_ns ? xcoll_request_wait(request_, timeout_ns) : xcoll_request_test(request_);
   if (status == XCOLL_NOT_READY) return false;
   end(status);
-  return true;
+  // Where another thread is ending it, its copies may still be under way.
+  std::unique_lock lock(mutex_);
+  return ended_.wait_for(lock, std::chrono::nanoseconds(timeout_ns),
+                         [this] { return state_ == State::kEnded; });
 }
 
 bool XhalWork::wait(std::chrono::milliseconds timeout) {
   if (!request_) {
     check(xhal_stream_wait_event(current_stream(device_), &done_), "waiting for a collective");
-    if (plan_.block_host) check(xhal_event_wait(&done_, XHAL_FOREVER), "waiting for a collective");
-    return true;
+    if (!plan_.block_host) return true;
+    while (true) {
+      const xhal_status status = xhal_event_wait(&done_, kInterruptSliceNs);
+      if (status != XHAL_ERR_TIMEOUT) {
+        check(status, "waiting for a collective");
+        return true;
+      }
+      throw_if_interrupted();
+    }
   }
-  const uint64_t limit_ns =
-      timeout == kNoTimeout ? UINT64_MAX : static_cast<uint64_t>(timeout.count()) * 1000000u;
-  TORCH_CHECK_WITH(DistBackendError, follow(limit_ns ? limit_ns : 1),
-                   "the collective is not complete after ", timeout.count(), " ms; it goes on");
-  std::exception_ptr failure;
-  {
-    std::lock_guard lock(ending_);
-    failure = failure_;
+  const auto begin = std::chrono::steady_clock::now();
+  uint64_t slice_ns = kInterruptSliceNs;
+  while (true) {
+    if (timeout != kNoTimeout) {
+      const auto left = timeout - (std::chrono::steady_clock::now() - begin);
+      const auto left_ns = std::chrono::duration_cast<std::chrono::nanoseconds>(left).count();
+      slice_ns = std::min(slice_ns, static_cast<uint64_t>(std::max<int64_t>(left_ns, 0)));
+    }
+    if (follow(slice_ns)) break;
+    TORCH_CHECK_WITH(DistBackendError, slice_ns > 0, "the collective is not complete after ",
+                     timeout.count(), " ms; it goes on");
+    throw_if_interrupted();
   }
-  if (failure) std::rethrow_exception(failure);
+  if (const std::exception_ptr failure = exception()) std::rethrow_exception(failure);
   return true;
 }
 
@@ -139,7 +172,9 @@ void Follower::stop() {
     changed_.notify_one();
   }
   if (thread_.joinable()) thread_.join();
+  const auto left = std::move(open_);
   open_.clear();
+  for (const auto& work : left) work->follow(kInterruptSliceNs);
 }
 
 void Follower::run() {

@@ -3,7 +3,9 @@
 //
 // Device tensors: the submission is on the group's own stream; wait() makes the caller's current
 // stream wait and returns. Host tensors: a request of libxcoll; wait() blocks. A follower thread of
-// the group completes the futures of host submissions, because libxcoll calls nobody back.
+// the group completes the futures of host submissions, because libxcoll calls nobody back. A future
+// is completed with no lock held and after its work has ended: its callbacks may ask the work
+// anything.
 #pragma once
 
 #include <xcoll/xcoll.h>
@@ -23,6 +25,7 @@ namespace xhal_torch {
 
 // Throws libxcoll's text for a status that is a failure.
 void check_collective(xcoll_status status);
+void throw_collective(xcoll_status status, const std::string& text);
 
 struct WorkPlan {
   c10d::OpType type = c10d::OpType::UNKNOWN;
@@ -52,11 +55,14 @@ class XhalWork final : public c10d::Work {
   uint64_t getSequencenumber() const override { return sequence_; }
   std::chrono::milliseconds getTimeout() const override { return timeout_; }
 
-  // Follower thread: whether a host submission has ended; waits up to `timeout_ns` for it.
+  // Whether a host submission has ended; waits up to `timeout_ns` for it. Any thread.
   bool follow(uint64_t timeout_ns);
 
  private:
+  enum class State { kOpen, kEnding, kEnded };
+
   void end(xcoll_status status);  // of a host submission, once
+  State state() const;
 
   WorkPlan plan_;
   uint64_t sequence_;
@@ -64,13 +70,15 @@ class XhalWork final : public c10d::Work {
   xhal_event done_{};
   xcoll_request* request_ = nullptr;
   std::chrono::milliseconds timeout_{};
-  mutable std::mutex ending_;
-  bool ended_ = false;
+  mutable std::mutex mutex_;  // of the next three; held for nothing that may take the GIL
+  std::condition_variable ended_;
+  State state_ = State::kOpen;
   std::exception_ptr failure_;
   c10::intrusive_ptr<c10::ivalue::Future> future_;
 };
 
-// Watches the host submissions of one group.
+// Watches the host submissions of one group. stop() comes after the communicators are destroyed: it
+// completes the futures of what they left open.
 class Follower {
  public:
   ~Follower();

@@ -57,6 +57,7 @@ int64_t clock_offset(DeviceIndex index) {
 class Session final : public libkineto::IActivityProfilerSession {
  public:
   void start() override {
+    open_current();
     for (DeviceIndex index = 0; index < device_count(); ++index) {
       if (!device_is_open(index)) continue;
       auto& source = sources_.emplace_back(std::make_unique<Source>(Source{this, index}));
@@ -121,6 +122,14 @@ class Session final : public libkineto::IActivityProfilerSession {
     Session* session;
     DeviceIndex device;
   };
+  // A profile may be the first thing a process does; what it measures will open the device.
+  void open_current() {
+    try {
+      if (device_count() > 0) device(current_device());
+    } catch (const std::exception& error) {
+      errors_.push_back(error.what());
+    }
+  }
   void note(DeviceIndex index, xhal_status status) {
     if (status == XHAL_OK) return;
     errors_.push_back("xhal:" + std::to_string(index) + ": " + last_error_text(status));

@@ -3,9 +3,15 @@
 
 #include <c10/util/Exception.h>
 
+#include <unistd.h>
+
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <cstring>
+#include <iterator>
+#include <thread>
+#include <utility>
 #include <vector>
 
 #include "environment.h"
@@ -23,7 +29,33 @@ struct Library {
 };
 
 std::atomic<bool> ended{false};
+std::atomic<std::thread::id> exiting_thread{};
 std::atomic<void (*)()> first_open_callback{nullptr};
+std::atomic<void (*)()> stop_callback{nullptr};
+
+// Threads that have used a stream, and how many of them stopped at the exit.
+std::atomic<int> using_threads{0}, stopped_threads{0};
+
+struct UsingThread {
+  UsingThread() { using_threads.fetch_add(1); }
+  ~UsingThread() { using_threads.fetch_sub(1); }
+};
+
+void count_this_thread() { thread_local const UsingThread counted; }
+
+[[noreturn]] void stop_for_ever() {
+  if (auto callback = stop_callback.load()) callback();
+  stopped_threads.fetch_add(1);
+  for (;;) pause();
+}
+
+// The interpreter exits: a thread of it that returned to Python now would be ended in the middle of
+// a destructor, and with it the process.
+void check_exit() {
+  if (ended.load(std::memory_order_acquire) && std::this_thread::get_id() != exiting_thread.load())
+      [[unlikely]]
+    stop_for_ever();
+}
 
 std::string text_of(const xhal_string& s) {
   return s.data ? std::string(s.data, s.size) : std::string();
@@ -105,6 +137,7 @@ std::string last_error_text(xhal_status status) {
 }
 
 void fail(xhal_status status, const char* doing) {
+  check_exit();
   const std::string text = std::string(doing) + ": " + last_error_text(status);
   switch (status) {
     case XHAL_ERR_OUT_OF_MEMORY:
@@ -151,6 +184,7 @@ bool device_is_open(DeviceIndex index) {
 void on_first_open(void (*callback)()) { first_open_callback.store(callback); }
 
 Device& open_device(DeviceIndex index) {
+  check_exit();
   check_index(index);
   TORCH_CHECK(!ended.load(), "xhal:", static_cast<int>(index),
               " cannot be opened: the interpreter is exiting");
@@ -179,13 +213,22 @@ void synchronize_device(DeviceIndex index) {
 }
 
 void shutdown() {
+  exiting_thread.store(std::this_thread::get_id());
   if (ended.exchange(true)) return;
-  for (const auto& found : detail::devices) {
-    if (!found.open.load(std::memory_order_acquire)) continue;
-    xhal_shutdown();
+  if (std::none_of(std::begin(detail::devices), std::end(detail::devices),
+                   [](const Device& found) { return found.open.load(); }))
     return;
-  }
+  // Daemon threads that compute come by within a launch; one that does not is not at work here.
+  constexpr auto kGrace = std::chrono::milliseconds(250);
+  const auto deadline = std::chrono::steady_clock::now() + kGrace;
+  count_this_thread();
+  while (using_threads.load() - 1 > stopped_threads.load() &&
+         std::chrono::steady_clock::now() < deadline)
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  xhal_shutdown();
 }
+
+void on_stop_for_ever(void (*callback)()) { stop_callback.store(callback); }
 
 bool is_shut_down() { return ended.load(std::memory_order_relaxed); }
 
@@ -251,8 +294,11 @@ StreamId current_stream_id(DeviceIndex index) {
 StreamId current_stream_id_unchecked(DeviceIndex index) { return current.ids[index]; }
 
 xhal_stream* current_stream(DeviceIndex index) {
+  if (ended.load(std::memory_order_relaxed)) [[unlikely]]
+    check_exit();
   xhal_stream*& stream = current.streams[static_cast<uint8_t>(index) % kMaxDevices];
   if (!stream) [[unlikely]] {
+    count_this_thread();
     check_index(index);
     stream = stream_handle(index, current.ids[index]);
   }
@@ -260,11 +306,31 @@ xhal_stream* current_stream(DeviceIndex index) {
 }
 
 StreamId exchange_stream(DeviceIndex index, StreamId id) {
+  count_this_thread();
   check_index(index);
   const StreamId before = current.ids[index];
   current.streams[index] = stream_handle(index, id);
   current.ids[index] = id;
   return before;
+}
+
+void detail::mark_launches(DeviceIndex index, StreamId id, xhal_stream* stream) {
+  LaunchQueue& queue = device(index).queues[id];
+  uint32_t capturing = 0;
+  xhal_event mark{}, oldest{};
+  {
+    const std::lock_guard lock(queue.mutex);
+    if (queue.launches.exchange(0, std::memory_order_relaxed) < LaunchQueue::kMarkEvery) return;
+  }
+  // What is captured is not queued. A stream that has failed says so at the launch.
+  if (xhal_stream_capturing(stream, &capturing) != XHAL_OK || capturing) return;
+  if (xhal_event_record(stream, 0, &mark) != XHAL_OK) return;
+  {
+    const std::lock_guard lock(queue.mutex);
+    oldest = std::exchange(queue.marks[queue.next], mark);
+    queue.next = (queue.next + 1) % LaunchQueue::kMarks;
+  }
+  if (oldest.timeline) xhal_event_wait(&oldest, XHAL_FOREVER);
 }
 
 StreamId stream_from_pool(DeviceIndex index, bool urgent) {

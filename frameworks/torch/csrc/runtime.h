@@ -35,18 +35,29 @@ inline void check(xhal_status status, const char* doing) {
 // The thread's error record as one text.
 std::string last_error_text(xhal_status status);
 
+// How much the bridge has submitted to a stream. Nothing below bounds that, so a program that never
+// waits would fill the memory with launches, and only notice at its end how far the device is
+// behind: a launch that finds kMostLaunches of its stream before it waits for older ones, as on
+// CUDA.
+struct LaunchQueue {
+  static constexpr uint32_t kMarkEvery = 256, kMarks = 4, kMostLaunches = kMarkEvery * kMarks;
+  std::atomic<uint32_t> launches{0};  // since the last mark; a lost count does no harm
+  std::mutex mutex;                   // of what follows
+  xhal_event marks[kMarks] = {};      // the newest ones, in turn
+  uint32_t next = 0;
+};
+
 struct Device {
   xhal_device_info info{};
   xhal_device* handle = nullptr;
   xhal_context* context = nullptr;
   xhal_pool* pool = nullptr;
-  // Set while a graph is being captured (graph.cpp): one capture a device at a time.
-  std::atomic<xhal_stream*> captured_stream{nullptr};
-  std::atomic<xhal_pool*> capture_pool{nullptr};
+  std::atomic<bool> captures{false};  // a graph is being captured (capture.h)
   std::atomic<bool> open{false};
   std::mutex mutex;  // opening, and making streams
   std::atomic<xhal_stream*> streams[kMaxStreams] = {};
   std::atomic<uint32_t> next_stream[2] = {};  // normal, urgent
+  LaunchQueue queues[kMaxStreams];
 };
 
 // Number of devices, 0 when there is none or libxhal cannot start; why() then tells. Opens nothing,
@@ -68,10 +79,13 @@ void on_first_open(void (*callback)());
 // Waits for everything on every stream of the device.
 void synchronize_device(DeviceIndex index);
 
-// Ends the process's use of xHAL: later frees are ignored, later work is refused. Called
-// at interpreter exit.
+// Ends the process's use of xHAL, at interpreter exit: queued work is dropped, later frees are
+// ignored, later work of this thread is refused. Other threads that compute then (Python's daemon
+// threads) stop for ever at their next call: what they would come back to is being taken apart.
 void shutdown();
 bool is_shut_down();
+// Called by a thread that is about to stop for ever: it must not hold Python's lock.
+void on_stop_for_ever(void (*callback)());
 
 // XHAL_LAUNCH_BLOCKING=1: every launch waits for its result, so that an error names the call
 // that caused it.
@@ -90,17 +104,32 @@ xhal_stream* current_stream(DeviceIndex index);
 StreamId exchange_stream(DeviceIndex index, StreamId id);
 StreamId stream_from_pool(DeviceIndex index, bool urgent);
 
+// The calling thread's current stream, for a launch that follows: waits while too many are queued.
+xhal_stream* launch_stream(DeviceIndex index);
+
 // ---- inline
 
 namespace detail {
 extern Device devices[kMaxDevices];
-}
+void mark_launches(DeviceIndex index, StreamId id, xhal_stream* stream);
+}  // namespace detail
 
 inline Device& device(DeviceIndex index) {
   Device& found = detail::devices[static_cast<uint8_t>(index) % kMaxDevices];
   if (!found.open.load(std::memory_order_acquire)) [[unlikely]]
     return open_device(index);
   return found;
+}
+
+inline xhal_stream* launch_stream(DeviceIndex index) {
+  xhal_stream* stream = current_stream(index);
+  const StreamId id = current_stream_id_unchecked(index);
+  auto& launches = device(index).queues[id].launches;
+  const uint32_t count = launches.load(std::memory_order_relaxed) + 1;
+  launches.store(count, std::memory_order_relaxed);
+  if (count >= LaunchQueue::kMarkEvery) [[unlikely]]
+    detail::mark_launches(index, id, stream);
+  return stream;
 }
 
 }  // namespace xhal_torch

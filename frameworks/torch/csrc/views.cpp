@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "views.h"
 
+#include <ATen/Context.h>
 #include <ATen/EmptyTensor.h>
 #include <ATen/native/Resize.h>
+#include <ATen/native/ResizeCommon.h>
+#include <ATen/native/TensorFactories.h>
 #include <ATen/ops/_reshape_alias_native.h>
 #include <ATen/ops/as_strided_native.h>
 #include <ATen/ops/set_native.h>
@@ -39,6 +42,12 @@ at::Tensor new_tensor(c10::IntArrayRef sizes, c10::ScalarType type, c10::Device 
   const On on(device);
   return at::Tensor(
       at::detail::empty_generic(sizes, device_allocator(), kKeys, type, std::nullopt));
+}
+
+at::Tensor new_tensor(c10::IntArrayRef sizes, c10::ScalarType type, c10::Device device,
+                      at::MemoryFormat format) {
+  const On on(device);
+  return at::Tensor(at::detail::empty_generic(sizes, device_allocator(), kKeys, type, format));
 }
 
 at::Tensor new_strided(c10::IntArrayRef sizes, c10::IntArrayRef strides, c10::ScalarType type,
@@ -94,7 +103,16 @@ at::Tensor reinterpret_as_pairs(const at::Tensor& tensor, c10::ScalarType half) 
 
 namespace {
 
-using OptInt = std::optional<int64_t>;
+// torch.use_deterministic_algorithms: what nobody has written reads as NaN or the largest number.
+bool fills() {
+  return at::globalContext().deterministicAlgorithms() &&
+         at::globalContext().deterministicFillUninitializedMemory();
+}
+at::Tensor filled_if_asked(at::Tensor tensor) {
+  if (fills()) [[unlikely]]
+    at::native::fill_empty_deterministic_(tensor);
+  return tensor;
+}
 
 at::Tensor empty(c10::IntArrayRef sizes, std::optional<at::ScalarType> type,
                  std::optional<at::Layout> layout, std::optional<at::Device> device,
@@ -103,9 +121,9 @@ at::Tensor empty(c10::IntArrayRef sizes, std::optional<at::ScalarType> type,
               " is not supported");
   TORCH_CHECK(!pinned || !*pinned, "only dense CPU tensors can be pinned");
   const On on(device.value_or(at::Device(kXhal)));
-  return at::Tensor(at::detail::empty_generic(sizes, device_allocator(), kKeys,
-                                              type.value_or(c10::get_default_dtype_as_scalartype()),
-                                              format));
+  return filled_if_asked(at::Tensor(
+      at::detail::empty_generic(sizes, device_allocator(), kKeys,
+                                type.value_or(c10::get_default_dtype_as_scalartype()), format)));
 }
 
 at::Tensor empty_strided(c10::IntArrayRef sizes, c10::IntArrayRef strides,
@@ -114,8 +132,9 @@ at::Tensor empty_strided(c10::IntArrayRef sizes, c10::IntArrayRef strides,
   TORCH_CHECK(!layout || *layout == at::kStrided, "xhal tensors are strided; ", *layout,
               " is not supported");
   TORCH_CHECK(!pinned || !*pinned, "only dense CPU tensors can be pinned");
-  return new_strided(sizes, strides, type.value_or(c10::get_default_dtype_as_scalartype()),
-                     device.value_or(at::Device(kXhal)));
+  return filled_if_asked(new_strided(sizes, strides,
+                                     type.value_or(c10::get_default_dtype_as_scalartype()),
+                                     device.value_or(at::Device(kXhal))));
 }
 
 // Grows the storage of `self` to hold its present sizes and strides.
@@ -130,6 +149,7 @@ void fit_storage(at::TensorImpl* self) {
 const at::Tensor& resize(const at::Tensor& self, c10::IntArrayRef sizes,
                          std::optional<at::MemoryFormat> format) {
   auto* impl = self.unsafeGetTensorImpl();
+  const auto old_bytes = static_cast<int64_t>(impl->unsafe_storage().nbytes());
   if (!self.sizes().equals(sizes)) {
     at::detail::check_size_nonnegative(sizes);
     impl->set_sizes_contiguous(sizes);
@@ -139,6 +159,8 @@ const at::Tensor& resize(const at::Tensor& self, c10::IntArrayRef sizes,
     TORCH_CHECK(*format != at::MemoryFormat::Preserve, "Unsupported memory format ", *format);
     impl->empty_tensor_restride(*format);
   }
+  if (fills()) [[unlikely]]
+    at::native::fill_resize_deterministic_(self, old_bytes);
   return self;
 }
 

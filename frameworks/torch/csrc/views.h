@@ -18,8 +18,14 @@ at::Tensor reinterpret_as_pairs(const at::Tensor& tensor, c10::ScalarType half);
 at::Tensor new_tensor(c10::IntArrayRef sizes, c10::ScalarType type, c10::Device device);
 at::Tensor new_strided(c10::IntArrayRef sizes, c10::IntArrayRef strides, c10::ScalarType type,
                        c10::Device device);
+at::Tensor new_tensor(c10::IntArrayRef sizes, c10::ScalarType type, c10::Device device,
+                      at::MemoryFormat format);
 inline at::Tensor new_like(const at::TensorBase& like, c10::IntArrayRef sizes) {
   return new_tensor(sizes, like.scalar_type(), like.device());
+}
+inline at::Tensor new_like(const at::TensorBase& like, c10::IntArrayRef sizes,
+                           at::MemoryFormat format) {
+  return new_tensor(sizes, like.scalar_type(), like.device(), format);
 }
 // Contiguous, or dense with the strides of `like`.
 at::Tensor new_dense_like(const at::TensorBase& like, c10::ScalarType type);

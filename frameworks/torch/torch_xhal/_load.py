@@ -73,6 +73,8 @@ def _other_accelerator() -> str:
 
 
 def load() -> str:
+    if hasattr(torch, "xhal"):
+        return "loaded"  # the package was reloaded; torch knows the device already
     _check_versions()
     extension = _import_extension()
     other = _other_accelerator()
@@ -88,7 +90,11 @@ def load() -> str:
     extension.register_graphs("XHAL")
     _register_distributed()
     _register_compiler()
+    _register_sharing()
+    _register_checkpointing()
     _print_from_host()
+    _register_shim()
+    _name_for_dlpack()
     atexit.register(_at_exit, extension)
     return "loaded"
 
@@ -108,6 +114,25 @@ def _register_compiler() -> None:
     compiler.register_when_needed()
 
 
+def _register_shim() -> None:
+    """Libraries that know devices by a list of names learn ours when they are imported."""
+    from . import shim
+
+    shim.install()
+
+
+def _register_sharing() -> None:
+    from . import sharing
+
+    sharing.register()
+
+
+def _register_checkpointing() -> None:
+    from . import checkpointing
+
+    checkpointing.register()
+
+
 def _print_from_host() -> None:
     """Tensors are printed from a copy on the host.
 
@@ -124,6 +149,21 @@ def _print_from_host() -> None:
         return inner(tensor.cpu() if tensor.device.type == "xhal" else tensor, indent)
 
     _tensor_str._tensor_str = _tensor_str_of_host
+
+
+def _name_for_dlpack() -> None:
+    """``torch.from_dlpack(tensor)`` asks the tensor for its device, which torch's own method knows
+    by the name privateuse1 only, not by the one it was given."""
+    from torch.utils.dlpack import DLDeviceType
+
+    inner = torch.Tensor.__dlpack_device__
+
+    def __dlpack_device__(self):
+        if self.device.type == "xhal":
+            return (DLDeviceType.kDLExtDev, self.device.index)
+        return inner(self)
+
+    torch.Tensor.__dlpack_device__ = __dlpack_device__
 
 
 def write_fallback_report(extension, path: str) -> None:
@@ -147,5 +187,25 @@ def _at_exit(extension) -> None:
                 f"xhal: cannot write XHAL_FALLBACK_REPORT={path}: {error.strerror}", file=sys.stderr
             )
     if hasattr(extension, "close_process_groups"):
-        extension.close_process_groups()
+        # A program that ends by an exception, Ctrl-C too, waits for no other rank.
+        extension.close_process_groups(getattr(sys, "last_value", None) is None)
+    _end_backward_passes(extension)
     extension.shutdown()
+
+
+def _end_backward_passes(extension) -> None:
+    """Ends autograd's threads while the interpreter is whole.
+
+    A pass that is begun later, by a finalizer say, would wait for them for ever: it is refused.
+    """
+    extension.stop_autograd_threads()
+    engine = torch.autograd.Variable._execution_engine
+
+    class EndedEngine(type(engine)):
+        def run_backward(self, tensors, *arguments, **options):
+            if any(getattr(tensor, "device", None) not in (None, torch.device("cpu"))
+                   for tensor in tensors):  # fmt: skip
+                raise RuntimeError("backward() on a device: the interpreter is exiting")
+            return super().run_backward(tensors, *arguments, **options)
+
+    torch.autograd.Variable._execution_engine = EndedEngine()

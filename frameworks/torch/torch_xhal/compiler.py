@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """torch.compile: dynamo learns about the device's streams and events once it is imported."""
 
-import importlib.abc
-import importlib.machinery
-import sys
+from . import import_hooks
 
 _TARGET = "torch._dynamo.device_interface"
 
@@ -63,28 +61,5 @@ def _register() -> None:
         register_interface_for_device(f"xhal:{index}", XhalInterface)
 
 
-class _Finder(importlib.abc.MetaPathFinder):
-    """Lets the import of one module pass as it is, and registers right after it."""
-
-    def find_spec(self, name, path, target=None):
-        if name != _TARGET:
-            return None
-        sys.meta_path.remove(self)
-        spec = importlib.machinery.PathFinder.find_spec(name, path)
-        if spec is None or spec.loader is None:
-            return spec
-        run = spec.loader.exec_module
-
-        def exec_module(module):
-            run(module)
-            _register()
-
-        spec.loader.exec_module = exec_module
-        return spec
-
-
 def register_when_needed() -> None:
-    if _TARGET in sys.modules:
-        _register()
-    else:
-        sys.meta_path.insert(0, _Finder())
+    import_hooks.after_import((_TARGET,), lambda module: _register())

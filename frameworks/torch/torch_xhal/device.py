@@ -136,6 +136,15 @@ def init() -> None:
     _lazy_init()
 
 
+def __getattr__(name: str):
+    # torch's activation checkpointing keeps the state of the random numbers of modules that say so.
+    # Devices are opened on first use, which may be inside what is recomputed: the state counts from
+    # the start.
+    if name == "_initialized":
+        return is_available() and not _is_in_bad_fork()
+    raise AttributeError(f"module 'torch.xhal' has no attribute {name!r}")
+
+
 def is_initialized() -> bool:
     return any(_C.device_is_open(i) for i in range(_C.device_count())) and not _is_in_bad_fork()
 
@@ -253,36 +262,27 @@ def mem_get_info(device: DeviceLike = None) -> tuple:
 
 
 def memory_stats(device: DeviceLike = None) -> "OrderedDict[str, Any]":
-    counters = _C.memory_counters(_index(device))
     stats: "OrderedDict[str, Any]" = OrderedDict()
-    for name in ("allocated_bytes", "reserved_bytes"):
-        stats[f"{name}.all.current"] = counters[name]
-        stats[f"{name}.all.peak"] = counters[name.replace("_bytes", "_peak_bytes")]
-    stats["requested_bytes.all.current"] = counters["requested_bytes"]
-    stats["allocation.all.allocated"] = counters["allocations"]
-    stats["allocation.all.freed"] = counters["frees"]
-    stats["allocation.all.current"] = counters["allocations"] - counters["frees"]
-    stats["segment.all.current"] = counters["slabs"]
-    stats["segment.all.allocated"] = counters["slab_allocations"]
-    stats["pending_bytes.all.current"] = counters["pending_bytes"]
-    stats["num_ooms"] = counters["out_of_memory"]
+    for name, value in _C.memory_counters(_index(device)).items():
+        kind, dot, what = name.partition(".")
+        stats[f"{kind}.all.{what}" if dot else name] = value
     return stats
 
 
 def memory_allocated(device: DeviceLike = None) -> int:
-    return _C.memory_counters(_index(device))["allocated_bytes"]
+    return _C.memory_counters(_index(device))["allocated_bytes.current"]
 
 
 def max_memory_allocated(device: DeviceLike = None) -> int:
-    return _C.memory_counters(_index(device))["allocated_peak_bytes"]
+    return _C.memory_counters(_index(device))["allocated_bytes.peak"]
 
 
 def memory_reserved(device: DeviceLike = None) -> int:
-    return _C.memory_counters(_index(device))["reserved_bytes"]
+    return _C.memory_counters(_index(device))["reserved_bytes.current"]
 
 
 def max_memory_reserved(device: DeviceLike = None) -> int:
-    return _C.memory_counters(_index(device))["reserved_peak_bytes"]
+    return _C.memory_counters(_index(device))["reserved_bytes.peak"]
 
 
 def reset_peak_memory_stats(device: DeviceLike = None) -> None:
@@ -293,8 +293,8 @@ reset_max_memory_allocated = reset_peak_memory_stats
 
 
 def reset_accumulated_memory_stats(device: DeviceLike = None) -> None:
-    """The pool counts from its making; there is nothing to set back."""
-    _index(device)
+    """From here on, what is counted as allocated and freed begins at 0."""
+    _C.reset_accumulated_memory_stats(_index(device))
 
 
 def memory_summary(device: DeviceLike = None, abbreviated: bool = False) -> str:
@@ -302,8 +302,8 @@ def memory_summary(device: DeviceLike = None, abbreviated: bool = False) -> str:
     counters = _C.memory_counters(index)
     lines = [f"memory of xhal:{index}"]
     for name, value in counters.items():
-        text = f"{value / 2**20:.1f} MiB" if name.endswith("bytes") else str(value)
-        lines.append(f"  {name:<22} {text:>14}")
+        text = f"{value / 2**20:.1f} MiB" if "bytes" in name else str(value)
+        lines.append(f"  {name:<26} {text:>14}")
     return "\n".join(lines)
 
 
@@ -326,6 +326,10 @@ class _Generators:
 
 
 default_generators = _Generators()
+
+
+def _get_generator(device: torch.device) -> torch.Generator:
+    return default_generators[_index(device)]
 
 
 def get_rng_state(device: DeviceLike = "xhal") -> torch.Tensor:
@@ -418,6 +422,7 @@ memory = SimpleNamespace(
     memory_reserved=memory_reserved,
     max_memory_reserved=max_memory_reserved,
     reset_peak_memory_stats=reset_peak_memory_stats,
+    reset_accumulated_memory_stats=reset_accumulated_memory_stats,
     memory_summary=memory_summary,
 )
 

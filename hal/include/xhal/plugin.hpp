@@ -27,6 +27,10 @@
 // XHAL_ERR_OUT_OF_MEMORY, anything else XHAL_ERR_PLUGIN. Nothing crosses the boundary.
 #pragma once
 
+#if __cplusplus <= 201703L
+#error "xhal/plugin.hpp needs C++20 (-std=c++20); plugins in C or older C++ use xhal/plugin.h"
+#endif
+
 #include <algorithm>
 #include <exception>
 #include <new>
@@ -80,8 +84,8 @@ inline xhal_status fail(xhal_status status, std::string_view text, std::string_v
   return host().error_set(&error);
 }
 
-// Fails a stream's timeline because something it waited for failed with `cause`; sets the
-// thread's record likewise.
+// Fails a stream's timeline because something it waited for failed with `cause`; sets the thread's
+// record likewise. The cause of both is the origin, however long the chain.
 inline xhal_status fail_dependent(xhal_timeline* timeline, std::string_view operation,
                                   const xhal_error& cause) noexcept {
   xhal_error error{};
@@ -89,8 +93,9 @@ inline xhal_status fail_dependent(xhal_timeline* timeline, std::string_view oper
   error.status = XHAL_ERR_DEPENDENCY;
   error.scope = XHAL_SCOPE_OPERATION;
   error.operation = str(operation);
-  error.text = error.cause_text = cause.text;
-  error.cause = cause.status;
+  const bool chained = cause.cause != XHAL_OK;
+  error.cause = chained ? cause.cause : cause.status;
+  error.text = error.cause_text = chained ? cause.cause_text : cause.text;
   host().timeline_fail(timeline, &error);
   return host().error_set(&error);
 }

@@ -68,8 +68,8 @@ XHAL_API xhal_status xhal_pool_alloc(xhal_pool* pool, xhal_stream* stream, uint6
 XHAL_API xhal_status xhal_pool_free(xhal_pool* pool, uint64_t address, const xhal_event* events,
                                     uint32_t event_count);
 
-/* Gives free slabs back to the device until at most `keep_bytes` are held; waits for nothing.
- * Thread: any.   Blocks: driver calls.   Since: 0.1 */
+/* Gives free slabs back to the device until at most `keep_bytes` are held; waits for no work.
+ * Thread: any.   Blocks: driver calls, and a moment for streams about to be idle.   Since: 0.1 */
 XHAL_API xhal_status xhal_pool_trim(xhal_pool* pool, uint64_t keep_bytes);
 
 /* Reads the counters; xhal_pool_reset_peaks sets the peaks to the present values. Thread: any.

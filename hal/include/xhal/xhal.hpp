@@ -1,14 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 // xhal/xhal.hpp: xHAL for C++20 frameworks: handles that end themselves, errors as exceptions,
-// newer functions by name.
+// newer functions by name; copies, blocks of pools, events and captures in a line each.
 //
 // Header only. A framework compiled with these headers needs the symbols of minor kFloor at load
 // time and takes what is newer through proc(), so that on an older library a call answers
 // XHAL_ERR_UNSUPPORTED instead of failing the import.
 #pragma once
 
+#if __cplusplus <= 201703L
+#error "xhal/xhal.hpp needs C++20 (-std=c++20); programs in C or older C++ use xhal/xhal.h"
+#endif
+
 #include <cstdint>
 #include <memory>
+#include <ranges>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -248,6 +253,134 @@ inline xhal_attribute attribute(uint32_t index, const std::vector<int64_t>& valu
   a.value.ints = values.data();
   a.count = values.size();
   return a;
+}
+
+// ---- work: copies, blocks, events, captures -----------------------------------------------------
+
+// A device address or host pointer as copies take it.
+inline uint64_t address_of(const void* host) { return reinterpret_cast<uint64_t>(host); }
+
+// Waits for everything submitted so far; false when that takes longer. Throws its failure.
+inline bool synchronize(xhal_stream* stream, uint64_t timeout_ns = XHAL_FOREVER) {
+  const auto status = xhal_stream_synchronize(stream, timeout_ns);
+  return status != XHAL_ERR_TIMEOUT && check(status) == XHAL_OK;
+}
+
+// Submits a copy between device and host addresses in any combination. What is host memory stays
+// valid until the copy has run.
+inline void submit_copy(xhal_stream* stream, uint64_t to, uint64_t from, uint64_t bytes) {
+  check(xhal_stream_copy(stream, to, from, bytes));
+}
+
+// Copies a vector, span or array to the device and waits, so that it may be changed at once.
+template <std::ranges::contiguous_range Range>
+void upload(xhal_stream* stream, uint64_t to, const Range& from) {
+  submit_copy(stream, to, address_of(std::ranges::data(from)),
+              std::ranges::size(from) * sizeof(std::ranges::range_value_t<Range>));
+  synchronize(stream);
+}
+
+// Copies `count` values from the device and waits for them.
+template <class T>
+std::vector<T> download(xhal_stream* stream, uint64_t from, size_t count) {
+  std::vector<T> to(count);
+  submit_copy(stream, address_of(to.data()), from, count * sizeof(T));
+  synchronize(stream);
+  return to;
+}
+
+// A point in a stream. One that was never recorded counts as reached.
+class Event {
+ public:
+  Event() = default;
+  explicit Event(xhal_stream* stream, uint32_t flags = 0) {
+    check(xhal_event_record(stream, flags, &event_));
+  }
+  // Throws the failure of what it stands for.
+  bool reached() const { return check(xhal_event_query(&event_)) == XHAL_OK; }
+  // False when it takes longer.
+  bool wait(uint64_t timeout_ns = XHAL_FOREVER) const {
+    const auto status = xhal_event_wait(&event_, timeout_ns);
+    return status != XHAL_ERR_TIMEOUT && check(status) == XHAL_OK;
+  }
+  // Later work of `stream`, which may be of another device, waits for it.
+  void precede(xhal_stream* stream) const { check(xhal_stream_wait_event(stream, &event_)); }
+  // Both timed (XHAL_EVENT_TIMED) and reached.
+  int64_t nanoseconds_since(const Event& start) const {
+    int64_t elapsed = 0;
+    check(xhal_event_elapsed(&start.event_, &event_, &elapsed));
+    return elapsed;
+  }
+  const xhal_event& get() const { return event_; }
+
+ private:
+  xhal_event event_{};
+};
+
+// A block of a pool, for use on `stream` (nullptr: on none), given back at the end. It may end
+// while work of its stream still uses it; uses on other streams are told by keep_until. The pool
+// outlives it.
+class Block {
+ public:
+  Block() = default;
+  Block(xhal_pool* pool, xhal_stream* stream, uint64_t bytes, std::string_view tag = {})
+      : pool_(pool), bytes_(bytes) {
+    check(xhal_pool_alloc(pool, stream, bytes, str(tag), &address_));
+  }
+  ~Block() {
+    if (pool_ != nullptr)
+      (void)xhal_pool_free(pool_, address_, events_.data(), static_cast<uint32_t>(events_.size()));
+  }
+  Block(Block&& other) noexcept { swap(other); }
+  Block& operator=(Block&& other) noexcept {
+    Block(std::move(other)).swap(*this);
+    return *this;
+  }
+  uint64_t address() const { return address_; }
+  uint64_t size_bytes() const { return bytes_; }
+  // Not handed out again before `event` is reached.
+  void keep_until(const Event& event) { events_.push_back(event.get()); }
+
+ private:
+  void swap(Block& other) noexcept {
+    std::swap(pool_, other.pool_);
+    std::swap(address_, other.address_);
+    std::swap(bytes_, other.bytes_);
+    events_.swap(other.events_);
+  }
+  xhal_pool* pool_ = nullptr;
+  uint64_t address_ = 0, bytes_ = 0;
+  std::vector<xhal_event> events_;
+};
+
+// Records what is submitted to a stream instead of running it, until end() gives the graph. One
+// that ends without, because of an exception for example, leaves nothing behind and the stream
+// usable.
+class Capture {
+ public:
+  explicit Capture(xhal_stream* stream, xhal_pool* pool = nullptr) {
+    check(xhal_stream_begin_capture(stream, pool));
+    stream_ = stream;
+  }
+  ~Capture() {
+    xhal_graph* graph = nullptr;
+    if (stream_ != nullptr && xhal_stream_end_capture(stream_, &graph) == XHAL_OK)
+      (void)xhal_graph_destroy(graph);
+  }
+  Capture(const Capture&) = delete;
+  Capture& operator=(const Capture&) = delete;
+  Graph end() {
+    xhal_graph* graph = nullptr;
+    check(xhal_stream_end_capture(std::exchange(stream_, nullptr), &graph));
+    return Graph(graph);
+  }
+
+ private:
+  xhal_stream* stream_ = nullptr;
+};
+
+inline void launch(xhal_stream* stream, const Graph& graph) {
+  check(xhal_graph_launch(stream, graph.get()));
 }
 
 }  // namespace xhal

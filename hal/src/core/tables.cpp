@@ -40,8 +40,7 @@ xhal_status unsupported(Handle* handle, Rest...) noexcept {
 template <class Handle, class... Rest>
 xhal_status lost(Handle* handle, Rest...) noexcept {
   const auto& record = *private_of(handle)->device;
-  // Slots are read without order: that `lost` is seen here is what makes the record visible.
-  while (!record.lost.load(std::memory_order_acquire)) sched_yield();
+  wait_until_lost(record);  // slots are read without order
   return set_error(*record.lost_error);
 }
 
@@ -107,6 +106,10 @@ void switch_to_stopped(xhal_dispatch& table) {
 #undef XHAL_SLOT_HOSTED
 }
 
+void wait_until_lost(const DeviceRecord& record) noexcept {
+  while (!record.lost.load(std::memory_order_acquire)) sched_yield();
+}
+
 xhal_status annotate(xhal_status status, const void* object, const char* operation) noexcept {
   try {
     ErrorRecord record = last_error();
@@ -117,7 +120,8 @@ xhal_status annotate(xhal_status status, const void* object, const char* operati
       record.text = fmt::format("{}: {}", operation, xhal_status_text(status));
     }
     if (record.operation.empty()) record.operation = operation;
-    if (auto* device = private_of(object)->device; device != nullptr) {
+    const auto* const device = private_of(object)->device;
+    if (device != nullptr) {
       if (record.plugin.empty()) record.plugin = device->plugin->name;
       if (record.device.empty()) record.device = device->id();
       if (head_of(object)->kind == XHAL_KIND_STREAM && record.stream == 0) {
@@ -127,7 +131,6 @@ xhal_status annotate(xhal_status status, const void* object, const char* operati
       if (head_of(object)->kind == XHAL_KIND_CONTEXT && record.context == 0)
         record.context = private_of(object)->number;
     }
-    auto* const device = private_of(object)->device;
     (void)set_error(record);
     // Not that of another device, which a stream of this one has waited for.
     if (status == XHAL_ERR_DEVICE_LOST && device != nullptr && !device->lost &&

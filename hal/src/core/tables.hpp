@@ -46,6 +46,8 @@ xhal_status annotate(xhal_status status, const void* object, const char* operati
 // not said so through the host yet, for the program that reads the answer may free what a copy was
 // given. Not when a stream that has failed only repeats why (device/open_devices.cpp).
 void taken_at_its_word(const void* object) noexcept;
+// Returns when all of a loss that another thread has begun can be seen: its error is written.
+void wait_until_lost(const DeviceRecord& record) noexcept;
 // The last error is that of a submission that did not come to be: a capture of the stream cannot be
 // whole any more (sync/capture.cpp). Nothing for what is no captured stream.
 void submission_refused(const void* object) noexcept;

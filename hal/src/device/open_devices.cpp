@@ -79,7 +79,7 @@ xhal_status refused(DeviceRecord& record, xhal_status status) {
   return set_error(std::move(error));
 }
 
-// What an older plugin would ignore without a word is refused.
+// What an older plugin would silently ignore is refused.
 xhal_status check_wishes(const PluginRecord& plugin, const xhal_device_info& listed,
                          const xhal_device_open_info& info) {
   if ((info.context_flags & XHAL_CONTEXT_SCRUB) != 0 &&
@@ -352,8 +352,7 @@ void taken_at_its_word(const void* object) noexcept {
   } catch (...) {  // the status itself still arrives
   }
   lose_device(record, std::move(reason));
-  // Another thread may be at it.
-  while (!record.lost.load(std::memory_order_acquire)) sched_yield();
+  wait_until_lost(record);  // another thread may be at it
 }
 
 void lose_device(DeviceRecord& record, ErrorRecord reason) noexcept {

@@ -33,7 +33,9 @@ xhal_status refuse_inside(const char* operation) {
 void skip(Plugin& plugin, Problem problem, std::vector<Notice>& notices) {
   plugin.state = XHAL_PLUGIN_SKIPPED;
   plugin.status = problem.status;
-  plugin.text = std::move(problem.text);
+  // What is odd about the manifest may be the reason.
+  const auto odd = std::exchange(plugin.text, std::move(problem.text));
+  if (!odd.empty()) plugin.text += "; its manifest: " + odd;
   notices.emplace_back(problem.status == XHAL_ERR_UNSUPPORTED ? XHAL_LOG_INFO : XHAL_LOG_WARN,
                        fmt::format("plugin {} skipped: {}", plugin.record.name, plugin.text));
 }

@@ -144,8 +144,9 @@ xhal_status xhal_memory_alloc(xhal_context* context, const xhal_memory_info* inf
     // The plugin reads the chain.
     if (const auto s = xhal::structs::read(info, local, xhal::structs::Chains::pass);
         s != XHAL_OK) {
-      return fail(s, op, "{}: bad info structure of {} bytes: {}", op, info->struct_size,
-                  xhal_status_text(s));
+      return xhal::finish(fail(s, op, "{}: bad info structure of {} bytes: {}", op,
+                               info->struct_size, xhal_status_text(s)),
+                          context, op);
     }
     if (!xhal::is_running()) return xhal::fail_state(op);
     return xhal::finish(xhal::allocate(*xhal::state_of(context), local, address, op), context, op);

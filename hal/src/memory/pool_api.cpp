@@ -29,8 +29,9 @@ xhal_status xhal_pool_create(xhal_context* context, const xhal_pool_info* info, 
   return xhal::exported(op, [&]() -> xhal_status {
     xhal_pool_info local{};
     if (const auto s = xhal::structs::read(info, local); s != XHAL_OK) {
-      return fail(s, op, "{}: bad info structure of {} bytes: {}", op, info->struct_size,
-                  xhal_status_text(s));
+      return xhal::annotate(fail(s, op, "{}: bad info structure of {} bytes: {}", op,
+                                 info->struct_size, xhal_status_text(s)),
+                            context, op);
     }
     if (local.kind == 0) local.kind = XHAL_MEMORY_DEVICE;
     if ((local.flags & ~static_cast<uint32_t>(XHAL_MEMORY_EXPORTABLE | XHAL_MEMORY_ANY_CONTEXT)) !=
@@ -120,8 +121,9 @@ xhal_status xhal_pool_query(xhal_pool* pool, xhal_pool_stats* stats) {
   CHECK_POOL(pool, op)
   if (const auto s = xhal::required(op, {{"stats", stats}}); s != XHAL_OK) return s;
   if (!xhal::structs::is_size<xhal_pool_stats>(stats->struct_size)) {
-    return fail(XHAL_ERR_STRUCT_SIZE, op, "{}: no xhal_pool_stats has {} bytes", op,
-                stats->struct_size);
+    return xhal::annotate(fail(XHAL_ERR_STRUCT_SIZE, op, "{}: no xhal_pool_stats has {} bytes", op,
+                               stats->struct_size),
+                          Pool::of(pool)->part->context->handle, op);
   }
   return xhal::exported(op, [&] {
     auto& p = *Pool::of(pool)->part;

@@ -135,7 +135,7 @@ class Blocks {
   void make_free(Block* b);
   // Everything that is free for an owner.
   void take_all(Owner& owner, std::vector<Block*>* taken);
-  // Joins what put_back() left apart.
+  // Coalesces the free neighbours that put_back() leaves unmerged.
   void cool(Owner& owner);
   void give(Block* b, Owner& owner);
 
@@ -164,7 +164,7 @@ class Blocks {
   void sweep(size_t count);
 
   uint64_t largest() const;
-  // Joins what was left apart before.
+  // Coalesces free neighbours.
   uint64_t largest_joined();
   // Forgets everything.
   void clear();

@@ -136,6 +136,17 @@ bool order(StreamState& stream, const PoolRequest& r, bool wait) {
   return wait && xhal_event_wait(&event, XHAL_FOREVER) == XHAL_OK;
 }
 
+// Whether the stream has nothing to do. One whose recorded events are all reached mostly only needs
+// a moment to say so: the thread that ran its last work may not have let go of it yet.
+bool is_idle(StreamState& stream) {
+  constexpr uint64_t kMomentNs = 20'000'000;
+  xhal_event event{};
+  if (record_hidden_event(stream, &event) != XHAL_OK) return false;
+  if (poll_event(event) == XHAL_OK) return true;
+  return Timeline::of(event.timeline)->reached(event.value - 1) &&
+         xhal_event_wait(&event, kMomentNs) == XHAL_OK;
+}
+
 std::vector<StreamRef> eager_streams(const Blocks& blocks) {
   std::vector<StreamRef> streams;
   streams.reserve(blocks.owners().size());
@@ -181,8 +192,7 @@ void Pool::Part::take_from_idle(std::unique_lock<std::mutex>& lock, PoolRequest&
     bool idle;
     {
       const Busy busy(*this, lock, r);
-      PoolRequest nobodys{};
-      idle = order(*stream, nobodys, false);
+      idle = is_idle(*stream);
     }
     if (id != r.pool_id) return;
     for (auto* b : taken) {

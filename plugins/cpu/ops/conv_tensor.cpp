@@ -14,7 +14,7 @@ constexpr int64_t kGrain = 16384;
 }
 
 ConvTensor::ConvTensor(const xhal_tensor_desc& t, uint32_t operand, DType used)
-    : desc(t), operand_(operand), type_(dtype_of(t)) {
+    : desc(t), operand_(operand), type_(dtype_of(t)), used_size_(size_of(used)) {
   const Strides dense = dense_strides(t.ndim, t.sizes);
   plan_ = make_plan(t.ndim, t.sizes, {t.strides, dense.data()}, true);
   bool as_is = type_ == used;
@@ -38,9 +38,7 @@ char* ConvTensor::stage(const Launch& launch, char* memory, bool read) const {
   if (staged_bytes_ == 0) return static_cast<char*>(launch.pointers[operand_]);
   if (!read) return memory;
   // `used` is f32 whenever it is not the tensor's own dtype.
-  const size_t item =
-      staged_bytes_ / static_cast<uint64_t>(std::max<int64_t>(1, element_count(desc)));
-  if (item < sizeof(float)) {
+  if (used_size_ < sizeof(float)) {
     const auto* from = static_cast<const uint16_t*>(launch.pointers[operand_]);
     auto* to = reinterpret_cast<uint16_t*>(memory);
     launch.pool.parallel_for(plan_.count, kGrain, [&](int64_t begin, int64_t end) {
@@ -56,9 +54,8 @@ char* ConvTensor::stage(const Launch& launch, char* memory, bool read) const {
 
 void ConvTensor::unstage(const Launch& launch, const char* memory) const {
   if (staged_bytes_ == 0) return;
-  const size_t item =
-      staged_bytes_ / static_cast<uint64_t>(std::max<int64_t>(1, element_count(desc)));
-  if (item >= sizeof(float)) return store_dense(launch, reinterpret_cast<const float*>(memory));
+  if (used_size_ >= sizeof(float))
+    return store_dense(launch, reinterpret_cast<const float*>(memory));
   const auto* from = reinterpret_cast<const uint16_t*>(memory);
   auto* to = static_cast<uint16_t*>(launch.pointers[operand_]);
   launch.pool.parallel_for(plan_.count, kGrain, [&](int64_t begin, int64_t end) {

@@ -35,6 +35,7 @@ class ConvTensor {
  private:
   uint32_t operand_ = 0;
   DType type_ = DType::f32;
+  size_t used_size_ = sizeof(float);  // bytes of an element where kernels find it
   Strides strides_{};
   uint64_t staged_bytes_ = 0;
   IterPlan plan_;  // {tensor, dense} in row-major order

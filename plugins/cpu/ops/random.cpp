@@ -4,6 +4,8 @@
 #include "random.hpp"
 
 #include <algorithm>
+#include <atomic>
+#include <cmath>
 #include <limits>
 
 #include "convert.hpp"
@@ -157,10 +159,13 @@ class ExponentialOp final : public RandomOp {
 
   xhal_status run(const Launch& launch) const override {
     const auto rate = static_cast<float>(launch.scalars[0].as_double());
+    // Neither the division nor the rounding to the dtype may make a 0, which the distribution
+    // lacks.
+    const float least = std::isinf(rate) ? 0.0f : type_ == DType::f16 ? 0x1p-24f : 0x1p-126f;
     each_block(launch, 1, [&](int64_t first, int64_t n, const uint32_t* words) {
       alignas(64) float values[kBlock];
       kernels_.exponential(words, values, static_cast<size_t>(n));
-      for (int64_t i = 0; i < n; ++i) values[i] /= rate;
+      for (int64_t i = 0; i < n; ++i) values[i] = std::max(values[i] / rate, least);
       out_.write(launch.pointers, first, n, values);
     });
     return XHAL_OK;
@@ -222,14 +227,22 @@ class BernoulliOp final : public RandomOp {
 
   xhal_status run(const Launch& launch) const override {
     const auto p = static_cast<float>(launch.scalars[0].as_double());
+    std::atomic<bool> fine{p_ || (p >= 0 && p <= 1)};
     each_block(launch, 1, [&](int64_t first, int64_t n, const uint32_t* words) {
       alignas(64) float values[kBlock], chances[kBlock];
       kernels_.unit(words, values, static_cast<size_t>(n), 24);
-      if (p_) p_->read(launch.pointers, first, n, chances);
+      if (p_) {
+        p_->read(launch.pointers, first, n, chances);
+        bool inside = true;  // written so that NaN is not
+        for (int64_t i = 0; i < n; ++i) inside &= chances[i] >= 0 && chances[i] <= 1;
+        if (!inside) fine.store(false, std::memory_order_relaxed);
+      }
       for (int64_t i = 0; i < n; ++i) values[i] = values[i] < (p_ ? chances[i] : p) ? 1.0f : 0.0f;
       out_.write(launch.pointers, first, n, values);
     });
-    return XHAL_OK;
+    if (fine.load(std::memory_order_relaxed)) return XHAL_OK;
+    *launch.error = "`bernoulli` was given a probability that is not in [0, 1]";
+    return XHAL_ERR_INVALID_ARGUMENT;
   }
 
  private:

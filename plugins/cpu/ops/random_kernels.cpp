@@ -111,13 +111,19 @@ void normal(const uint32_t* words, float* to, size_t n) {
   }
 }
 
+// -log(u) of u in (0, 1]; where u was rounded to 1, of 1 - 2^-25, half a step of f32 below it:
+// for the distribution has no 0.
+HWY_INLINE V waiting_time(const uint32_t* words) {
+  return hn::Max(hn::Neg(log(open_unit(words))), set(0x1p-25f));
+}
+
 void exponential(const uint32_t* words, float* to, size_t n) {
   size_t i = 0;
-  for (; i + lanes() <= n; i += lanes()) store(hn::Neg(log(open_unit(words + i))), to + i);
+  for (; i + lanes() <= n; i += lanes()) store(waiting_time(words + i), to + i);
   if (i == n) return;
   alignas(64) uint32_t last[HWY_MAX_BYTES / sizeof(uint32_t)] = {};
   std::copy(words + i, words + n, last);
-  store_some(hn::Neg(log(open_unit(last))), to + i, n - i);
+  store_some(waiting_time(last), to + i, n - i);
 }
 
 constexpr RandomKernels kKernels = {words, unit, normal, exponential};

@@ -12,7 +12,7 @@ namespace {
 constexpr uint32_t kCounted = 1024;
 std::array<std::atomic<uint64_t>, kCounted> reset_counts;
 
-// Takes the device away from everybody who has it open; a new open finds it well.
+// Marks all open handles lost; the next open gets a healthy device.
 void lose(Device& device, std::string text) {
   xhal_error error{};
   error.struct_size = sizeof error;

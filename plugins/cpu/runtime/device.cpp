@@ -76,8 +76,9 @@ xhal_status Device::limit(uint32_t key, uint64_t* value) {
       *value = memory_->total_bytes();
       break;
     case XHAL_LIMIT_MEMORY_FREE_BYTES:
-      *value = std::min(memory_->total_bytes() - memory_->used_bytes(),
-                        available_memory_bytes().value_or(UINT64_MAX));
+      *value = std::min({memory_->total_bytes() - memory_->used_bytes(),
+                         available_memory_bytes().value_or(UINT64_MAX),
+                         read_cgroup_limits().memory_left_bytes.value_or(UINT64_MAX)});
       break;
     case XHAL_LIMIT_ALLOCATION_ALIGNMENT_BYTES:
       *value = kPageBytes;

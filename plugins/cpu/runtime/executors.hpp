@@ -73,7 +73,7 @@ class Executors {
   const uint32_t target_;
   const uint64_t spin_ns_;
 
-  // Two lines hold all that a push to a sleeping thread touches: it finds them cold.
+  // Everything push() touches fits in two cache lines, which are not in its core's cache.
   alignas(64) std::mutex mutex_;  // of the list and the counts
   Task* head_ = nullptr;
   uint32_t sleeping_ = 0;

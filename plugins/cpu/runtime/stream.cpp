@@ -404,7 +404,12 @@ void Stream::cancel() {
 }
 
 xhal_status Stream::destroy() {
-  wait_idle();
+  // A stream that libxhal has failed (a shutdown, a lost device) runs nothing any more, and nobody
+  // waits for what is queued.
+  if (plugin::host().timeline_poll(timeline_, UINT64_MAX, nullptr) < 0)
+    cancel();
+  else
+    wait_idle();
   device_.remove(*this);
   return plugin::destroy(this);
 }

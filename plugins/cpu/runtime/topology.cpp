@@ -4,6 +4,7 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <cmath>
 #include <stdexcept>
 
 #include "xhal/plugin.hpp"
@@ -61,6 +62,7 @@ Topology::Topology() {
   }
   for (auto& site : sites_) finish(site);
   hwloc_bitmap_free(allowed);
+  share(read_cgroup_limits());
 }
 
 void Topology::one_a_node(hwloc_const_bitmap_t allowed) {
@@ -117,6 +119,27 @@ void Topology::finish(Site& site) {
   int processor = -1;
   while ((processor = hwloc_bitmap_next(site.cpus, processor)) >= 0) {
     site.processors.push_back(static_cast<uint32_t>(processor));
+  }
+}
+
+// What a container leaves, in the proportion of what the devices would have: beyond its memory the
+// kernel kills, and threads beyond its processors only take each other's time.
+void Topology::share(const CgroupLimits& limits) {
+  uint64_t memory = 0, cores = 0;
+  for (const auto& site : sites_) {
+    memory += site.memory_bytes;
+    cores += site.cores;
+  }
+  for (auto& site : sites_) {
+    if (limits.memory_left_bytes && *limits.memory_left_bytes < memory) {
+      const double part = static_cast<double>(site.memory_bytes) / static_cast<double>(memory);
+      site.memory_bytes =
+          static_cast<uint64_t>(part * static_cast<double>(*limits.memory_left_bytes));
+    }
+    if (limits.processors && *limits.processors < static_cast<double>(cores)) {
+      const double part = *limits.processors * site.cores / static_cast<double>(cores);
+      site.cores = std::max(1u, static_cast<uint32_t>(std::ceil(part)));
+    }
   }
 }
 

@@ -2,7 +2,8 @@
 // topology.hpp: which cores make which device, by hwloc.
 //
 // Read once, at the first enumeration, and kept for ever: no thread, no descriptor. Only cores that
-// this process may run on count. One device a NUMA node, or as many as XHAL_CPU_DEVICES says.
+// this process may run on count, and no more of them and of memory than its container leaves it.
+// One device a NUMA node, or as many as XHAL_CPU_DEVICES says.
 #pragma once
 
 #include <hwloc.h>
@@ -12,12 +13,14 @@
 #include <string>
 #include <vector>
 
+#include "cgroup.hpp"
+
 namespace xhal::cpu {
 
 // The place of one device.
 struct Site {
   int32_t numa_node = -1;  // the operating system's number
-  uint32_t cores = 0;
+  uint32_t cores = 0;      // that it computes on at once: perhaps fewer than `cores_cpus`
   uint64_t memory_bytes = 0;
   hwloc_bitmap_t cpus = nullptr;
   hwloc_bitmap_t nodes = nullptr;
@@ -44,6 +47,7 @@ class Topology {
   void one_a_node(hwloc_const_bitmap_t allowed);
   void split(hwloc_const_bitmap_t allowed, uint32_t count);
   void finish(Site& site);
+  void share(const CgroupLimits& limits);
 
   hwloc_topology_t topology_ = nullptr;
   std::vector<Site> sites_;

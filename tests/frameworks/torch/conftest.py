@@ -12,6 +12,10 @@ import torch
 HERE = Path(__file__).parent
 
 
+def pytest_configure(config):
+    config.addinivalue_line("markers", "slow: not by default (`./dev test --all`)")
+
+
 def pytest_collection_modifyitems(items):
     if not hasattr(torch, "xhal") or not torch.xhal.is_available():
         import torch_xhal

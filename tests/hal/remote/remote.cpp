@@ -14,7 +14,9 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <condition_variable>
 #include <cstring>
+#include <deque>
 #include <future>
 #include <map>
 #include <memory>
@@ -64,12 +66,18 @@ struct Card {
     socket = ends[0];
     resume = go[1];
     listener = std::thread([this] { listen(); });
+    writer = std::thread([this] { write(); });
   }
 
   ~Card() {
     stopping = true;
     kill(pid, SIGKILL);
     shutdown(socket, SHUT_RDWR);
+    {
+      const std::lock_guard lock(mutex);
+      more.notify_one();
+    }
+    writer.join();
     listener.join();
     int status = 0;
     waitpid(pid, &status, 0);
@@ -159,7 +167,28 @@ struct Card {
     }
   }
 
+  // A submission never waits for other work, so what the full socket does not take stays in the
+  // backlog: the card may be waiting for the very callback that submits.
   xhal_status send_command(Command command, const char* operation, int fd = -1) {
+    if (command.verb != Verb::signal && command.verb != Verb::map) last_operation = operation;
+    if (backlog.empty()) {
+      if (send_now(command, fd, MSG_DONTWAIT)) return XHAL_OK;
+      if (errno != EAGAIN) {
+        const std::string text =
+            "remote:" + std::to_string(ordinal) + ": the card process does not answer";
+        return fail(XHAL_ERR_DEVICE_LOST, text, operation);
+      }
+    }
+    const int kept = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 3);
+    if (fd >= 0 && kept < 0)
+      return fail(XHAL_ERR_IO, std::string("no descriptor for the card: ") + std::strerror(errno),
+                  operation);
+    backlog.push_back({command, kept});
+    more.notify_one();
+    return XHAL_OK;
+  }
+
+  bool send_now(Command& command, int fd, int flags) const {
     char control[CMSG_SPACE(sizeof(int))] = {};
     iovec data{&command, sizeof command};
     msghdr message{};
@@ -174,11 +203,27 @@ struct Card {
       header->cmsg_len = CMSG_LEN(sizeof(int));
       std::memcpy(CMSG_DATA(header), &fd, sizeof fd);
     }
-    if (command.verb != Verb::signal && command.verb != Verb::map) last_operation = operation;
-    if (sendmsg(socket, &message, MSG_NOSIGNAL) == sizeof command) return XHAL_OK;
-    const std::string text =
-        "remote:" + std::to_string(ordinal) + ": the card process does not answer";
-    return fail(XHAL_ERR_DEVICE_LOST, text, operation);
+    ssize_t sent;
+    do sent = sendmsg(socket, &message, flags | MSG_NOSIGNAL);
+    while (sent < 0 && errno == EINTR);
+    return sent == sizeof command;
+  }
+
+  // Sends the backlog in its order. A command leaves it after it was sent, so that none overtakes
+  // it; of a card that is gone the listener tells.
+  void write() {
+    std::unique_lock lock(mutex);
+    for (;;) {
+      more.wait(lock, [this] { return stopping || !backlog.empty(); });
+      if (backlog.empty()) return;
+      Unsent& first = backlog.front();
+      lock.unlock();
+      // A command that cannot be sent is a card that is gone: nothing after it may run.
+      if (!send_now(first.command, first.fd, 0)) shutdown(socket, SHUT_RDWR);
+      if (first.fd >= 0) close(first.fd);
+      lock.lock();
+      backlog.pop_front();
+    }
   }
 
   // The number by which the card knows the shared memory that `address` lies in; sends it when
@@ -198,7 +243,9 @@ struct Card {
     c.verb = Verb::map;
     c.file = *file;
     c.size = size;
-    return send_command(c, "map", fd);
+    const auto s = send_command(c, "map", fd);
+    if (s != XHAL_OK) files.erase(start);  // the card does not know it
+    return s;
   }
 
   xhal_device* device;
@@ -208,8 +255,14 @@ struct Card {
   int socket = -1, resume = -1;
   std::atomic<bool> stopping{false};
   HiddenOrder order;
-  std::thread listener;
+  std::thread listener, writer;
+  struct Unsent {
+    Command command;
+    int fd;
+  };
   std::mutex mutex;  // of the order of commands, and what follows
+  std::condition_variable more;
+  std::deque<Unsent> backlog;
   std::string last_operation = "nothing";
   std::map<uint64_t, uint32_t> files;
   uint32_t next_file = 1;

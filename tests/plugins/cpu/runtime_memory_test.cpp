@@ -248,5 +248,29 @@ TEST_F(MemoryTest, TheGuardStopsAStrayHostAccessAndNothingElse) {
   EXPECT_EQ(xhal_memory_alloc(context(), &info, &b), XHAL_ERR_UNSUPPORTED);
 }
 
+TEST_F(RuntimeTest, ATrimRightAfterTheStreamIsDoneGivesEverythingBack) {
+  auto stream = device().stream();
+  constexpr int64_t kCount = 1 << 20;
+  const Op fill = fill_op(kCount);
+  xhal_pool* pool = nullptr;
+  ASSERT_OK(xhal_pool_create(context(), nullptr, &pool));
+  for (int i = 0; i < 50; ++i) {
+    Barrier barrier;
+    uint64_t block = 0;
+    ASSERT_OK(xhal_pool_alloc(pool, stream.get(), kCount * 4, {}, &block));
+    ASSERT_OK(xhal_stream_host_call(stream.get(), Barrier::pass, &barrier, 0));
+    launch(stream.get(), fill, {block}, {scalar(1.0)});
+    ASSERT_OK(xhal_pool_free(pool, block, nullptr, 0));
+    barrier.open();
+    ASSERT_OK(xhal_stream_synchronize(stream.get(), kSoon));
+    ASSERT_OK(xhal_pool_trim(pool, 0));
+    xhal_pool_stats stats{};
+    stats.struct_size = sizeof stats;
+    ASSERT_OK(xhal_pool_query(pool, &stats));
+    ASSERT_EQ(stats.reserved_bytes, 0u) << "round " << i;
+  }
+  ASSERT_OK(xhal_pool_destroy(pool));
+}
+
 }  // namespace
 }  // namespace xhal::cpu::test

@@ -334,6 +334,7 @@ TEST_F(RuntimeTest, ANonBlockingHostCallDoesNotHoldItsStreamBack) {
   ASSERT_OK(
       xhal_stream_host_call(stream.get(), Barrier::pass, &barrier, XHAL_HOST_CALL_NON_BLOCKING));
   EXPECT_OK(xhal_stream_synchronize(stream.get(), kSoon));
+  barrier.wait_entered();  // the stream is done, the call is not
   barrier.open();
 }
 

@@ -66,5 +66,28 @@ TEST_F(RuntimeTest, BurstsOfManyThreadsRunEveryCallOnce) {
   EXPECT_EQ(done.load(), wanted.load());
 }
 
+// Submits itself again for as long as it is run.
+struct Endless {
+  xhal_stream* stream;
+  std::atomic<int> runs{0};
+  std::atomic<xhal_status> end{XHAL_OK};
+
+  static void call(void* user, xhal_status status) {
+    auto* self = static_cast<Endless*>(user);
+    self->runs.fetch_add(1);
+    if (status == XHAL_OK) status = xhal_stream_host_call(self->stream, call, self, 0);
+    if (status != XHAL_OK) self->end.store(status);
+  }
+};
+
+TEST_F(RuntimeTest, AShutdownDropsWhatIsQueuedAlthoughMoreKeepsComing) {
+  auto stream = device().stream();
+  Endless endless{stream.get()};
+  ASSERT_OK(xhal_stream_host_call(stream.get(), Endless::call, &endless, 0));
+  while (endless.runs.load() < 10) std::this_thread::yield();
+  session_.reset();
+  EXPECT_LT(endless.end.load(), 0);
+}
+
 }  // namespace
 }  // namespace xhal::cpu::test

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "xhal/devices.hpp"
+#include "xhal/device.hpp"
 
 #include <fmt/core.h>
 
 #include <algorithm>
 #include <array>
-
-#include "xhal/watchdog.hpp"
+#include <cmath>
+#include <cstring>
 
 namespace xhal::tools {
 namespace {
@@ -30,23 +30,6 @@ constexpr std::array kKeys = {
     Key{XHAL_TELEMETRY_ERRORS_UNCORRECTED, "errors_uncorrected"},
 };
 
-void observe(Device& device) {
-  const ObservedDevice opened(device.info.index);
-  if (opened.status() != XHAL_OK) {
-    device.error = opened.error();
-    return;
-  }
-  xhal_device_info known{};
-  if (xhal_device_query(opened.handle(), &known) == XHAL_OK) device.info = known;
-  std::array<xhal_sample, kKeys.size()> samples{};
-  for (size_t i = 0; i < kKeys.size(); ++i) samples[i].id = kKeys[i].id;
-  if (xhal_device_telemetry(opened.handle(), samples.data(), samples.size()) != XHAL_OK) return;
-  for (const auto& sample : samples) {
-    if ((sample.flags & XHAL_SAMPLE_VALID) == 0) continue;
-    device.readings[sample.id] = {sample.value, (sample.flags & XHAL_SAMPLE_MODELLED) != 0};
-  }
-}
-
 }  // namespace
 
 std::optional<Reading> Device::reading(uint32_t id) const {
@@ -68,20 +51,24 @@ std::string Device::health() const {
   return (info.flags & XHAL_DEVICE_DEGRADED) != 0 ? "degraded" : "";
 }
 
-std::vector<Device> observe_devices(const Library& library, const Options& options,
-                                    const std::string& command) {
-  std::vector<Device> devices;
-  {
-    const Watchdog watchdog(command, "the search for devices", options.json);
-    for (const auto& info : library.devices(options.all)) devices.emplace_back().info = info;
+Device observe(const xhal_device_info& listed) {
+  Device device{listed, false, {}, {}};
+  const ObservedDevice opened(listed.index);
+  if (opened.status() != XHAL_OK) {
+    device.error = opened.error();
+    return device;
   }
-  for (auto& device : devices) {
-    device.hidden = device.info.index == UINT32_MAX;
-    if (device.hidden) continue;  // it cannot be opened while it is hidden
-    const Watchdog watchdog(command, device.info.id, options.json);
-    observe(device);
+  xhal_device_info known{};
+  if (xhal_device_query(opened.handle(), &known) == XHAL_OK) device.info = known;
+  std::array<xhal_sample, kKeys.size()> samples{};
+  for (size_t i = 0; i < kKeys.size(); ++i) samples[i].id = kKeys[i].id;
+  if (xhal_device_telemetry(opened.handle(), samples.data(), samples.size()) != XHAL_OK)
+    return device;
+  for (const auto& sample : samples) {
+    if ((sample.flags & XHAL_SAMPLE_VALID) == 0 || !std::isfinite(sample.value)) continue;
+    device.readings[sample.id] = {sample.value, (sample.flags & XHAL_SAMPLE_MODELLED) != 0};
   }
-  return devices;
+  return device;
 }
 
 std::string uuid_text(const xhal_device_info& info) {
@@ -129,6 +116,31 @@ Json device_json(const Device& device) {
   json["unavailable"] = unavailable;
   json["error"] = text_or_null(device.error);
   return json;
+}
+
+Json packed(const Device& device) {
+  const auto* bytes = reinterpret_cast<const unsigned char*>(&device.info);
+  std::string info;
+  for (size_t i = 0; i < sizeof device.info; ++i) info += fmt::format("{:02x}", bytes[i]);
+  Json readings = Json::array();
+  for (const auto& [id, reading] : device.readings)
+    readings.push_back({id, reading.value, reading.modelled});
+  return {
+      {"info", info}, {"hidden", device.hidden}, {"error", device.error}, {"readings", readings}};
+}
+
+Device unpacked(const Json& json) {
+  Device device;
+  const auto info = json.at("info").get<std::string>();
+  auto* bytes = reinterpret_cast<unsigned char*>(&device.info);
+  for (size_t i = 0; i < std::min(sizeof device.info, info.size() / 2); ++i)
+    bytes[i] = static_cast<unsigned char>(std::stoul(info.substr(2 * i, 2), nullptr, 16));
+  device.hidden = json.at("hidden");
+  device.error = json.at("error");
+  for (const auto& reading : json.at("readings"))
+    device.readings[reading.at(0).get<uint32_t>()] = {reading.at(1).get<double>(),
+                                                      reading.at(2).get<bool>()};
+  return device;
 }
 
 }  // namespace xhal::tools

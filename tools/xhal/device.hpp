@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// devices.hpp: what the commands know of a device: its record and its readings.
+// device.hpp: what the commands know of a device: its record and its readings.
 #pragma once
 
 #include <map>
 #include <optional>
 #include <string>
-#include <vector>
 
-#include "xhal/command.hpp"
+#include "common/library.hpp"
 
 namespace xhal::tools {
 
@@ -28,11 +27,15 @@ struct Device {
   std::string health() const;
 };
 
-// Every device, observed one after the other.
-std::vector<Device> observe_devices(const Library& library, const Options& options,
-                                    const std::string& command);
+// Opens the device of this record without touching its work, and reads what it tells. Runs plugin
+// code: in a child only.
+Device observe(const xhal_device_info& listed);
 
 std::string uuid_text(const xhal_device_info& info);  // empty when it has none
 Json device_json(const Device& device);
+
+// What a child sends of a device, and what the parent makes of it. Both are this very program.
+Json packed(const Device& device);
+Device unpacked(const Json& json);
 
 }  // namespace xhal::tools

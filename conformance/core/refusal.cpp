@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+// What op_prepare refuses, it refuses with the right status, the operand and a reason: frameworks
+// fall back on what they are told.
+#include "harness/cts.hpp"
+#include "xhal/catalog.h"
+
+namespace xhal::cts {
+namespace {
+
+xhal_tensor_desc vector_of_floats() {
+  xhal_tensor_desc t{};
+  t.code = XHAL_CODE_FLOAT;
+  t.bits = 32;
+  t.lanes = 1;
+  t.ndim = 1;
+  t.sizes[0] = 4;
+  t.strides[0] = 1;
+  return t;
+}
+
+xhal_status prepare(uint32_t id, const std::vector<uint32_t>& groups,
+                    const std::vector<xhal_tensor_desc>& operands) {
+  auto info = versioned<xhal_op_info>();
+  info.id = id;
+  info.group_count = static_cast<uint32_t>(groups.size());
+  info.operand_count = static_cast<uint32_t>(operands.size());
+  info.group_sizes = groups.data();
+  info.operands = operands.data();
+  xhal_op* op = nullptr;
+  const auto status = xhal_op_prepare(context(), &info, &op);
+  if (status == XHAL_OK) xhal_op_destroy(op);
+  return status;
+}
+
+// A text of the plugin's own: libxhal makes one of the status where there is none.
+testing::AssertionResult explains_itself(xhal_status status) {
+  if (status >= 0) return testing::AssertionFailure() << "it was not refused";
+  const auto text = last_error_text();
+  if (text == std::string("xhal_op_prepare: ") + xhal_status_text(status))
+    return testing::AssertionFailure() << xhal_status_name(status) << " came without a text";
+  return testing::AssertionSuccess();
+}
+
+TEST(Refusal, OfAnOperatorHasAText) {
+  const auto t = vector_of_floats();
+  EXPECT_TRUE(explains_itself(prepare(0x7ffffff0, {1, 1}, {t, t})));
+}
+
+TEST(Refusal, OfALayoutHasAText) {
+  auto t = vector_of_floats();
+  t.layout = 0x4711;
+  EXPECT_TRUE(explains_itself(prepare(XHAL_OP_strided_copy, {1, 1}, {t, t})));
+}
+
+TEST(Refusal, OfAShapeHasAText) {
+  auto longer = vector_of_floats();
+  longer.sizes[0] = 5;
+  EXPECT_TRUE(explains_itself(prepare(XHAL_OP_strided_copy, {1, 1}, {vector_of_floats(), longer})));
+}
+
+TEST(Refusal, NamesTheOperandWhoseDtypeItCannotDo) {
+  for (const size_t wrong : {0, 1}) {
+    std::vector<xhal_tensor_desc> operands(2, vector_of_floats());
+    operands[wrong].bits = 7;  // no device has it; a copy may have two dtypes, so it is this one
+    const auto status = prepare(XHAL_OP_strided_copy, {1, 1}, operands);
+    EXPECT_TRUE(status == XHAL_ERR_UNSUPPORTED || status == XHAL_ERR_INVALID_ARGUMENT)
+        << xhal_status_name(status);
+    EXPECT_TRUE(explains_itself(status));
+    auto error = versioned<xhal_error>();
+    ASSERT_EQ(xhal_last_error(&error), XHAL_OK);
+    EXPECT_EQ(error.operand, wrong + 1) << "the refused operand, counted from 1";
+  }
+}
+
+TEST(Refusal, OfAGroupThatContradictsTheCatalogueIsAnInvalidArgument) {
+  const auto t = vector_of_floats();
+  struct Wrong {
+    const char* what;
+    uint32_t id;
+    std::vector<uint32_t> groups;
+  };
+  const Wrong all[] = {{"two inputs in one group", XHAL_OP_strided_copy, {2, 1}},
+                       {"a group too many", XHAL_OP_strided_copy, {1, 1, 1}},
+                       {"a group too few", XHAL_OP_strided_copy, {1}},
+                       {"no output", XHAL_OP_strided_copy, {1, 0}},
+                       {"two outputs", XHAL_OP_fill, {2}},
+                       {"an input of an operator without any", XHAL_OP_fill, {1, 1}},
+                       {"no x", XHAL_OP_axpby, {0, 1, 1}}};
+  for (const auto& wrong : all) {
+    size_t count = 0;
+    for (const auto size : wrong.groups) count += size;
+    const auto status = prepare(wrong.id, wrong.groups, std::vector<xhal_tensor_desc>(count, t));
+    EXPECT_EQ(status, XHAL_ERR_INVALID_ARGUMENT)
+        << wrong.what << ": " << xhal_status_name(status) << ": " << last_error_text();
+  }
+}
+
+}  // namespace
+}  // namespace xhal::cts
