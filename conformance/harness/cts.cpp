@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "common/process.hpp"
+#include "harness/harness.hpp"
 
 namespace xhal::cts {
 namespace {
@@ -66,6 +67,7 @@ xhal_context* context() {
 }
 
 void close_device() {
+  release_arena();
   if (the_device().device != nullptr) xhal_device_close(the_device().device);
   the_device() = {};
 }

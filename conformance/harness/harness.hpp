@@ -49,7 +49,7 @@ bool can_alias(const ref::Problem& problem, size_t alias);
 // with stride 0.
 void apply_broadcast(ref::Problem& problem);
 
-// Gives back the device memory that the runs share.
+// Gives back the device memory that the runs share, before its device is closed.
 void release_arena();
 
 // The first element that is outside the tolerance, explained; empty when there is none.

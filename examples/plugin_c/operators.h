@@ -44,6 +44,24 @@ static int is_known(uint8_t code, uint8_t bits) {
          (code == XHAL_CODE_INT && (bits == 32 || bits == 64));
 }
 
+/* The dtypes that the catalogue gives these operators, "A+f64+u32" and for axpby "N+f64": others
+ * are an invalid argument, whatever the device. */
+static int is_in_catalogue(uint32_t op, uint8_t code, uint8_t bits) {
+  switch (code) {
+    case XHAL_CODE_FLOAT:
+      return bits == 16 || bits == 32 || bits == 64;
+    case XHAL_CODE_BFLOAT:
+      return bits == 16;
+    case XHAL_CODE_INT:
+      return bits == 8 || bits == 16 || bits == 32 || bits == 64;
+    case XHAL_CODE_UINT:
+      return bits == 8 || (bits == 32 && op != XHAL_OP_axpby);
+    case XHAL_CODE_BOOL:
+      return bits == 8 && op != XHAL_OP_axpby;
+  }
+  return 0;
+}
+
 static struct number load(const char* from, uint8_t code, uint8_t bits) {
   float f;
   int32_t narrow;
@@ -105,6 +123,8 @@ static void run(const struct program* op, const uint64_t* addresses, const struc
 
 static xhal_status check_operand(const xhal_op_info* info, uint32_t i) {
   const xhal_tensor_desc *t = &info->operands[i], *out = &info->operands[info->operand_count - 1];
+  if (!is_in_catalogue(info->id, t->code, t->bits))
+    return refuse(XHAL_ERR_INVALID_ARGUMENT, i + 1, "operand of a dtype that the operator has not");
   if (!is_known(t->code, t->bits) || t->lanes != 1 || t->layout != 0)
     return refuse(XHAL_ERR_UNSUPPORTED, i + 1,
                   "operand of a dtype or layout that is not known here");

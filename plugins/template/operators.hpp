@@ -69,12 +69,13 @@ constexpr Format kFormats[] = {
     format<int64_t>(DType::i64),  format<xhal::Bf16>(DType::bf16), format<uint8_t>(DType::u8),
     format<uint32_t>(DType::u32), format<bool>(DType::boolean)};
 
-inline const Format* format_of(const xhal_tensor_desc& t) {
+inline const Format* format_of(DType type) {
   for (const auto& f : kFormats) {
-    if (f.type == xhal::dtype_of(t)) return &f;
+    if (f.type == type) return &f;
   }
   return nullptr;
 }
+inline const Format* format_of(const xhal_tensor_desc& t) { return format_of(xhal::dtype_of(t)); }
 
 // alpha * x + beta * y, as the catalogue says: integers wrap, floats are computed in their format.
 inline Number axpby(uint8_t bits, Number alpha, Number x, Number beta, Number y) {
@@ -111,9 +112,7 @@ struct Program {
       for (uint32_t d = 0; d < out.ndim; ++d) elements += index[d] * operands[i].strides[d];
       return memory_at(addresses[i]) + elements * operands[i].bits / 8;
     };
-    const auto load = [&](uint32_t i) {
-      return format_of(operands[i])->load(at(i));
-    };
+    const auto load = [&](uint32_t i) { return format_of(operands[i])->load(at(i)); };
     for (int64_t n = count(); n > 0; --n) {
       Number value = scalars[0];
       if (id == XHAL_OP_strided_copy) value = load(0);
@@ -145,8 +144,6 @@ inline xhal_status prepare(const xhal_op_info* info, Program& program) {
       return refuse(XHAL_ERR_UNSUPPORTED, " has a dtype this plugin does not compute with");
     if (info->id == XHAL_OP_axpby && xhal::dtype_of(t) != xhal::dtype_of(out))
       return refuse(XHAL_ERR_INVALID_ARGUMENT, " does not have the output's dtype");
-    if (!xhal::same_sizes(t, out))
-      return refuse(XHAL_ERR_INVALID_ARGUMENT, " does not have the output's sizes");
   }
   program.id = info->id;
   program.last = info->operand_count - 1;

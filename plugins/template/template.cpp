@@ -244,7 +244,7 @@ struct Stream : Object {
     Number values[2] = {program.default_scalar(), program.default_scalar()};
     for (uint32_t i = 0; i < scalar_count; ++i) {
       const auto& s = scalars[i];
-      const auto* format = format_of(s.code, s.bits);
+      const auto* format = format_of(xhal::dtype_of(s.code, s.bits));
       if (s.kind == XHAL_SCALAR_ADDRESS && format == nullptr)
         return fail(XHAL_ERR_UNSUPPORTED, "a scalar has a dtype this plugin does not read");
       values[i] = s.kind == XHAL_SCALAR_INT     ? whole(s.value.i)

@@ -139,7 +139,6 @@ void run_tests(const Options& options, std::chrono::milliseconds limit, const Em
   listeners.Append(new Listener(emit));
   (void)!RUN_ALL_TESTS();
   emit({{"doing", "while the device was closed (device_close, shutdown)"}});
-  release_arena();
   close_device();
 }
 

@@ -34,14 +34,14 @@ uint64_t hash_of(const KeyWords& words) {
   return a ^ a >> 32;
 }
 
-bool same(const OpEntry& entry, const KeyWords& words) {
+bool same(const PreparedOp& entry, const KeyWords& words) {
   return entry.words.size() == words.size() &&
          std::memcmp(entry.words.data(), words.data(), words.size() * sizeof(uint64_t)) == 0;
 }
 
 // What an entry costs in host memory, with what its plugin keeps for it. The ABI does not tell
 // that; these are the figures of compiled kernels (oneDNN's), where one is compiled for each shape.
-uint64_t bytes_of(const OpEntry& entry) {
+uint64_t bytes_of(const PreparedOp& entry) {
   const uint64_t own = sizeof entry + entry.words.size() * sizeof(uint64_t) +
                        entry.needs.size() * sizeof(xhal_operand_need) + entry.refusal.size();
   if (!entry.op) return own;
@@ -57,14 +57,14 @@ uint64_t bytes_of(const OpEntry& entry) {
   }
 }
 
-using Entries = std::unordered_multimap<uint64_t, std::shared_ptr<OpEntry>>;
+using Entries = std::unordered_multimap<uint64_t, std::shared_ptr<PreparedOp>>;
 
 // Two generations: what is used moves to the young one; when that is full it becomes the old one,
 // and what was in the old one, not used for that long, is dropped. Dropped entries are destroyed a
 // few at a time, so that no launch pays for all of them.
 class Shard {
  public:
-  std::shared_ptr<OpEntry> find(const KeyWords& words, uint64_t hash) {
+  std::shared_ptr<PreparedOp> find(const KeyWords& words, uint64_t hash) {
     const std::lock_guard lock(mutex_);
     if (auto it = find_in(young_, words, hash); it != young_.end()) return it->second;
     const auto it = find_in(old_, words, hash);
@@ -76,8 +76,8 @@ class Shard {
   }
 
   // True when entries were dropped.
-  bool insert(uint64_t hash, std::shared_ptr<OpEntry> entry) {
-    std::shared_ptr<OpEntry> destroyed[kDestroyed];  // without the lock
+  bool insert(uint64_t hash, std::shared_ptr<PreparedOp> entry) {
+    std::shared_ptr<PreparedOp> destroyed[kDestroyed];  // without the lock
     const std::lock_guard lock(mutex_);
     young_bytes_ += bytes_of(*entry);
     young_.emplace(hash, std::move(entry));
@@ -121,13 +121,13 @@ Table& table() {
 
 struct Slot {
   uint64_t hash = 0;
-  std::shared_ptr<OpEntry> entry;
+  std::shared_ptr<PreparedOp> entry;
 };
 
 struct Recent {
   uint64_t epoch = 0;
   std::unique_ptr<Slot[]> slots{new Slot[kSlots]};
-  std::shared_ptr<OpEntry> heavy;  // the last one too heavy for a slot
+  std::shared_ptr<PreparedOp> heavy;  // the last one too heavy for a slot
 };
 
 Recent& recent() {
@@ -198,7 +198,7 @@ Request decode(const std::vector<uint64_t>& words) {
   return request;
 }
 
-void read_needs(OpEntry& entry, const Request& request) {
+void read_needs(PreparedOp& entry, const Request& request) {
   xhal_op_properties properties{};
   properties.struct_size = sizeof properties;
   entry.needs.resize(request.operands.size());
@@ -218,8 +218,8 @@ void read_needs(OpEntry& entry, const Request& request) {
   if (!entry.rewrite) entry.needs.clear();
 }
 
-std::shared_ptr<OpEntry> prepare(const KeyWords& words) {
-  auto entry = std::make_shared<OpEntry>();
+std::shared_ptr<PreparedOp> prepare(const KeyWords& words) {
+  auto entry = std::make_shared<PreparedOp>();
   entry->words.assign(words.begin(), words.end());
   const Request request = decode(entry->words);
   entry->half = std::any_of(request.operands.begin(), request.operands.end(),
@@ -251,7 +251,7 @@ std::shared_ptr<OpEntry> prepare(const KeyWords& words) {
   return entry;
 }
 
-std::shared_ptr<OpEntry> find_or_prepare(const KeyWords& words, uint64_t hash) {
+std::shared_ptr<PreparedOp> find_or_prepare(const KeyWords& words, uint64_t hash) {
   Shard& shard = table().shards[hash % kShards];
   if (auto found = shard.find(words, hash)) return found;
   auto entry = prepare(words);  // may compile: not under the lock; a race prepares twice
@@ -261,11 +261,11 @@ std::shared_ptr<OpEntry> find_or_prepare(const KeyWords& words, uint64_t hash) {
 
 }  // namespace
 
-OpEntry::~OpEntry() {
+PreparedOp::~PreparedOp() {
   if (op && !is_shut_down()) xhal_op_destroy(op);
 }
 
-const OpEntry* find_op(const KeyWords& words) {
+const PreparedOp* find_op(const KeyWords& words) {
   Recent& mine = recent();
   const uint64_t epoch = table().epoch.load(std::memory_order_relaxed);
   if (mine.epoch != epoch) [[unlikely]] {

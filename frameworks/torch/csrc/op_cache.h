@@ -42,11 +42,11 @@ inline uint8_t byte(uint64_t word, int index) { return static_cast<uint8_t>(word
 
 using KeyWords = c10::SmallVector<uint64_t, 48>;
 
-struct OpEntry {
-  OpEntry() = default;
-  ~OpEntry();
-  OpEntry(const OpEntry&) = delete;
-  OpEntry& operator=(const OpEntry&) = delete;
+struct PreparedOp {
+  PreparedOp() = default;
+  ~PreparedOp();
+  PreparedOp(const PreparedOp&) = delete;
+  PreparedOp& operator=(const PreparedOp&) = delete;
 
   std::vector<uint64_t> words;
   xhal_op* op = nullptr;  // null: refused
@@ -59,7 +59,7 @@ struct OpEntry {
 
 // The entry of a key, prepared now if nobody has. The pointer is good until this
 // thread's next call.
-const OpEntry* find_op(const KeyWords& words);
+const PreparedOp* find_op(const KeyWords& words);
 
 const char* op_name(uint32_t id);
 

@@ -4,6 +4,7 @@
 #include <ATen/Context.h>
 #include <ATen/MemoryOverlap.h>
 #include <ATen/ops/empty_like.h>
+#include <xhal/catalogue.hpp>
 
 #include <cstring>
 
@@ -30,26 +31,34 @@ constexpr size_t kMostCompared = 16;
 
 }  // namespace
 
-OpCall::OpCall(uint32_t id, DeviceIndex index) : index_(index) {
+OpCall::OpCall(uint32_t id, DeviceIndex index) : id_(id), index_(index) {
   words_.push_back(key::header(id, index, at::globalContext().deterministicAlgorithms()));
 }
 
-OpCall& OpCall::attr(uint32_t index, int64_t value) {
-  words_.push_back(key::attribute(index, XHAL_ATTR_INT, 1));
+uint32_t OpCall::place_of(std::string_view attribute) const {
+  const auto* op = xhal::catalogue::find(id_);
+  const auto* known = op == nullptr ? nullptr : op->attribute(attribute);
+  TORCH_INTERNAL_ASSERT(known, "the catalogue gives `", op_name(id_), "` no attribute ", attribute);
+  return static_cast<uint32_t>(known - op->attributes().data());
+}
+
+OpCall& OpCall::attr(std::string_view name, int64_t value) {
+  words_.push_back(key::attribute(place_of(name), XHAL_ATTR_INT, 1));
   words_.push_back(static_cast<uint64_t>(value));
   return *this;
 }
 
-OpCall& OpCall::attr(uint32_t index, double value) {
+OpCall& OpCall::attr(std::string_view name, double value) {
   uint64_t word;
   std::memcpy(&word, &value, sizeof word);
-  words_.push_back(key::attribute(index, XHAL_ATTR_FLOAT, 1));
+  words_.push_back(key::attribute(place_of(name), XHAL_ATTR_FLOAT, 1));
   words_.push_back(word);
   return *this;
 }
 
-OpCall& OpCall::attr(uint32_t index, c10::IntArrayRef values) {
-  words_.push_back(key::attribute(index, XHAL_ATTR_INTS, static_cast<uint32_t>(values.size())));
+OpCall& OpCall::attr(std::string_view name, c10::IntArrayRef values) {
+  const auto count = static_cast<uint32_t>(values.size());
+  words_.push_back(key::attribute(place_of(name), XHAL_ATTR_INTS, count));
   for (int64_t value : values) words_.push_back(static_cast<uint64_t>(value));
   return *this;
 }
@@ -185,7 +194,7 @@ OpCall& OpCall::random(const Philox& state) {
   return *this;
 }
 
-void OpCall::submit(const OpEntry& entry) {
+void OpCall::submit(const PreparedOp& entry) {
   xhal_stream* stream = launch_stream(index_);
   c10::SmallVector<uint64_t, 8> addresses;
   for (const auto& operand : operands_) addresses.push_back(operand.address);
@@ -211,7 +220,7 @@ bool OpCall::run() {
     return false;
   }
   if (any_output_) check_overlap();
-  const OpEntry* entry = find_op(words_);
+  const PreparedOp* entry = find_op(words_);
   if (entry->op && (!entry->rewrite || rewritten_)) [[likely]] {
     submit(*entry);
     return true;
@@ -226,7 +235,7 @@ bool OpCall::run() {
 }
 
 // Makes every operand what the device asked for (or contiguous, when it refused) and runs again.
-bool OpCall::run_rewritten(const OpEntry* found) {
+bool OpCall::run_rewritten(const PreparedOp* found) {
   std::vector<xhal_operand_need> needs = found->needs;
   const bool refused = !found->op;
   std::vector<at::Tensor> made;

@@ -2,7 +2,7 @@
 // op_call.h: one run of a catalogue operator on torch tensors: the one way from ATen to the HAL.
 //
 //   OpCall call(XHAL_OP_gemm, out.device().index());
-//   call.attr(0, activation).in(a).in(b).absent().absent().out(out).scalar(alpha).scalar(beta);
+//   call.attr("activation", 1).in(a).in(b).absent().absent().out(out).scalar(alpha);
 //   if (!call.run()) return on_host<at::_ops::mm>(a, b);
 //
 // Groups are given in the catalogue's order. run() submits to the device's current stream and
@@ -19,6 +19,7 @@
 #include <xhal/catalog.h>
 
 #include <optional>
+#include <string_view>
 
 #include "dtype.h"
 #include "generator.h"
@@ -31,10 +32,11 @@ class OpCall {
   OpCall(uint32_t id, DeviceIndex index);
   explicit OpCall(uint32_t id, const at::TensorBase& on) : OpCall(id, on.device().index()) {}
 
-  OpCall& attr(uint32_t index, int64_t value);
-  OpCall& attr(uint32_t index, bool value) { return attr(index, static_cast<int64_t>(value)); }
-  OpCall& attr(uint32_t index, double value);
-  OpCall& attr(uint32_t index, c10::IntArrayRef values);
+  // By the catalogue's name; one that it does not give the operator throws.
+  OpCall& attr(std::string_view name, int64_t value);
+  OpCall& attr(std::string_view name, bool value) { return attr(name, int64_t(value)); }
+  OpCall& attr(std::string_view name, double value);
+  OpCall& attr(std::string_view name, c10::IntArrayRef values);
 
   OpCall& in(const at::TensorBase& tensor);  // undefined = absent
   OpCall& in(const std::optional<at::Tensor>& tensor) { return tensor ? in(*tensor) : absent(); }
@@ -70,11 +72,13 @@ class OpCall {
     uint64_t address;
     bool output;
   };
+  uint32_t place_of(std::string_view attribute) const;
   void push(const at::TensorBase& tensor, bool output);
   void check_overlap() const;
-  bool run_rewritten(const OpEntry* entry);
-  void submit(const OpEntry& entry);
+  bool run_rewritten(const PreparedOp* entry);
+  void submit(const PreparedOp& entry);
 
+  uint32_t id_;
   DeviceIndex index_;
   bool rewritten_ = false, require_layout_ = false;
   c10::ScalarType unknown_type_ = c10::ScalarType::Undefined;  // of an operand

@@ -93,7 +93,7 @@ Forward attention(const Tensor& q, const Tensor& k, const Tensor& v, const OptTe
                          q.size(0) * q.size(1) * q.size(2) * k.size(2));
   }
   OpCall call(XHAL_OP_sdpa, q);
-  call.attr(0, causal).attr(1, scale.value_or(0)).attr(2, dropout);
+  call.attr("causal", causal).attr("scale", scale.value_or(0)).attr("dropout", dropout);
   call.in(q).in(k).in(v).in(mask).out(out).out(log_sum).random(random);
   TORCH_CHECK_NOT_IMPLEMENTED(
       call.run(),
@@ -117,7 +117,7 @@ Backward attention_backward(const Tensor& grad, const Tensor& q, const Tensor& k
                dv = heads_inside(v, v.size(3));
   const OptTensor mask = scores_mask(bias.defined() ? OptTensor(bias) : std::nullopt, q, k);
   OpCall call(XHAL_OP_sdpa_grad, q);
-  call.attr(0, causal).attr(1, scale.value_or(0)).attr(2, dropout);
+  call.attr("causal", causal).attr("scale", scale.value_or(0)).attr("dropout", dropout);
   call.in(grad).in(q).in(k).in(v).in(out).in(log_sum).in(mask).out(dq).out(dk).out(dv);
   call.random(restored(state));
   TORCH_CHECK_NOT_IMPLEMENTED(call.run(),

@@ -38,7 +38,7 @@ using at::Scalar;
 using at::Tensor;
 constexpr int kNoAttribute = -1;
 
-// ---- f(tensor, tensor) and f(tensor, number), with at most attribute 0
+// ---- f(tensor, tensor) and f(tensor, number); `attribute` is how a quotient is rounded
 
 template <uint32_t id, Types types, int attribute = kNoAttribute>
 struct Binary {
@@ -51,7 +51,8 @@ struct Binary {
     } else {
       call.operand(other);
     }
-    if constexpr (attribute != kNoAttribute) call.attr(0, int64_t(attribute));
+    if constexpr (attribute != kNoAttribute)
+      call.attr(id == XHAL_OP_div ? "rounding" : "truncate", attribute);
     return call.run(out);
   }
   template <class Op, class Other>
@@ -141,7 +142,7 @@ bool run_div(const Tensor& self, const Tensor& other, const Mode& mode, Tensor& 
   const int64_t rounding = !mode ? 0 : *mode == "trunc" ? 1 : *mode == "floor" ? 2 : -1;
   if (rounding < 0) return false;
   Pointwise call(XHAL_OP_div, rounding ? Types::common : Types::to_float);
-  return call.operand(self).operand(other).attr(0, rounding).run(out);
+  return call.operand(self).operand(other).attr("rounding", rounding).run(out);
 }
 Tensor div_mode(const Tensor& self, const Tensor& other, Mode mode) {
   Tensor out;

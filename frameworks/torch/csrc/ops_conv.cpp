@@ -42,12 +42,12 @@ bool has_elements(const Sizes& sizes) {
 
 void set_geometry(OpCall& call, IntArrayRef stride, IntArrayRef padding, IntArrayRef dilation,
                   bool transposed, IntArrayRef output_padding, int64_t groups) {
-  call.attr(0, stride)
-      .attr(1, padding)
-      .attr(2, dilation)
-      .attr(3, transposed)
-      .attr(4, output_padding)
-      .attr(5, groups);
+  call.attr("stride", stride)
+      .attr("padding", padding)
+      .attr("dilation", dilation)
+      .attr("transposed", transposed)
+      .attr("output_padding", output_padding)
+      .attr("groups", groups);
 }
 
 Sizes convolved(const Tensor& input, const Tensor& weight, IntArrayRef stride, IntArrayRef padding,
@@ -164,7 +164,11 @@ std::tuple<Tensor&, Tensor&> max_pool_out(const Tensor& self, IntArrayRef kernel
       at::native::resize_output(indices, sizes);
       const Tensor from = batched(self), to = batched(out), where = batched(indices);
       OpCall call(XHAL_OP_max_pool, self);
-      call.attr(0, k).attr(1, s).attr(2, p).attr(3, d).attr(4, ceil);
+      call.attr("kernel", k)
+          .attr("stride", s)
+          .attr("padding", p)
+          .attr("dilation", d)
+          .attr("ceil", ceil);
       if (call.in(from).out(to).out(where).run()) return {out, indices};
     }
   }
@@ -187,12 +191,12 @@ Tensor& max_pool_backward_out(const Tensor& grad, const Tensor& self, IntArrayRe
 
 void set_average(OpCall& call, const Ints& k, const Ints& s, const Ints& p, bool ceil,
                  bool count_padding, std::optional<int64_t> divisor) {
-  call.attr(0, k)
-      .attr(1, s)
-      .attr(2, p)
-      .attr(3, ceil)
-      .attr(4, count_padding)
-      .attr(5, divisor.value_or(0));
+  call.attr("kernel", k)
+      .attr("stride", s)
+      .attr("padding", p)
+      .attr("ceil", ceil)
+      .attr("count_padding", count_padding)
+      .attr("divisor", divisor.value_or(0));
 }
 
 Tensor& avg_pool_out(const Tensor& self, IntArrayRef kernel, IntArrayRef stride,
@@ -280,7 +284,7 @@ Tensor& bilinear_out(const Tensor& self, IntArrayRef size, bool corners, OptDoub
   if (self.dim() == 4 && planes(self) && (corners || plain_scale(self.sizes(), size, h, w))) {
     at::native::resize_output(out, with_plane(self, size[0], size[1]));
     OpCall call(XHAL_OP_upsample_bilinear, self);
-    if (call.attr(0, corners).in(self).out(out).run()) return out;
+    if (call.attr("align_corners", corners).in(self).out(out).run()) return out;
   }
   return on_host<at::_ops::upsample_bilinear2d_out>(self, size, corners, h, w, out);
 }
@@ -289,7 +293,7 @@ Tensor& bilinear_backward_out(const Tensor& grad, IntArrayRef size, IntArrayRef 
   if (grad.dim() == 4 && planes(grad) && (corners || plain_scale(input, size, h, w))) {
     at::native::resize_output(out, input);
     OpCall call(XHAL_OP_upsample_bilinear_grad, grad);
-    if (call.attr(0, corners).in(grad).out(out).run()) return out;
+    if (call.attr("align_corners", corners).in(grad).out(out).run()) return out;
   }
   return on_host<at::_ops::upsample_bilinear2d_backward_grad_input>(grad, size, input, corners, h,
                                                                     w, out);

@@ -133,7 +133,7 @@ Tensor& triangle(const Tensor& self, int64_t diagonal, Tensor& out) {
       out.scalar_type() == self.scalar_type()) {
     const Tensor from = reinterpret_as(self, type), to = reinterpret_as(out, type);
     OpCall call(id, self);
-    if (call.attr(0, diagonal).in(from).out(to).run()) return out;
+    if (call.attr("diagonal", diagonal).in(from).out(to).run()) return out;
   }
   return on_host<Op>(self, diagonal, out);
 }
@@ -146,7 +146,7 @@ Tensor flip(const Tensor& self, c10::IntArrayRef dims) {
     for (int64_t dim : dims) wrapped.push_back(c10::maybe_wrap_dim(dim, self.dim()));
     const Tensor from = reinterpret_as(self, type), to = reinterpret_as(out, type);
     OpCall call(XHAL_OP_flip, out);
-    if (call.attr(0, wrapped).in(from).out(to).run()) return out;
+    if (call.attr("dims", wrapped).in(from).out(to).run()) return out;
   }
   return on_host<at::_ops::flip>(self, dims);
 }

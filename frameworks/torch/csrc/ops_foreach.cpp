@@ -294,7 +294,7 @@ Tensors norm(TensorList self, const Scalar& ord, std::optional<at::ScalarType> t
     Tensors out;
     for (const Tensor& tensor : self) out.push_back(new_like(tensor, {}));
     OpCall call(XHAL_OP_multi_norm, self[0]);
-    if (call.attr(0, ord.toDouble()).in(self).out(TensorList(out)).run()) return out;
+    if (call.attr("p", ord.toDouble()).in(self).out(TensorList(out)).run()) return out;
   }
   return slow::foreach_tensor_norm_slow(self, ord, type);
 }

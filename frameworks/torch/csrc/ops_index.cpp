@@ -71,7 +71,7 @@ bool run_index_select(const Tensor& self, int64_t dim, const Tensor& index, Tens
   if (out.scalar_type() != self.scalar_type()) return false;
   const Tensor from = bits(self), to = bits(out), rows = at_least_1d(index);
   OpCall call(XHAL_OP_index_select, self);
-  return call.attr(0, dim).in(from).in(rows).out(to).run();
+  return call.attr("dim", dim).in(from).in(rows).out(to).run();
 }
 Tensor index_select(const Tensor& self, int64_t dim, const Tensor& index) {
   Tensor out;
@@ -92,7 +92,7 @@ Tensor embedding_backward(const Tensor& grad, const Tensor& indices, int64_t row
     const Tensor out = new_like(grad, {rows, width});
     const Tensor flat = grad.reshape({-1, width}), index = indices.reshape({-1});
     OpCall call(XHAL_OP_embedding_grad, grad);
-    if (call.attr(0, padding).in(flat).in(index).out(out).run()) return out;
+    if (call.attr("padding_index", padding).in(flat).in(index).out(out).run()) return out;
   }
   return on_host<at::_ops::embedding_dense_backward>(grad, indices, rows, padding, by_frequency);
 }
@@ -146,7 +146,8 @@ Tensor index(const Tensor& self, const IndexList& list) {
     Tensor out = new_like(self, plan.sizes);
     const Tensor from = bits(plan.self), to = bits(out);
     OpCall call(XHAL_OP_index, self);
-    if (call.attr(0, plan.dims).in(from).in(at::TensorList(plan.indices)).out(to).run()) return out;
+    if (call.attr("dims", plan.dims).in(from).in(at::TensorList(plan.indices)).out(to).run())
+      return out;
   }
   return on_host<at::_ops::index_Tensor>(self, list);
 }
@@ -180,8 +181,8 @@ Tensor& index_put(Tensor& self, const IndexList& list, const Tensor& values, boo
     const Tensor given = on_device(values) ? values : values.to(self.device());
     const Tensor source = bits(given.expand(plan.sizes)), target = bits(plan.self);
     OpCall call(XHAL_OP_index_put, self);
-    call.attr(0, plan.dims)
-        .attr(1, accumulate)
+    call.attr("dims", plan.dims)
+        .attr("accumulate", accumulate)
         .in(target)
         .in(source)
         .in(at::TensorList(plan.indices))
@@ -201,7 +202,7 @@ Tensor& write_rows(Tensor& self, int64_t dim, const Tensor& index, const Tensor&
   sizes[dims[0]] = rows.numel();
   const Tensor source = bits(values).expand(sizes);
   OpCall call(XHAL_OP_index_put, self);
-  call.attr(0, c10::IntArrayRef(dims)).attr(1, false).in(target).in(source);
+  call.attr("dims", c10::IntArrayRef(dims)).attr("accumulate", false).in(target).in(source);
   call.in(at::TensorList(rows)).out(target);
   TORCH_CHECK_NOT_IMPLEMENTED(call.run(), "writing rows by index: ", call.refusal());
   return self;
@@ -288,7 +289,7 @@ Tensor& gather_out(const Tensor& self, int64_t dim, const Tensor& index, bool sp
     const Tensor from = at_least_1d(bits(self)), to = at_least_1d(bits(out)),
                  where = at_least_1d(index);
     OpCall call(XHAL_OP_gather, self);
-    if (call.attr(0, c10::maybe_wrap_dim(dim, from.dim())).in(from).in(where).out(to).run())
+    if (call.attr("dim", c10::maybe_wrap_dim(dim, from.dim())).in(from).in(where).out(to).run())
       return out;
   }
   return on_host<at::_ops::gather_out>(self, dim, index, sparse, out);
@@ -313,7 +314,7 @@ bool run_scatter(const Tensor& self, int64_t dim, const Tensor& index, const Ten
   const Tensor from = at_least_1d(self), to = at_least_1d(out), where = at_least_1d(index);
   Tensor part;
   OpCall call(XHAL_OP_scatter, self);
-  call.attr(0, c10::maybe_wrap_dim(dim, from.dim())).attr(1, reduce).in(from).in(where);
+  call.attr("dim", c10::maybe_wrap_dim(dim, from.dim())).attr("reduce", reduce).in(from).in(where);
   if (source) {
     // The source may be larger than the index; only its front is read.
     part = at_least_1d(*source);
@@ -367,7 +368,7 @@ Tensor& index_add_out(const Tensor& self, int64_t dim, const Tensor& index, cons
     at::native::resize_output(out, self.sizes());
     const Tensor rows = at_least_1d(index);
     OpCall call(XHAL_OP_index_add, self);
-    call.attr(0, c10::maybe_wrap_dim(dim, self.dim()))
+    call.attr("dim", c10::maybe_wrap_dim(dim, self.dim()))
         .in(self)
         .in(rows)
         .in(source)
@@ -404,7 +405,7 @@ bool run_cat(const at::ITensorListRef& list, int64_t dim, Tensor& out) {
   std::erase_if(parts, [](const Tensor& part) { return part.numel() == 0; });
   const Tensor to = bits(out);
   OpCall call(XHAL_OP_cat, out);
-  return call.attr(0, dim).in(at::TensorList(parts)).out(to).run();
+  return call.attr("dim", dim).in(at::TensorList(parts)).out(to).run();
 }
 Tensor& cat_out(const at::ITensorListRef& list, int64_t dim, Tensor& out) {
   return run_cat(list, dim, out) ? out : on_host<at::_ops::cat_out>(list, dim, out);

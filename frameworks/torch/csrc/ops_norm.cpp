@@ -53,7 +53,7 @@ Three layer_norm(const Tensor& input, c10::IntArrayRef shape, const OptTensor& w
     const Tensor mean = statistics(input, rows), rstd = statistics(input, rows);
     const OptTensor w = as_input(weight, input), b = as_input(bias, input);
     OpCall call(XHAL_OP_layer_norm, input);
-    call.attr(0, axis).attr(1, eps).in(input).in(w).in(b);
+    call.attr("axis", axis).attr("eps", eps).in(input).in(w).in(b);
     if (call.out(out).out(mean).out(rstd).run()) return {out, mean, rstd};
   }
   return on_host<at::_ops::native_layer_norm>(input, shape, weight, bias, eps);
@@ -71,7 +71,7 @@ Three layer_norm_backward(const Tensor& grad, const Tensor& input, c10::IntArray
     if (has_weight) dweight = new_like(input, shape);
     if (has_bias) dbias = new_like(input, shape);
     OpCall call(XHAL_OP_layer_norm_grad, input);
-    call.attr(0, axis).in(grad).in(input).in(mean).in(rstd).in(w);
+    call.attr("axis", axis).in(grad).in(input).in(mean).in(rstd).in(w);
     if (call.out(din).out(dweight).out(dbias).run()) {
       if (has_weight && weight->scalar_type() != dweight.scalar_type())
         dweight = dweight.to(weight->scalar_type());
@@ -93,7 +93,7 @@ Three group_norm(const Tensor& input, const OptTensor& weight, const OptTensor& 
     const Tensor mean = statistics(input, {n, groups}), rstd = statistics(input, {n, groups});
     const OptTensor w = as_input(weight, input), b = as_input(bias, input);
     OpCall call(XHAL_OP_group_norm, input);
-    call.attr(0, groups).attr(1, eps).in(input).in(w).in(b);
+    call.attr("groups", groups).attr("eps", eps).in(input).in(w).in(b);
     if (call.out(out).out(mean).out(rstd).run()) return {out, mean, rstd};
   }
   return on_host<at::_ops::native_group_norm>(input, weight, bias, n, c, hw, groups, eps);
@@ -109,7 +109,7 @@ Three group_norm_backward(const Tensor& grad, const Tensor& input, const Tensor&
     if (mask[1]) dweight = new_like(input, {c});
     if (mask[2]) dbias = new_like(input, {c});
     OpCall call(XHAL_OP_group_norm_grad, input);
-    call.attr(0, groups).in(grad).in(input).in(mean).in(rstd).in(w);
+    call.attr("groups", groups).in(grad).in(input).in(mean).in(rstd).in(w);
     if (call.out(din).out(dweight).out(dbias).run()) {
       const auto type = weight && weight->defined() ? weight->scalar_type() : input.scalar_type();
       if (dweight.defined()) dweight = dweight.to(type);
@@ -132,7 +132,7 @@ bool run_batch_norm(const Tensor& input, const OptTensor& weight, const OptTenso
   const Tensor save_mean = statistics(input, {channels}), save_rstd = statistics(input, {channels});
   const OptTensor w = as_input(weight, input), b = as_input(bias, input);
   OpCall call(XHAL_OP_batch_norm, input);
-  call.attr(0, training).attr(1, eps).attr(2, momentum);
+  call.attr("training", training).attr("eps", eps).attr("momentum", momentum);
   call.in(input).in(w).in(b).in(mean).in(var).out(out);
   if (training) {
     call.out(save_mean).out(save_rstd);
@@ -181,7 +181,7 @@ Three batch_norm_backward(const Tensor& grad, const Tensor& input, const OptTens
     if (mask[1]) dweight = new_like(input, channels);
     if (mask[2]) dbias = new_like(input, channels);
     OpCall call(XHAL_OP_batch_norm_grad, input);
-    call.attr(0, training).attr(1, eps).in(grad).in(input).in(w);
+    call.attr("training", training).attr("eps", eps).in(grad).in(input).in(w);
     if (training) {
       call.absent().absent().in(save_mean).in(save_rstd);
     } else {

@@ -72,7 +72,7 @@ struct Adam {
 
     const TensorList most = amsgrad ? largest : TensorList();
     OpCall call(XHAL_OP_multi_adamw, params[0]);
-    call.attr(0, amsgrad).attr(1, maximize).attr(2, decoupled);
+    call.attr("amsgrad", amsgrad).attr("maximize", maximize).attr("decoupled", decoupled);
     call.in(params).in(grads).in(first).in(second).in(most).in(TensorList(lowered)).in(found_inf);
     call.out(params).out(first).out(second).out(most).out(TensorList(lowered));
     add_rate(call, lr);
@@ -113,7 +113,7 @@ bool run_sgd(TensorList params, TensorList grads, TensorList momenta, double dec
   if (!usable(params, grads, found_inf)) return false;
   const TensorList buffers = momentum != 0 ? momenta : TensorList();
   OpCall call(XHAL_OP_multi_sgd, params[0]);
-  call.attr(0, nesterov).attr(1, maximize).attr(2, first);
+  call.attr("nesterov", nesterov).attr("maximize", maximize).attr("first", first);
   call.in(params).in(grads).in(buffers).in(found_inf).out(params).out(buffers);
   add_rate(call, lr);
   call.scalar(momentum).scalar(dampening).scalar(decay);

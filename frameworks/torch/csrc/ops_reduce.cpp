@@ -88,8 +88,8 @@ bool run_reduction(uint32_t id, const Tensor& self, Dims dims, bool keepdim, Sca
   const Tensor input = cast(apart_from(out, self), read);
   Tensor result = out.scalar_type() == write ? out : new_tensor(shape.sizes, write, self.device());
   OpCall call(id, self);
-  call.attr(0, shape.dims);
-  if (attribute) call.attr(1, *attribute);
+  call.attr("dims", shape.dims);
+  if (attribute) call.attr("p", *attribute);
   if (!call.in(input).out(result).run()) return false;
   if (!result.is_same(out)) copy_on_device(result, out);
   return true;
@@ -228,7 +228,9 @@ bool run_var(const Tensor& self, Dims dims, const Correction& correction, bool k
   make_result(out, self, shape.sizes, self.scalar_type());
   if (out.scalar_type() != self.scalar_type()) return false;
   OpCall call(XHAL_OP_var, self);
-  call.attr(0, shape.dims).attr(1, correction ? correction->toDouble() : 1.0).attr(2, root);
+  call.attr("dims", shape.dims)
+      .attr("correction", correction ? correction->toDouble() : 1.0)
+      .attr("sqrt", root);
   const Tensor input = apart_from(out, self);
   call.in(input).out(out);
   if (mean) {

@@ -38,7 +38,7 @@ bool run_softmax(const Tensor& self, int64_t dim, bool half_to_float, Tensor& ou
   if (self.numel() == 0) return true;
   OpCall call(id, self);
   const Tensor from = at_least_1d(self), to = at_least_1d(out);
-  return call.attr(0, c10::maybe_wrap_dim(dim, from.dim())).in(from).out(to).run();
+  return call.attr("dim", c10::maybe_wrap_dim(dim, from.dim())).in(from).out(to).run();
 }
 template <uint32_t id, class Op>
 Tensor softmax(const Tensor& self, int64_t dim, bool half_to_float) {
@@ -62,7 +62,7 @@ bool run_softmax_backward(const Tensor& grad, const Tensor& output, int64_t dim,
   if (grad.numel() == 0) return true;
   OpCall call(id, grad);
   const Tensor g = at_least_1d(grad), o = at_least_1d(output), to = at_least_1d(out);
-  return call.attr(0, c10::maybe_wrap_dim(dim, g.dim())).in(g).in(o).out(to).run();
+  return call.attr("dim", c10::maybe_wrap_dim(dim, g.dim())).in(g).in(o).out(to).run();
 }
 template <uint32_t id, class Op>
 Tensor softmax_backward(const Tensor& grad, const Tensor& output, int64_t dim, ScalarType type) {
@@ -91,7 +91,7 @@ bool nll_usable(const Tensor& self, const Tensor& target, const OptTensor& weigh
 bool run_nll(const Tensor& self, const Tensor& target, const OptTensor& weight, int64_t reduction,
              int64_t ignore, const Tensor& out, const Tensor& total) {
   OpCall call(XHAL_OP_nll_loss, self);
-  call.attr(0, reduction).attr(1, ignore);
+  call.attr("reduction", reduction).attr("ignore_index", ignore);
   return call.in(self).in(target).in(weight).out(out).out(total).run();
 }
 
@@ -115,7 +115,7 @@ Tensor& nll_loss_backward_out(const Tensor& grad, const Tensor& self, const Tens
   if (self.dim() <= 2 && nll_usable(self, target, weight)) {
     at::native::resize_output(out, self.sizes());
     OpCall call(XHAL_OP_nll_loss_grad, self);
-    call.attr(0, reduction).attr(1, ignore);
+    call.attr("reduction", reduction).attr("ignore_index", ignore);
     if (call.in(grad).in(target).in(weight).in(total).out(out).run()) return out;
   }
   return on_host<at::_ops::nll_loss_backward_grad_input>(grad, self, target, weight, reduction,
@@ -150,7 +150,7 @@ Tensor nll_loss2d_backward(const Tensor& grad, const Tensor& self, const Tensor&
     const Tensor grads = reduction == 0 ? grad.reshape({-1}) : grad;
     const Tensor targets = target.reshape({-1});
     OpCall call(XHAL_OP_nll_loss_grad, self);
-    call.attr(0, reduction).attr(1, ignore);
+    call.attr("reduction", reduction).attr("ignore_index", ignore);
     if (call.in(grads).in(targets).in(weight).in(total).out(rows).run()) {
       return rows.view({n, h, w, c}).permute({0, 3, 1, 2}).contiguous();
     }
@@ -167,7 +167,7 @@ Tensor& mse_loss_out(const Tensor& self, const Tensor& target, int64_t reduction
       out.scalar_type() == self.scalar_type()) {
     at::native::resize_output(out, reduction ? c10::IntArrayRef() : self.sizes());
     OpCall call(XHAL_OP_mse_loss, self);
-    if (call.attr(0, reduction).in(self).in(target).out(out).run()) return out;
+    if (call.attr("reduction", reduction).in(self).in(target).out(out).run()) return out;
   }
   return on_host<at::_ops::mse_loss_out>(self, target, reduction, out);
 }
@@ -184,7 +184,7 @@ bool run_mse_backward(const Tensor& grad, const Tensor& self, const Tensor& targ
     at::native::resize_output(out, self.sizes());
   }
   OpCall call(XHAL_OP_mse_loss_grad, self);
-  return call.attr(0, reduction).in(grad).in(self).in(target).out(out).run();
+  return call.attr("reduction", reduction).in(grad).in(self).in(target).out(out).run();
 }
 Tensor mse_loss_backward(const Tensor& grad, const Tensor& self, const Tensor& target,
                          int64_t reduction) {

@@ -50,10 +50,10 @@ Tensor& arg_extreme_out(const Tensor& self, std::optional<int64_t> dim, bool kee
     if (dim) {
       const int64_t d = c10::maybe_wrap_dim(*dim, from.dim());
       at::native::resize_output(out, without(self, d, keepdim));
-      call.attr(0, d);
+      call.attr("dim", d);
     } else {
       at::native::resize_output(out, keepdim ? Sizes(self.dim(), 1) : Sizes());
-      call.attr(1, true);
+      call.attr("all", true);
     }
     // A row without dimensions has a result of its own shape.
     if (call.in(from).absent().out(out).run()) return out;
@@ -72,7 +72,7 @@ std::tuple<Tensor&, Tensor&> extreme_dim_out(const Tensor& self, int64_t dim, bo
     at::native::resize_output(value, sizes);
     at::native::resize_output(index, sizes);
     OpCall call(id, self);
-    if (call.attr(0, d).in(from).out(value).out(index).run()) return {value, index};
+    if (call.attr("dim", d).in(from).out(value).out(index).run()) return {value, index};
   }
   return on_host<Op>(self, dim, keepdim, value, index);
 }
@@ -90,7 +90,7 @@ std::tuple<Tensor&, Tensor&> topk_out(const Tensor& self, int64_t k, int64_t dim
     at::native::resize_output(indices, sizes);
     const Tensor v = at_least_1d(values), i = at_least_1d(indices);
     OpCall call(XHAL_OP_topk, self);
-    if (call.attr(0, k).attr(1, d).attr(2, largest).in(from).out(v).out(i).run())
+    if (call.attr("k", k).attr("dim", d).attr("largest", largest).in(from).out(v).out(i).run())
       return {values, indices};
   }
   return on_host<at::_ops::topk_values>(self, k, dim, largest, sorted, values, indices);
@@ -104,7 +104,7 @@ std::tuple<Tensor&, Tensor&> sort_out(const Tensor& self, std::optional<bool> st
     const Tensor from = at_least_1d(apart_from(indices, apart_from(values, self))),
                  v = at_least_1d(values), i = at_least_1d(indices);
     OpCall call(XHAL_OP_sort, self);
-    call.attr(0, c10::maybe_wrap_dim(dim, from.dim())).attr(1, descending);
+    call.attr("dim", c10::maybe_wrap_dim(dim, from.dim())).attr("descending", descending);
     if (call.in(from).out(v).out(i).run()) return {values, indices};
   }
   return on_host<at::_ops::sort_values_stable>(self, stable, dim, descending, values, indices);
@@ -126,7 +126,7 @@ Tensor& cumsum_out(const Tensor& self, int64_t dim, std::optional<at::ScalarType
     const Tensor from = at_least_1d(wider ? self : self.to(out.scalar_type())),
                  to = at_least_1d(out);
     OpCall call(XHAL_OP_cumsum, self);
-    if (call.attr(0, c10::maybe_wrap_dim(dim, from.dim())).in(from).out(to).run()) return out;
+    if (call.attr("dim", c10::maybe_wrap_dim(dim, from.dim())).in(from).out(to).run()) return out;
   }
   return on_host<at::_ops::cumsum_out>(self, dim, type, out);
 }

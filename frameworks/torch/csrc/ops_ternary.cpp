@@ -192,7 +192,7 @@ bool run_gelu_backward(const Tensor& grad, const Tensor& self, c10::string_view 
   return Pointwise(XHAL_OP_gelu_grad, Types::common)
       .operand(grad)
       .operand(self)
-      .attr(0, int64_t(approximate == "tanh"))
+      .attr("tanh", int64_t(approximate == "tanh"))
       .run(out);
 }
 Tensor gelu_backward(const Tensor& grad, const Tensor& self, c10::string_view approximate) {

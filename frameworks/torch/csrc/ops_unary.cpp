@@ -104,7 +104,10 @@ struct Rounding {
 
 template <int sign>
 bool run_is_inf(const Tensor& self, Tensor& out) {
-  return Pointwise(XHAL_OP_is_inf, Types::boolean).operand(self).attr(0, int64_t(sign)).run(out);
+  return Pointwise(XHAL_OP_is_inf, Types::boolean)
+      .operand(self)
+      .attr("sign", int64_t(sign))
+      .run(out);
 }
 
 Tensor isinf(const Tensor& self) {
@@ -126,7 +129,7 @@ Tensor& is_signed_inf(const Tensor& self, Tensor& out) {
 bool run_gelu(const Tensor& self, c10::string_view approximate, Tensor& out) {
   return Pointwise(XHAL_OP_gelu, Types::common)
       .operand(self)
-      .attr(0, int64_t(approximate == "tanh"))
+      .attr("tanh", int64_t(approximate == "tanh"))
       .run(out);
 }
 Tensor gelu(const Tensor& self, c10::string_view approximate) {
@@ -159,7 +162,7 @@ bool run_clamp(const Tensor& self, const OptScalar& lo, const OptScalar& hi, Ten
   }
   Pointwise call(XHAL_OP_clamp, Types::common);
   call.operand(self).absent().absent();
-  call.attr(0, int64_t(lo.has_value())).attr(1, int64_t(hi.has_value()));
+  call.attr("has_lo", int64_t(lo.has_value())).attr("has_hi", int64_t(hi.has_value()));
   return call.scalar(0, lo.value_or(0)).scalar(1, hi.value_or(0)).run(out);
 }
 Tensor& clamp_out(const Tensor& self, const OptScalar& lo, const OptScalar& hi, Tensor& out) {

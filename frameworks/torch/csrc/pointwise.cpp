@@ -69,8 +69,8 @@ at::Tensor cast(const at::Tensor& tensor, c10::ScalarType type) {
   return made;
 }
 
-// Whether the dimensions of a converted copy lie in memory in the same order: a new result takes its
-// strides from the converted operands.
+// Whether the dimensions of a converted copy lie in memory in the same order: a new result takes
+// its strides from the converted operands.
 bool conversion_keeps_order(const at::Tensor& tensor) {
   if (tensor.is_non_overlapping_and_dense()) return true;
   int64_t outer = std::numeric_limits<int64_t>::max();
@@ -106,16 +106,6 @@ Pointwise& Pointwise::plain(const at::Tensor& tensor) {
   return operand(tensor);
 }
 
-Pointwise& Pointwise::attr(uint32_t index, int64_t value) {
-  attribute_[attributes_++] = {index, false, value, 0};
-  return *this;
-}
-
-Pointwise& Pointwise::attr(uint32_t index, double value) {
-  attribute_[attributes_++] = {index, true, 0, value};
-  return *this;
-}
-
 Pointwise& Pointwise::scalar(uint32_t index, const at::Scalar& value) {
   scalar_[index] = value;
   if (index >= scalars_) {
@@ -137,14 +127,7 @@ c10::ScalarType Pointwise::common_type() const {
 }
 
 void Pointwise::begin(OpCall& call) const {
-  for (int i = 0; i < attributes_; ++i) {
-    const Attribute& attribute = attribute_[i];
-    if (attribute.floating) {
-      call.attr(attribute.index, attribute.f);
-    } else {
-      call.attr(attribute.index, attribute.i);
-    }
-  }
+  for (int i = 0; i < attributes_; ++i) call.attr(attribute_[i].name, attribute_[i].value);
 }
 
 bool Pointwise::finish(OpCall& call) const {

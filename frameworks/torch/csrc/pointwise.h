@@ -40,8 +40,11 @@ class Pointwise {
   // of another kind).
   Pointwise& plain(const at::Tensor& tensor);
 
-  Pointwise& attr(uint32_t index, int64_t value);
-  Pointwise& attr(uint32_t index, double value);
+  // By the catalogue's name, which must outlive run().
+  Pointwise& attr(const char* name, int64_t value) {
+    attribute_[attributes_++] = {name, value};
+    return *this;
+  }
   Pointwise& scalar(uint32_t index, const at::Scalar& value);
 
   bool run(at::Tensor& out);
@@ -54,10 +57,8 @@ class Pointwise {
     at::Scalar value;
   };
   struct Attribute {
-    uint32_t index;
-    bool floating;
-    int64_t i;
-    double f;
+    const char* name;
+    int64_t value;
   };
 
   bool mixes_floats() const { return id_ >= XHAL_OP_add && id_ < XHAL_OP_tanh_grad; }

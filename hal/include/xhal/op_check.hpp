@@ -11,8 +11,7 @@
 #include <string>
 #include <utility>
 
-#include "xhal/catalogue.hpp"
-#include "xhal/refusal.hpp"
+#include "xhal/op_sizes.hpp"
 
 namespace xhal::catalogue {
 
@@ -102,8 +101,7 @@ inline Refusal check_groups(const Operator& op, const xhal_op_info& info) {
 
 // UNSUPPORTED for an operator or version that this catalogue does not have and for layouts that are
 // not strided; INVALID_ARGUMENT, as op.h says, for what contradicts the catalogue: the number and
-// kinds of attributes, the sizes of groups, dtypes, dimensions. Sizes of one operand are not
-// compared with those of another.
+// kinds of attributes, the sizes of groups, dtypes, dimensions, sizes that do not agree.
 inline Refusal check(const xhal_op_info& info) {
   if ((info.operands == nullptr && info.operand_count != 0) ||
       (info.group_sizes == nullptr && info.group_count != 0) ||
@@ -121,7 +119,8 @@ inline Refusal check(const xhal_op_info& info) {
                  info.version, " was asked for")};
   }
   if (auto refusal = detail::check_attributes(*op, info)) return refusal;
-  return detail::check_groups(*op, info);
+  if (auto refusal = detail::check_groups(*op, info)) return refusal;
+  return check_sizes(*op, info);
 }
 
 }  // namespace xhal::catalogue

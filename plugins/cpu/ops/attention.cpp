@@ -259,10 +259,11 @@ Prepared prepare_sdpa(const OpRequest& request, Refusal& refusal) {
   return op;
 }
 
-constexpr OpEntry kOps[] = {{XHAL_OP_sdpa, prepare_sdpa}, {XHAL_OP_sdpa_grad, prepare_sdpa_grad}};
+constexpr KernelEntry kOps[] = {{XHAL_OP_sdpa, prepare_sdpa},
+                                {XHAL_OP_sdpa_grad, prepare_sdpa_grad}};
 
 }  // namespace
 
-std::span<const OpEntry> attention_ops() { return kOps; }
+std::span<const KernelEntry> attention_ops() { return kOps; }
 
 }  // namespace xhal::cpu

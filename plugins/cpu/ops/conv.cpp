@@ -403,7 +403,7 @@ Prepared prepare_conv_grad_weight(const OpRequest& request, Refusal& refusal) {
                  Kind::backward_weights);
 }
 
-constexpr OpEntry kOps[] = {
+constexpr KernelEntry kOps[] = {
     {XHAL_OP_conv, prepare_conv},
     {XHAL_OP_conv_grad_input, prepare_conv_grad_input},
     {XHAL_OP_conv_grad_weight, prepare_conv_grad_weight},
@@ -411,6 +411,6 @@ constexpr OpEntry kOps[] = {
 
 }  // namespace
 
-std::span<const OpEntry> conv_ops() { return kOps; }
+std::span<const KernelEntry> conv_ops() { return kOps; }
 
 }  // namespace xhal::cpu

@@ -452,7 +452,7 @@ Prepared prepare_blocks(const OpRequest& request, Refusal& refusal) {
   return std::make_unique<BlockOperator>(request, block);
 }
 
-constexpr OpEntry kOps[] = {
+constexpr KernelEntry kOps[] = {
     {XHAL_OP_fill, prepare_fill},
     {XHAL_OP_strided_copy, prepare_strided_copy},
     {XHAL_OP_cat, prepare_cat},
@@ -467,6 +467,6 @@ constexpr OpEntry kOps[] = {
 
 }  // namespace
 
-std::span<const OpEntry> copy_ops() { return kOps; }
+std::span<const KernelEntry> copy_ops() { return kOps; }
 
 }  // namespace xhal::cpu

@@ -432,10 +432,10 @@ Prepared prepare_gemm(const OpRequest& request, Refusal& refusal) {
   return op;
 }
 
-constexpr OpEntry kOps[] = {{XHAL_OP_gemm, prepare_gemm}};
+constexpr KernelEntry kOps[] = {{XHAL_OP_gemm, prepare_gemm}};
 
 }  // namespace
 
-std::span<const OpEntry> gemm_ops() { return kOps; }
+std::span<const KernelEntry> gemm_ops() { return kOps; }
 
 }  // namespace xhal::cpu

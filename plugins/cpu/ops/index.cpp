@@ -262,7 +262,7 @@ Prepared prepare_gather(const OpRequest& request, Refusal& refusal) {
   return op;
 }
 
-constexpr OpEntry kOps[] = {
+constexpr KernelEntry kOps[] = {
     {XHAL_OP_index_select, prepare_index_select},
     {XHAL_OP_embedding_grad, prepare_embedding_grad},
     {XHAL_OP_gather, prepare_gather},
@@ -277,6 +277,6 @@ constexpr OpEntry kOps[] = {
 
 }  // namespace
 
-std::span<const OpEntry> index_ops() { return kOps; }
+std::span<const KernelEntry> index_ops() { return kOps; }
 
 }  // namespace xhal::cpu

@@ -479,7 +479,7 @@ Prepared prepare_mse_loss_grad(const OpRequest& request, Refusal& refusal) {
                         refusal);
 }
 
-constexpr OpEntry kOps[] = {
+constexpr KernelEntry kOps[] = {
     {XHAL_OP_nll_loss, prepare_nll_loss},
     {XHAL_OP_nll_loss_grad, prepare_nll_loss_grad},
     {XHAL_OP_cross_entropy, prepare_cross_entropy},
@@ -490,6 +490,6 @@ constexpr OpEntry kOps[] = {
 
 }  // namespace
 
-std::span<const OpEntry> loss_ops() { return kOps; }
+std::span<const KernelEntry> loss_ops() { return kOps; }
 
 }  // namespace xhal::cpu

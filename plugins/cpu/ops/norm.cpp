@@ -213,7 +213,7 @@ Prepared prepare_norm(const OpRequest& request, Refusal& refusal) {
   return op;
 }
 
-constexpr OpEntry kOps[] = {
+constexpr KernelEntry kOps[] = {
     {XHAL_OP_layer_norm, prepare_norm<NormOp, true>},
     {XHAL_OP_layer_norm_grad, prepare_norm<NormGradOp, true>},
     {XHAL_OP_rms_norm, prepare_norm<NormOp, false>},
@@ -226,6 +226,6 @@ constexpr OpEntry kOps[] = {
 
 }  // namespace
 
-std::span<const OpEntry> norm_ops() { return kOps; }
+std::span<const KernelEntry> norm_ops() { return kOps; }
 
 }  // namespace xhal::cpu

@@ -17,13 +17,9 @@
 #include <type_traits>
 
 #include "xhal/dtype.hpp"
+#include "xhal/op_attributes.hpp"
 #include "xhal/refusal.hpp"
 #include "xhal/xhal.h"
-
-namespace xhal::catalogue {
-struct Attribute;
-struct Operator;
-}  // namespace xhal::catalogue
 
 namespace xhal::cpu {
 
@@ -52,7 +48,7 @@ class WorkerPool {
 // A request that the catalogue has accepted.
 class OpRequest {
  public:
-  explicit OpRequest(const xhal_op_info& info);
+  explicit OpRequest(const xhal_op_info& info) : info_(info), attributes_(info) {}
   uint32_t id() const { return info_.id; }
   // Operands of a group; groups are numbered inputs first, then outputs, as in ops.inc.
   std::span<const xhal_tensor_desc> group(uint32_t index) const;
@@ -62,17 +58,17 @@ class OpRequest {
   const xhal_tensor_desc* operand(uint32_t group) const;
   // By the catalogue's name, with its default when left out; a name it does not have is a mistake
   // of the kernel and throws std::logic_error.
-  int64_t attribute_int(std::string_view name) const;
-  double attribute_float(std::string_view name) const;
-  std::span<const int64_t> attribute_ints(std::string_view name) const;
+  int64_t attribute_int(std::string_view name) const { return attributes_.integer(name); }
+  double attribute_float(std::string_view name) const { return attributes_.real(name); }
+  std::span<const int64_t> attribute_ints(std::string_view name) const {
+    return attributes_.integers(name);
+  }
   bool deterministic_only() const { return (info_.flags & XHAL_OP_DETERMINISTIC) != 0; }
   const xhal_op_info& info() const { return info_; }
 
  private:
-  const catalogue::Attribute& attribute(std::string_view name, const xhal_attribute** given) const;
-
   const xhal_op_info& info_;
-  const catalogue::Operator* known_;
+  const catalogue::Attributes attributes_;
 };
 
 // A launch scalar, already read from its address if it was given by one.
@@ -112,27 +108,27 @@ Prepared refuse(Refusal& refusal, xhal_status status, uint32_t operand, std::str
 // Returns the operator, or nullptr with `refusal` filled in.
 using PrepareFn = Prepared (*)(const OpRequest& request, Refusal& refusal);
 
-struct OpEntry {
+struct KernelEntry {
   uint32_t id;
   PrepareFn prepare;
 };
 
 // One function a kernel file; op_table.cpp joins them into the table by id.
-std::span<const OpEntry> pointwise_ops();
-std::span<const OpEntry> copy_ops();
-std::span<const OpEntry> reduce_ops();
-std::span<const OpEntry> rope_ops();
-std::span<const OpEntry> softmax_ops();
-std::span<const OpEntry> loss_ops();
-std::span<const OpEntry> norm_ops();
-std::span<const OpEntry> random_ops();
-std::span<const OpEntry> optimizer_ops();
-std::span<const OpEntry> gemm_ops();
-std::span<const OpEntry> attention_ops();
-std::span<const OpEntry> index_ops();
-std::span<const OpEntry> conv_ops();
-std::span<const OpEntry> pool_ops();
-std::span<const OpEntry> recurrent_ops();
+std::span<const KernelEntry> pointwise_ops();
+std::span<const KernelEntry> copy_ops();
+std::span<const KernelEntry> reduce_ops();
+std::span<const KernelEntry> rope_ops();
+std::span<const KernelEntry> softmax_ops();
+std::span<const KernelEntry> loss_ops();
+std::span<const KernelEntry> norm_ops();
+std::span<const KernelEntry> random_ops();
+std::span<const KernelEntry> optimizer_ops();
+std::span<const KernelEntry> gemm_ops();
+std::span<const KernelEntry> attention_ops();
+std::span<const KernelEntry> index_ops();
+std::span<const KernelEntry> conv_ops();
+std::span<const KernelEntry> pool_ops();
+std::span<const KernelEntry> recurrent_ops();
 
 // op_table.cpp: checks the request against the catalogue, finds the kernel, calls prepare.
 Prepared prepare_op(const xhal_op_info& info, Refusal& refusal);

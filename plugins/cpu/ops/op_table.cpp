@@ -3,7 +3,6 @@
 // accepted.
 #include <array>
 #include <cstring>
-#include <stdexcept>
 
 #include "op.hpp"
 #include "xhal/half.hpp"
@@ -21,7 +20,7 @@ const PrepareTable& prepare_table() {
     for (auto ops : {pointwise_ops(), copy_ops(), reduce_ops(), softmax_ops(), loss_ops(),
                      norm_ops(), random_ops(), optimizer_ops(), gemm_ops(), attention_ops(),
                      index_ops(), conv_ops(), pool_ops(), recurrent_ops(), rope_ops()})
-      for (const OpEntry& op : ops) made[op.id] = op.prepare;
+      for (const KernelEntry& op : ops) made[op.id] = op.prepare;
     return made;
   }();
   return table;
@@ -113,39 +112,6 @@ uint32_t OpRequest::first_operand(uint32_t group) const {
 const xhal_tensor_desc* OpRequest::operand(uint32_t group) const {
   const auto tensors = this->group(group);
   return tensors.empty() ? nullptr : tensors.data();
-}
-
-OpRequest::OpRequest(const xhal_op_info& info) : info_(info), known_(catalogue::find(info.id)) {}
-
-const catalogue::Attribute& OpRequest::attribute(std::string_view name,
-                                                 const xhal_attribute** given) const {
-  const catalogue::Attribute* known = known_ == nullptr ? nullptr : known_->attribute(name);
-  if (known == nullptr)
-    throw std::logic_error(text("the catalogue gives operator ", info_.id, " no attribute ", name));
-  const auto index = static_cast<uint32_t>(known - known_->attributes().data());
-  for (uint32_t i = 0; i < info_.attribute_count; ++i)
-    if (info_.attributes[i].index == index) *given = &info_.attributes[i];
-  return *known;
-}
-
-int64_t OpRequest::attribute_int(std::string_view name) const {
-  const xhal_attribute* given = nullptr;
-  const catalogue::Attribute& known = attribute(name, &given);
-  return given == nullptr ? known.i : given->value.i;
-}
-
-double OpRequest::attribute_float(std::string_view name) const {
-  const xhal_attribute* given = nullptr;
-  const catalogue::Attribute& known = attribute(name, &given);
-  if (given == nullptr) return known.f;
-  return given->kind == XHAL_ATTR_INT ? static_cast<double>(given->value.i) : given->value.f;
-}
-
-std::span<const int64_t> OpRequest::attribute_ints(std::string_view name) const {
-  const xhal_attribute* given = nullptr;
-  attribute(name, &given);
-  if (given == nullptr) return {};
-  return {given->value.ints, static_cast<size_t>(given->count)};
 }
 
 Prepared refuse(Refusal& refusal, xhal_status status, uint32_t operand, std::string text) {

@@ -382,7 +382,7 @@ Prepared prepare_update_scale(const OpRequest& request, Refusal& refusal) {
   return std::make_unique<UpdateScaleOp>(request);
 }
 
-constexpr OpEntry kOps[] = {
+constexpr KernelEntry kOps[] = {
     {XHAL_OP_multi_adamw, prepare_adamw},           {XHAL_OP_multi_sgd, prepare_sgd},
     {XHAL_OP_multi_unscale, prepare_unscale},       {XHAL_OP_update_scale, prepare_update_scale},
     {XHAL_OP_multi_axpby, prepare_multi_axpby},     {XHAL_OP_multi_mul, prepare_multi_mul},
@@ -393,6 +393,6 @@ constexpr OpEntry kOps[] = {
 
 }  // namespace
 
-std::span<const OpEntry> optimizer_ops() { return kOps; }
+std::span<const KernelEntry> optimizer_ops() { return kOps; }
 
 }  // namespace xhal::cpu

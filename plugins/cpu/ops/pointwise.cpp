@@ -139,7 +139,7 @@ Prepared prepare_swiglu_grad(const OpRequest& request, Refusal& refusal) {
   return build_pointwise(spec, request, refusal);
 }
 
-constexpr OpEntry kOps[] = {
+constexpr KernelEntry kOps[] = {
     {XHAL_OP_axpby, prepare_axpby},
     {XHAL_OP_neg, prepare_one<Kernel::neg>},
     {XHAL_OP_abs, prepare_one<Kernel::abs>},
@@ -243,6 +243,6 @@ Prepared prepare_scaled_product(const xhal_tensor_desc& x, const xhal_tensor_des
   return build_pointwise(spec, OpRequest(info), refusal);
 }
 
-std::span<const OpEntry> pointwise_ops() { return kOps; }
+std::span<const KernelEntry> pointwise_ops() { return kOps; }
 
 }  // namespace xhal::cpu

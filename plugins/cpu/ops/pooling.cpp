@@ -391,7 +391,7 @@ Prepared prepare_adaptive_grad(const OpRequest& r, Refusal& refusal) {
   return make<AvgPoolOp>(r, refusal, true, true);
 }
 
-constexpr OpEntry kOps[] = {
+constexpr KernelEntry kOps[] = {
     {XHAL_OP_max_pool, prepare_max_pool},
     {XHAL_OP_max_pool_grad, prepare_max_pool_grad},
     {XHAL_OP_avg_pool, prepare_avg_pool},
@@ -406,6 +406,6 @@ constexpr OpEntry kOps[] = {
 
 }  // namespace
 
-std::span<const OpEntry> pool_ops() { return kOps; }
+std::span<const KernelEntry> pool_ops() { return kOps; }
 
 }  // namespace xhal::cpu

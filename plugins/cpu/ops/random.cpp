@@ -331,7 +331,7 @@ Prepared prepare_randperm(const OpRequest& request, Refusal& refusal) {
   return std::make_unique<RandpermOp>(request);
 }
 
-constexpr OpEntry kOps[] = {
+constexpr KernelEntry kOps[] = {
     {XHAL_OP_uniform, prepare<UniformOp>},      {XHAL_OP_normal, prepare<NormalOp>},
     {XHAL_OP_random_int, prepare<RandomIntOp>}, {XHAL_OP_bernoulli, prepare_bernoulli},
     {XHAL_OP_dropout, prepare_dropout},         {XHAL_OP_exponential, prepare<ExponentialOp>},
@@ -340,6 +340,6 @@ constexpr OpEntry kOps[] = {
 
 }  // namespace
 
-std::span<const OpEntry> random_ops() { return kOps; }
+std::span<const KernelEntry> random_ops() { return kOps; }
 
 }  // namespace xhal::cpu

@@ -267,7 +267,7 @@ Prepared make(const OpRequest& request, Refusal& refusal) {
   return op;
 }
 
-constexpr OpEntry kOps[] = {
+constexpr KernelEntry kOps[] = {
     {XHAL_OP_lstm_cell, make<LstmCell>},
     {XHAL_OP_lstm_cell_grad, make<LstmCellGrad>},
     {XHAL_OP_gru_cell, make<GruCell>},
@@ -276,6 +276,6 @@ constexpr OpEntry kOps[] = {
 
 }  // namespace
 
-std::span<const OpEntry> recurrent_ops() { return kOps; }
+std::span<const KernelEntry> recurrent_ops() { return kOps; }
 
 }  // namespace xhal::cpu

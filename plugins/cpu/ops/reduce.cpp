@@ -390,8 +390,8 @@ bool match_dims(const xhal_tensor_desc& in, const xhal_tensor_desc& out,
   return at == out.ndim;
 }
 
-std::span<const OpEntry> reduce_ops() {
-  static constexpr OpEntry kOps[] = {
+std::span<const KernelEntry> reduce_ops() {
+  static constexpr KernelEntry kOps[] = {
       {XHAL_OP_sum, prepare_reduce<Fold::sum>},
       {XHAL_OP_mean, prepare_reduce<Fold::sum, Finish::mean>},
       {XHAL_OP_prod, prepare_reduce<Fold::product>},

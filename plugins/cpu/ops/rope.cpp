@@ -111,10 +111,10 @@ Prepared prepare_rope(const OpRequest& request, Refusal& refusal) {
   return std::make_unique<RopeOp>(request);
 }
 
-constexpr OpEntry kEntries[] = {{XHAL_OP_rope, prepare_rope}};
+constexpr KernelEntry kEntries[] = {{XHAL_OP_rope, prepare_rope}};
 
 }  // namespace
 
-std::span<const OpEntry> rope_ops() { return kEntries; }
+std::span<const KernelEntry> rope_ops() { return kEntries; }
 
 }  // namespace xhal::cpu

@@ -106,7 +106,7 @@ Prepared prepare(const OpRequest& request, Refusal& refusal) {
   return std::make_unique<SoftmaxOp>(kKind, request, static_cast<uint32_t>(dim));
 }
 
-constexpr OpEntry kOps[] = {
+constexpr KernelEntry kOps[] = {
     {XHAL_OP_softmax, prepare<Kind::softmax>},
     {XHAL_OP_softmax_grad, prepare<Kind::softmax_grad>},
     {XHAL_OP_log_softmax, prepare<Kind::log_softmax>},
@@ -115,6 +115,6 @@ constexpr OpEntry kOps[] = {
 
 }  // namespace
 
-std::span<const OpEntry> softmax_ops() { return kOps; }
+std::span<const KernelEntry> softmax_ops() { return kOps; }
 
 }  // namespace xhal::cpu

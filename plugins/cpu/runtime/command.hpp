@@ -12,7 +12,7 @@
 
 namespace xhal::cpu {
 
-struct Operator;
+struct PreparedOp;
 struct Kernel;
 class Graph;
 
@@ -30,7 +30,7 @@ struct Command {
 // they were given.
 struct OpCommand : Command {
   static constexpr uint8_t kRawScalars = 1;
-  const Operator* op;
+  const PreparedOp* op;
   void* workspace;
   uint32_t pointer_count, scalar_count;
 

@@ -45,7 +45,7 @@ void CostEstimate::measured(uint64_t ticks, uint32_t helpers) {
   ns_.store(ns < old ? ns : old + std::min(ns - old, old / 4 + 16), std::memory_order_relaxed);
 }
 
-void Operator::resolve(const Memory& memory, const uint64_t* addresses, void** pointers) const {
+void PreparedOp::resolve(const Memory& memory, const uint64_t* addresses, void** pointers) const {
   if (as_is && !memory.guarded()) {
     std::memcpy(static_cast<void*>(pointers), addresses, operand_count * sizeof(uint64_t));
     return;
@@ -57,7 +57,7 @@ void Operator::resolve(const Memory& memory, const uint64_t* addresses, void** p
   }
 }
 
-const char* check_launch(const Operator& op, const uint64_t* addresses, uint32_t address_count,
+const char* check_launch(const PreparedOp& op, const uint64_t* addresses, uint32_t address_count,
                          const xhal_scalar* scalars, uint32_t scalar_count, uint64_t workspace,
                          bool* by_address) {
   if (address_count != op.operand_count)
@@ -67,7 +67,7 @@ const char* check_launch(const Operator& op, const uint64_t* addresses, uint32_t
     return "an array is NULL but its count is not 0";
   }
   for (uint32_t i = 0; i < address_count; ++i) {
-    if (addresses[i] == 0 && op.presence[i] == Operator::Presence::full)
+    if (addresses[i] == 0 && op.presence[i] == PreparedOp::Presence::full)
       return "an operand that has elements is given address 0";
   }
   for (uint32_t i = 0; i < scalar_count; ++i) {
@@ -83,7 +83,7 @@ const char* check_launch(const Operator& op, const uint64_t* addresses, uint32_t
   return nullptr;
 }
 
-void read_scalars(const Operator& op, const Memory& memory, const xhal_scalar* given,
+void read_scalars(const PreparedOp& op, const Memory& memory, const xhal_scalar* given,
                   uint32_t count, Scalar (&values)[kMaxScalars]) {
   xhal_scalar seen[kMaxScalars];
   if (memory.guarded()) {
@@ -99,7 +99,7 @@ void read_scalars(const Operator& op, const Memory& memory, const xhal_scalar* g
 
 void prepare_operator(Device& device, const xhal_op_info& info, xhal_op** handle) {
   Refusal refusal;
-  auto shared = std::make_shared<Operator>();
+  auto shared = std::make_shared<PreparedOp>();
   shared->op = prepare_op(info, refusal);
   if (shared->op == nullptr) throw plugin::Error(refusal.status, refusal.text, refusal.operand);
   const catalogue::Operator& known = *catalogue::find(info.id);
@@ -113,9 +113,9 @@ void prepare_operator(Device& device, const xhal_op_info& info, xhal_op** handle
     const bool absent = (t.flags & XHAL_TENSOR_ABSENT) != 0;
     const int64_t offset = t.offset_elements * (t.bits / 8);
     shared->offsets_bytes.push_back(absent ? 0 : offset);
-    shared->presence.push_back(absent                  ? Operator::Presence::absent
-                               : element_count(t) == 0 ? Operator::Presence::empty
-                                                       : Operator::Presence::full);
+    shared->presence.push_back(absent                  ? PreparedOp::Presence::absent
+                               : element_count(t) == 0 ? PreparedOp::Presence::empty
+                                                       : PreparedOp::Presence::full);
     shared->as_is = shared->as_is && !absent && offset == 0;
   }
   auto* op =

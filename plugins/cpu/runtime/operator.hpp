@@ -29,7 +29,7 @@ class CostEstimate {
   std::atomic<uint32_t> ns_{0};
 };
 
-struct Operator {
+struct PreparedOp {
   enum class Presence : uint8_t { full, empty, absent };
 
   Prepared op;
@@ -48,16 +48,16 @@ struct Operator {
 
 // What is wrong with the arguments of a launch, or nullptr. Also says whether a scalar is
 // given by address.
-const char* check_launch(const Operator& op, const uint64_t* addresses, uint32_t address_count,
+const char* check_launch(const PreparedOp& op, const uint64_t* addresses, uint32_t address_count,
                          const xhal_scalar* scalars, uint32_t scalar_count, uint64_t workspace,
                          bool* by_address);
 // All scalars of the operator; what is given by address is read now.
-void read_scalars(const Operator& op, const Memory& memory, const xhal_scalar* given,
+void read_scalars(const PreparedOp& op, const Memory& memory, const xhal_scalar* given,
                   uint32_t count, Scalar (&values)[kMaxScalars]);
 
 // The xhal_op.
 struct OpHandle : plugin::Object {
-  OpHandle(Device& d, std::shared_ptr<const Operator> s) : device(d), shared(std::move(s)) {}
+  OpHandle(Device& d, std::shared_ptr<const PreparedOp> s) : device(d), shared(std::move(s)) {}
 
   xhal_status query(xhal_op_properties* properties, xhal_operand_need* needs,
                     uint32_t need_capacity);
@@ -65,7 +65,7 @@ struct OpHandle : plugin::Object {
   void let_go() { shared.reset(); }  // the device closes
 
   Device& device;
-  std::shared_ptr<const Operator> shared;
+  std::shared_ptr<const PreparedOp> shared;
   std::vector<uint32_t>
       aliases;  // for each operand: 1 + the input it may share its address with, or 0
   bool deterministic = true;

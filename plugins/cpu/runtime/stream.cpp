@@ -189,8 +189,8 @@ xhal_status Stream::signal(xhal_timeline* timeline, uint64_t value, xhal_timesta
       });
 }
 
-void Stream::launch_here(const Operator& op, const uint64_t* addresses, const xhal_scalar* scalars,
-                         uint32_t scalar_count, void* workspace) {
+void Stream::launch_here(const PreparedOp& op, const uint64_t* addresses,
+                         const xhal_scalar* scalars, uint32_t scalar_count, void* workspace) {
   const OneOmpThread one;
   Scalar values[kMaxScalars];
   if (op.scalar_count != 0) read_scalars(op, device_.memory(), scalars, scalar_count, values);
@@ -212,7 +212,7 @@ void Stream::launch_here(const Operator& op, const uint64_t* addresses, const xh
 xhal_status Stream::op_launch(xhal_op* handle, const uint64_t* addresses, uint32_t address_count,
                               const xhal_scalar* scalars, uint32_t scalar_count,
                               uint64_t workspace) {
-  const Operator& op = *plugin::from_handle<OpHandle>(handle).shared;
+  const PreparedOp& op = *plugin::from_handle<OpHandle>(handle).shared;
   bool by_address = false;
   if (const char* wrong = check_launch(op, addresses, address_count, scalars, scalar_count,
                                        workspace, &by_address)) [[unlikely]] {
@@ -226,7 +226,7 @@ xhal_status Stream::op_launch(xhal_op* handle, const uint64_t* addresses, uint32
       [&] { return queue_op(op, addresses, scalars, scalar_count, by_address, scratch); });
 }
 
-xhal_status Stream::queue_op(const Operator& op, const uint64_t* addresses,
+xhal_status Stream::queue_op(const PreparedOp& op, const uint64_t* addresses,
                              const xhal_scalar* scalars, uint32_t scalar_count, bool by_address,
                              void* workspace) {
   // As many scalars as the catalogue has, unless they are still to be read.

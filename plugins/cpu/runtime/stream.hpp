@@ -101,16 +101,16 @@ class Stream : public plugin::Object {
   xhal_status refuse();
   [[noreturn]] void reject(xhal_status status, std::string_view text,
                            std::string_view operation = {});
-  void launch_here(const Operator& op, const uint64_t* addresses, const xhal_scalar* scalars,
+  void launch_here(const PreparedOp& op, const uint64_t* addresses, const xhal_scalar* scalars,
                    uint32_t scalar_count, void* workspace);
-  xhal_status queue_op(const Operator& op, const uint64_t* addresses, const xhal_scalar* scalars,
+  xhal_status queue_op(const PreparedOp& op, const uint64_t* addresses, const xhal_scalar* scalars,
                        uint32_t scalar_count, bool by_address, void* workspace);
 
   // Execution, by the owner (stream_run.cpp).
   void drain();
   void execute(Command& command, uint64_t correlation);
   void drop(Command& command);
-  void run_op(const Operator& op, void* const* pointers, const Scalar* scalars, void* workspace,
+  void run_op(const PreparedOp& op, void* const* pointers, const Scalar* scalars, void* workspace,
               uint64_t correlation);
   void run_copy(void* dst, const void* src, uint64_t size_bytes, uint64_t correlation);
   void run_fill(void* dst, uint64_t size_bytes, uint64_t pattern, uint32_t pattern_bytes,

@@ -264,7 +264,7 @@ void Stream::report(uint32_t activity_kind, uint32_t operation, uint64_t start, 
   device_.activity().add(record, device_.executors());
 }
 
-void Stream::run_op(const Operator& op, void* const* pointers, const Scalar* scalars,
+void Stream::run_op(const PreparedOp& op, void* const* pointers, const Scalar* scalars,
                     void* workspace, uint64_t correlation) {
   const uint32_t cost = op.cost.ns();
   PoolView pool(device_.workers(), cost >= kParallelNs, cost >= kWakeNs);

@@ -58,7 +58,8 @@ def test_functions_of_one_f64_tensor_give_the_bits_of_the_cpu(function, no_fallb
 def test_functions_of_two_f64_tensors_give_the_bits_of_the_cpu(function, no_fallback):
     other = values().flip(0)
     same(function(values().to("xhal"), other.to("xhal")), function(values(), other))
-    same(function(values().to("xhal"), 0.1), function(values(), 0.1))
+    if function not in (torch.minimum, torch.maximum):  # these take no numbers
+        same(function(values().to("xhal"), 0.1), function(values(), 0.1))
 
 
 def test_f64_meets_other_dtypes_as_torch_promotes_them(no_fallback):

@@ -251,13 +251,13 @@ def test_order(no_fallback):
 
 def test_what_the_device_lacks_runs_on_the_host_and_is_counted():
     x = make(torch.float64, 3, 4)
-    same(x.to("xhal") + 1, x + 1)
+    same(x.to("xhal").exp(), x.exp())
     same(
         torch.linalg.inv(make(torch.float32, 3, 3).to("xhal") + 3 * torch.eye(3, device="xhal")),
         torch.linalg.inv(make(torch.float32, 3, 3) + 3 * torch.eye(3)),
     )
     counts = torch.xhal.fallbacks()
-    assert counts["aten::add.Tensor"] >= 1 and any("linalg_inv" in name for name in counts)
+    assert counts["aten::exp"] >= 1 and any("linalg_inv" in name for name in counts)
 
 
 COMPOSED = {

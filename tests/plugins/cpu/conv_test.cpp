@@ -244,7 +244,9 @@ TEST(ConvRefusal, SaysWhichSizeIsWrong) {
   conv.attributes(
       call.add(conv.in).add(conv.weights).absent().add(Tensor(DType::f32, {2, 4, 6, 7})));
   EXPECT_EQ(call.run(), XHAL_ERR_INVALID_ARGUMENT);
-  EXPECT_EQ(call.error, "conv: spatial dimension 1 has size 7 instead of 6");
+  EXPECT_EQ(call.error,
+            "`out` of `conv` has sizes [2, 4, 6, 7] instead of [2, 4, 6, 6] (convolved(X,W), where "
+            "X = [2, 3, 6, 6], W = [4, 3, 3, 3])");
   EXPECT_EQ(call.refusal.operand, 3u);
 }
 

@@ -230,7 +230,8 @@ TEST(GemmRefusal, NamesTheOperandThatDoesNotFit) {
   p.b = Tensor(DType::f32, {7, 5});
   Call call = call_of(p);
   EXPECT_EQ(call.run(), XHAL_ERR_INVALID_ARGUMENT);
-  EXPECT_EQ(call.error, "gemm: a [4, 6] times b [7, 5] does not give out [4, 5]");
+  EXPECT_EQ(call.error,
+            "`b` of `gemm` has sizes [7, 5] instead of [6, n] (B,k,n, where m = 4, k = 6, B = [])");
 
   p = matrices(DType::bf16, 4, 5, 6);
   p.b = Tensor(DType::f32, {6, 5});

@@ -243,7 +243,9 @@ TEST(PoolEdges, TheWrongPooledSizeIsRefusedWithTheRightOne) {
       .absent()
       .attr_list(0, {2});
   EXPECT_EQ(call.run(), XHAL_ERR_INVALID_ARGUMENT);
-  EXPECT_EQ(call.error, "max_pool: the pooled plane is 4 x 3 instead of 4 x 4");
+  EXPECT_EQ(call.error,
+            "`out` of `max_pool` has sizes [1, 1, 4, 3] instead of [1, 1, 4, 4] (pooled(X), where "
+            "X = [1, 1, 8, 8])");
 }
 
 }  // namespace

@@ -170,7 +170,9 @@ TEST(RecurrentEdges, TakesAnEmptyBatchAndRefusesTheWrongWidth) {
       .add(sized(3, 2))
       .add(sized(3, 8));
   EXPECT_EQ(wrong.run(), XHAL_ERR_INVALID_ARGUMENT);
-  EXPECT_EQ(wrong.error, "lstm_cell: operand 0 must be [3, 8]");
+  EXPECT_EQ(
+      wrong.error,
+      "`input_gates` of `lstm_cell` has sizes [3, 9] instead of [3, 4*h] (n,4*h, where n = 3)");
 }
 
 }  // namespace

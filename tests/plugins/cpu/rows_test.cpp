@@ -156,7 +156,8 @@ TEST(LayerNorm, ForwardAndGradientsWithAndWithoutWeights) {
             const Tensor x = Tensor::random(type, sizes, 1, 1, 4).spread(0),
                          grad = Tensor::random(type, sizes, 2);
             const Tensor w = Tensor::random(type, {n}, 3, 0.5, 2), b = Tensor::random(type, {n}, 4);
-            const Tensor y(type, sizes), mean(DType::f32, {rows}), rstd(DType::f32, {rows});
+            const Sizes outer(sizes.begin(), sizes.end() - 1);
+            const Tensor y(type, sizes), mean(DType::f32, outer), rstd(DType::f32, outer);
             const Tensor dx(type, sizes), dw(type, {n}), db(type, {n});
             const double eps = centered ? 1e-5 : 1e-6;
             Call forward(centered ? XHAL_OP_layer_norm : XHAL_OP_rms_norm);
@@ -294,7 +295,7 @@ TEST(LayerNorm, WeightOfAnotherSizeIsRefused) {
       .absent()
       .absent();
   EXPECT_EQ(call.run(), XHAL_ERR_INVALID_ARGUMENT);
-  EXPECT_THAT(call.error, HasSubstr("one weight and bias for each element of a row"));
+  EXPECT_THAT(call.error, HasSubstr("`weight` of `layer_norm` has sizes [7] instead of [8]"));
 }
 
 // Elements of channel c (of sample n, or of all samples for n < 0) of an image tensor [n, c, h, w],
