@@ -42,6 +42,7 @@ xhal_status op_prepare(xhal_context* context, const xhal_op_info* info, xhal_op*
     fault->prepare(request);
   xhal_op_info changed = *info;
   changed.attributes = request.attributes.data();
+  changed.attribute_count = static_cast<uint32_t>(request.attributes.size());
   changed.group_sizes = request.groups.data();
   changed.operands = request.operands.data();
   const auto status = wrapper().behind->op_prepare(context, &changed, op);
