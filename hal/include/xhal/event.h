@@ -29,7 +29,8 @@ typedef struct xhal_event {
  * 0.1 */
 XHAL_API xhal_status xhal_event_record(xhal_stream* stream, uint32_t flags, xhal_event* event);
 
-/* As xhal_timeline_query and xhal_timeline_wait on the event's pair; CAPTURE for a captured event.
+/* As xhal_timeline_query and xhal_timeline_wait on the event's pair; CAPTURE for a captured event,
+ * and waiting for one is as xhal_stream_synchronize there: the capture cannot become a graph.
  * A reached event stays reached for ever, also when its stream and its device are gone.
  * Thread: any.   Blocks: query no, wait up to timeout_ns.   Since: 0.1 */
 XHAL_API xhal_status xhal_event_query(const xhal_event* event);

@@ -48,7 +48,7 @@ xhal_status xhal_stream_begin_capture(xhal_stream* stream, xhal_pool* pool) {
     if (pool != nullptr) xhal::pool_capture_begins(pool, capture);
     const auto status = xhal::begin_capture(*xhal::state_of(stream), pool, capture);
     if (status != XHAL_OK && pool != nullptr) xhal::pool_capture_over(pool, capture);
-    return status;
+    return status >= 0 ? status : xhal::annotate(status, stream, op);
   });
 }
 

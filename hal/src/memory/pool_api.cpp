@@ -89,6 +89,9 @@ xhal_status xhal_pool_alloc(xhal_pool* pool, xhal_stream* stream, uint64_t size_
       xhal::state_of(stream)->device != p.context->device) {
     return xhal::foreign_handle(pool, stream, op);
   }
+  // Also a block that lies ready: handles of a lost device stay lost.
+  if (const auto* const device = p.context->device; device->lost)
+    return xhal::annotate(xhal::set_error(*device->lost_error), pool, op);
   if (size_bytes == 0) {
     *address = 0;
     return XHAL_OK;

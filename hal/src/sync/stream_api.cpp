@@ -151,12 +151,18 @@ xhal_status xhal_stream_timeline(xhal_stream* stream, xhal_timeline** timeline) 
 xhal_status xhal_stream_synchronize(xhal_stream* stream, uint64_t timeout_ns) {
   constexpr const char* op = "xhal_stream_synchronize";
   CHECK_STREAM(stream, op)
+  // Whoever waits wants what was submitted to be over: a graph of it would write to memory that the
+  // program has long used for something else.
+  if (xhal::is_captured(*xhal::state_of(stream))) {
+    return submitted(
+        fail(XHAL_ERR_CAPTURE, op,
+             "{}: the stream is being captured; nothing runs until the graph is launched, and this "
+             "capture cannot become one any more",
+             op),
+        stream, op);
+  }
   xhal_event event{};
   if (const auto s = xhal_event_record(stream, 0, &event); s != XHAL_OK) return s;
-  if ((event.flags & XHAL_EVENT_CAPTURED) != 0) {
-    return fail(XHAL_ERR_CAPTURE, op,
-                "{}: the stream is being captured; nothing runs until the graph is launched", op);
-  }
   auto& t = *Timeline::of(event.timeline);
   return t.reached(event.value) ? XHAL_OK : t.wait(event.value, timeout_ns, op);
 }
@@ -206,7 +212,7 @@ xhal_status xhal_stream_recover(xhal_stream* stream) {
   CHECK_STREAM(stream, op)
   return xhal::exported(op, [&]() -> xhal_status {
     auto& state = *xhal::state_of(stream);
-    if (state.device->lost) return xhal::set_error(*state.device->lost_error);
+    if (state.device->lost) return finish(xhal::set_error(*state.device->lost_error), stream, op);
     if (!xhal::is_running()) return xhal::fail_state(op);
     auto* const failed = state.timeline.load();
     if (!failed->failed()) return XHAL_OK;

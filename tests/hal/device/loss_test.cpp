@@ -31,6 +31,21 @@ TEST_F(LossTest, ALostDeviceLeavesAnotherDevicesStreamAlone) {
   EXPECT_EQ(read(streams[0].get(), to, 4096), std::vector<uint8_t>(4096, 5));
 }
 
+// Also where the pool has a block that lies ready.
+TEST_F(LossTest, APoolOfALostDeviceGivesNothing) {
+  const auto d = open_device("faulty:0", XHAL_OPEN_CONTROL);
+  const auto stream = d.stream();
+  const auto pool = d.pool();
+  uint64_t address = 0;
+  ASSERT_OK(xhal_pool_alloc(pool.get(), stream.get(), 4096, {}, &address));
+  ASSERT_OK(xhal_pool_free(pool.get(), address, nullptr, 0));
+  lose(d);
+  EXPECT_EQ(xhal_pool_alloc(pool.get(), stream.get(), 4096, {}, &address), XHAL_ERR_DEVICE_LOST);
+  EXPECT_EQ(last_error_info().device, "faulty:0");
+  EXPECT_EQ(xhal_stream_recover(stream.get()), XHAL_ERR_DEVICE_LOST);
+  EXPECT_EQ(last_error_info().operation, "xhal_stream_recover");
+}
+
 // The plugin says DEVICE_LOST of a stream that failed for another device's sake, without a name.
 TEST_F(LossTest, AStreamThatRepeatsAnothersLossDoesNotLoseItsDevice) {
   const auto lost = open_device("faulty:0", XHAL_OPEN_CONTROL), healthy = open_device("faulty:1");

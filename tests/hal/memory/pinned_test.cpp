@@ -192,6 +192,24 @@ TEST_F(PinnedTest, ACapturedCopyThatWouldNeedABounceBufferIsRefusedAndSaysToPin)
   EXPECT_OK(xhal_stream_synchronize(stream.get(), kSoon)) << "the stream is usable";
 }
 
+// A program that copies into its stack, waits, is refused and goes on must not get a graph that
+// writes there at every launch.
+TEST_F(PinnedTest, WaitingInACaptureSpoilsIt) {
+  const auto d = open_device("faulty:0");
+  const auto stream = d.stream();
+  const auto memory = alloc(d, 64);
+  const Pinned pinned(64);
+  ASSERT_OK(xhal_stream_begin_capture(stream.get(), nullptr));
+  ASSERT_OK(xhal_stream_copy(stream.get(), pinned.address(), memory, 64));
+  EXPECT_EQ(xhal_stream_synchronize(stream.get(), kSoon), XHAL_ERR_CAPTURE);
+  EXPECT_EQ(last_error_info().device, "faulty:0");
+  EXPECT_EQ(last_error_info().operation, "xhal_stream_synchronize");
+  xhal_graph* graph = nullptr;
+  EXPECT_EQ(xhal_stream_end_capture(stream.get(), &graph), XHAL_ERR_CAPTURE);
+  EXPECT_THAT(error_text(), HasSubstr("xhal_stream_synchronize"));
+  EXPECT_OK(xhal_stream_synchronize(stream.get(), kSoon)) << "the stream is usable";
+}
+
 TEST_F(PinnedTest, ACapturedCopyOfPinnedMemoryMayBeReplayedForEver) {
   const auto d = open_device("faulty:0");
   const auto stream = d.stream();
