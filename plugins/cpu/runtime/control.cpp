@@ -24,9 +24,23 @@ void lose(Device& device, std::string text) {
   plugin::host().device_lost(device.handle(), &error);
 }
 
+// A host core has no driver that every process shares: resets and faults act on the open they come
+// through. One that only observes has no work, so they would do nothing and must not say they did.
+void refuse_without_work(const Device& device) {
+  if (!device.observes()) return;
+  throw plugin::Error(
+      XHAL_ERR_UNSUPPORTED,
+      "resets and faults of cpu:" + std::to_string(device.ordinal()) +
+          " live in the process that opened it to work on it; this open only observes, so nothing "
+          "was done to anybody.\n  To test a program, let it open the device with "
+          "XHAL_OPEN_CONTROL "
+          "and without XHAL_OPEN_OBSERVE and call its control table; to stop one, end its process");
+}
+
 xhal_status reset(xhal_device* handle) noexcept {
   return plugin::guarded("reset", [&] {
     auto& device = plugin::from_handle<Device>(handle);
+    refuse_without_work(device);
     ++reset_counts[device.ordinal() % kCounted];
     const std::string name = "cpu:" + std::to_string(device.ordinal());
     lose(device,
@@ -40,15 +54,17 @@ xhal_status inject(xhal_device* handle, xhal_string fault) noexcept {
   return plugin::guarded("inject", [&] {
     auto& device = plugin::from_handle<Device>(handle);
     const auto name = plugin::view(fault);
-    if (name == "lost") {
-      return lose(device, "cpu:" + std::to_string(device.ordinal()) +
-                              " lost: the fault was injected through the control table");
+    if (name != "lost" && name != "operation") {
+      throw plugin::Error(
+          XHAL_ERR_NOT_FOUND,
+          "the cpu plugin injects `lost` and `operation` (the next one fails), into "
+          "the process that opened the device" +
+              (name.empty() ? "" : "; not `" + std::string(name) + "`"));
     }
+    refuse_without_work(device);
     if (name == "operation") return device.fail_next_operation();
-    throw plugin::Error(
-        XHAL_ERR_NOT_FOUND,
-        "the cpu plugin injects `lost` and `operation` (the next one fails), not `" +
-            std::string(name) + "`");
+    lose(device, "cpu:" + std::to_string(device.ordinal()) +
+                     " lost: the fault was injected through the control table");
   });
 }
 

@@ -28,6 +28,7 @@ Device::Device(const xhal_plugin_open& open, const Site& site)
     : table_(open.table),
       site_(site),
       ordinal_(open.ordinal),
+      observes_((open.flags & XHAL_OPEN_OBSERVE) != 0),
       inline_limit_ns_(site.cores > 1 ? kInlineNs : UINT32_MAX),
       memory_(std::make_unique<Memory>(site, guard_asked_for())),
       workers_(std::make_unique<Workers>(site, site.cores - 1, thread_name(open.ordinal))),

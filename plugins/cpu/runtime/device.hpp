@@ -77,6 +77,8 @@ class Device : public plugin::Object {
   xhal_device* handle() { return plugin::to_handle<xhal_device>(this); }
   const xhal_dispatch* table() const { return table_; }
   uint32_t ordinal() const { return ordinal_; }
+  // Opened with XHAL_OPEN_OBSERVE: it has no context and never gets one.
+  bool observes() const { return observes_; }
   Memory& memory() { return *memory_; }
   Workers& workers() { return *workers_; }
   Executors& executors() { return *executors_; }
@@ -131,6 +133,7 @@ class Device : public plugin::Object {
   const xhal_dispatch* const table_;
   const Site& site_;
   const uint32_t ordinal_;
+  const bool observes_;
   const uint32_t inline_limit_ns_;
   std::unique_ptr<Memory> memory_;
   std::unique_ptr<Workers> workers_;

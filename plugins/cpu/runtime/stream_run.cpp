@@ -86,6 +86,9 @@ void Stream::fail_operation(xhal_status status, std::string_view operation, std:
   Failure f;
   f.status = status;
   f.operation = operation;
+  // Kernels begin their texts with their name, which stands here already.
+  if (const auto name = std::string(operation) + ": "; text.starts_with(name))
+    text.erase(0, name.size());
   f.text = std::string(operation) + " failed: " +
            (text.empty() ? std::string("the operator gave no reason") : std::move(text)) +
            ".\n  Later work of this stream is dropped until xhal_stream_recover.";

@@ -17,10 +17,10 @@ constexpr uint32_t kMostDevices = 1024;
 
 // XHAL_CPU_DEVICES: 0 when it is not set or no such number.
 uint32_t devices_asked_for() {
-  const auto asked = base::environment_number<uint32_t>("XHAL_CPU_DEVICES", 1, UINT32_MAX);
+  const auto asked = base::environment_number<uint32_t>("XHAL_CPU_DEVICES", 1, kMostDevices);
   if (!asked.problem.empty())
     plugin::host().log(XHAL_LOG_WARN, plugin::str(asked.problem + "; taking it as unset"));
-  return std::min(asked.value.value_or(0), kMostDevices);
+  return asked.value.value_or(0);
 }
 
 }  // namespace
