@@ -122,6 +122,7 @@ class DeviceAllocator final : public DeviceAllocatorBase {
 
   void copy_data(void* dest, const void* src, std::size_t count) const override {
     xhal_stream* stream = current_stream(current_device());
+    refuse_wait_in_capture(current_device(), stream, "copying a storage");
     check(xhal_stream_copy(stream, reinterpret_cast<uint64_t>(dest),
                            reinterpret_cast<uint64_t>(src), count),
           "copying a storage");

@@ -157,6 +157,24 @@ void Capture::end() {
   blocks.swap(at_end_);
 }
 
+void Capture::refuse_wait(const char* doing) {
+  const std::string text = std::string(doing) +
+                           ": the stream is being captured; nothing runs until the graph is "
+                           "launched, so the host cannot wait for it";
+  {
+    const std::lock_guard lock(mutex_);
+    if (refused_.empty()) refused_ = text;
+  }
+  TORCH_CHECK(false, text,
+              ". Do this before the capture or after the replay; a copy to or from pinned memory "
+              "with non_blocking=True can be captured");
+}
+
+std::string Capture::refused() const {
+  const std::lock_guard lock(mutex_);
+  return refused_;
+}
+
 void capture_begins(DeviceIndex index, std::shared_ptr<Capture> capture) {
   const std::lock_guard lock(captures().mutex);
   TORCH_CHECK(!captures().under_way[index],

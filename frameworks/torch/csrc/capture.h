@@ -15,6 +15,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -76,6 +77,13 @@ class Capture {
   void keep(c10::DataPtr block);
   void end();
 
+  // For a call whose host side must wait, asked before it submits anything: what it had recorded
+  // would be replayed on host memory that is long gone. Raises, and marks the capture, for a
+  // program that catches this would go on with a graph that lacks a part.
+  [[noreturn]] void refuse_wait(const char* doing);
+  // What was refused first; empty when nothing was.
+  std::string refused() const;
+
  private:
   const std::shared_ptr<GraphPool> pool_;
   XhalGenerator& generator_;
@@ -83,6 +91,7 @@ class Capture {
   mutable std::mutex mutex_;  // of what follows
   std::vector<uint64_t> offsets_;
   std::vector<c10::DataPtr> at_end_, kept_;
+  std::string refused_;
 };
 
 // Makes `capture` the one under way on its device; throws when there is one.
@@ -98,6 +107,12 @@ inline std::shared_ptr<Capture> capture_of(DeviceIndex index, xhal_stream* strea
   if (!device(index).captures.load(std::memory_order_acquire)) [[likely]]
     return nullptr;
   return detail::find_capture(index, stream);
+}
+
+// Raises when the stream is in a capture: what `doing` names makes the host wait for it.
+inline void refuse_wait_in_capture(DeviceIndex index, xhal_stream* stream, const char* doing) {
+  if (const auto capture = capture_of(index, stream)) [[unlikely]]
+    capture->refuse_wait(doing);
 }
 
 }  // namespace xhal_torch

@@ -35,6 +35,19 @@ void copy_bytes(xhal_stream* stream, const at::Tensor& dst, const at::Tensor& sr
         "copying a tensor");
 }
 
+// A copy to or from the memory `host` on the host, which `doing` names. Without anybody who keeps
+// that memory until the copy has run, it is waited for; a capture can keep it, and cannot wait.
+void copy_over_host(xhal_stream* stream, DeviceIndex index, const at::Tensor& dst,
+                    const at::Tensor& src, const void* host, bool non_blocking, const char* doing) {
+  if (const auto capture = capture_of(index, stream)) [[unlikely]] {
+    if (!non_blocking || !record_pinned_use(host, index, stream)) capture->refuse_wait(doing);
+    return copy_bytes(stream, dst, src);
+  }
+  copy_bytes(stream, dst, src);
+  if (non_blocking && record_pinned_use(host, index, stream)) return;
+  check(xhal_stream_synchronize(stream, XHAL_FOREVER), doing);
+}
+
 // Views as a type of the same width that the device can move, or of half the width with
 // one more dimension.
 at::Tensor as_movable(const at::Tensor& tensor) {
@@ -104,9 +117,8 @@ void host_to_device(const at::Tensor& src, const at::Tensor& dst, bool non_block
   }
   if (non_blocking && !is_pinned(src.const_data_ptr()) && copy_staged(stream, index, dst, src))
     return;
-  copy_bytes(stream, dst, src);
-  if (non_blocking && record_pinned_use(src.const_data_ptr(), index, stream)) return;
-  check(xhal_stream_synchronize(stream, XHAL_FOREVER), "copying a tensor to the device");
+  copy_over_host(stream, index, dst, src, src.const_data_ptr(), non_blocking,
+                 "copying a tensor to the device");
 }
 
 void device_to_host(const at::Tensor& src, const at::Tensor& dst, bool non_blocking) {
@@ -121,9 +133,8 @@ void device_to_host(const at::Tensor& src, const at::Tensor& dst, bool non_block
     dst.copy_(host);
     return;
   }
-  copy_bytes(stream, dst, src);
-  if (non_blocking && record_pinned_use(dst.const_data_ptr(), index, stream)) return;
-  check(xhal_stream_synchronize(stream, XHAL_FOREVER), "copying a tensor to the host");
+  copy_over_host(stream, index, dst, src, dst.const_data_ptr(), non_blocking,
+                 "copying a tensor to the host");
 }
 
 // The copy runs on the destination's stream, after what was queued on both.
@@ -253,8 +264,8 @@ void copy_tensor(const at::Tensor& given, const at::Tensor& dst, bool non_blocki
   between_devices(src, dst);
 }
 
-// The dimensions keep their order in memory, which an operator's result takes over; what is repeated
-// comes once.
+// The dimensions keep their order in memory, which an operator's result takes over; what is
+// repeated comes once.
 at::Tensor to_host(const at::Tensor& tensor) {
   const auto options = tensor.options().device(c10::kCPU);
   if (tensor.is_non_overlapping_and_dense()) {
@@ -309,6 +320,7 @@ at::Scalar local_scalar(const at::Tensor& self) {
               " elements cannot be converted to Scalar");
   alignas(16) char word[16] = {};
   xhal_stream* stream = current_stream(self.device().index());
+  refuse_wait_in_capture(self.device().index(), stream, "reading one element");
   check(xhal_stream_copy(stream, reinterpret_cast<uint64_t>(word), address_of(self),
                          self.element_size()),
         "reading one element");

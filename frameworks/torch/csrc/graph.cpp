@@ -54,6 +54,13 @@ class Graph final : public at::GraphImplInterface {
   void capture_end() override {
     TORCH_CHECK(capturing_, "capture_end without capture_begin");
     check(leave_capture(), "ending a capture");
+    if (const std::string refused = capture_->refused(); !refused.empty()) {
+      release();
+      TORCH_CHECK(false,
+                  "ending a capture: there is no graph, because a call inside the capture "
+                  "was refused and its part is missing: ",
+                  refused, ". Take that call out of the capture, then capture again");
+    }
     const std::vector<uint64_t> offsets = capture_->random_offsets();
     if (offsets.empty()) return;
     const auto uses = static_cast<int64_t>(offsets.size()) - 1;

@@ -299,6 +299,84 @@ def test_what_a_graph_could_not_repeat_is_refused_in_its_capture(case):
     assert torch.ones(2, device="xhal").sum().item() == 2
 
 
+# ---- waits of the host, which a program catches and goes on
+
+
+WAITS = {
+    "item": lambda x, host: x.sum().item(),
+    "truth": lambda x, host: bool((x > 0).all()),
+    "to the host": lambda x, host: x.cpu(),
+    "to the host, as it lies": lambda x, host: x.view(64, -1).t().cpu(),
+    "into a host tensor": lambda x, host: host.copy_(x),
+    "into an ordinary host tensor, non_blocking": lambda x, host: host.copy_(
+        x, non_blocking=True
+    ),
+    "from an ordinary host tensor": lambda x, host: x.copy_(host),
+    "from an ordinary host tensor, non_blocking": lambda x, host: x.copy_(
+        host, non_blocking=True
+    ),
+    "from the host, converted": lambda x, host: x.copy_(host.double(), non_blocking=True),
+    "from pinned memory, blocking": lambda x, host: x.copy_(host.pin_memory()),
+    "a new tensor from the host": lambda x, host: host.to("xhal"),
+    "a fallback": lambda x, host: torch.special.bessel_j0(x),
+    "a storage": lambda x, host: x.untyped_storage().cpu(),
+    "a checked random number": lambda x, host: torch.normal(0.0, x),
+    "nonzero": lambda x, host: x.nonzero(),
+    "a stream": lambda x, host: torch.accelerator.current_stream().synchronize(),
+}
+
+
+@pytest.mark.parametrize("case", WAITS)
+def test_a_capture_in_which_a_wait_was_refused_makes_no_graph(case):
+    host = torch.full((ELEMENTS,), 7.0)
+    x = torch.full((ELEMENTS,), 1.5, device="xhal")
+    torch.xhal.synchronize()
+    graph = torch.accelerator.Graph()
+    with stream():
+        graph.capture_begin()
+        doubled = x * 2
+        with pytest.raises(RuntimeError, match="the stream is being captured"):
+            WAITS[case](x, host)
+        with pytest.raises(RuntimeError, match="the stream is being captured"):
+            graph.capture_end()
+        with pytest.raises(RuntimeError, match="holds no capture"):
+            graph.replay()
+    assert bool((host == 7).all())
+    # Nothing of it is left: the same object takes the next capture.
+    with stream():
+        graph.capture_begin()
+        doubled = x * 2
+        graph.capture_end()
+        graph.replay()
+    torch.xhal.synchronize()
+    assert doubled.sum().item() == 3 * ELEMENTS
+
+
+def test_the_end_of_a_spoiled_capture_says_what_spoiled_it():
+    x = torch.ones(4, device="xhal")
+    torch.xhal.synchronize()
+    graph = torch.accelerator.Graph()
+    with stream():
+        graph.capture_begin()
+        for call in (x.sum().item, x.cpu):
+            with pytest.raises(RuntimeError, match="before the capture or after the replay"):
+                call()
+        with pytest.raises(RuntimeError) as refusal:
+            graph.capture_end()
+    text = str(refusal.value)
+    assert "there is no graph" in text and "reading one element" in text  # the first of the two
+
+
+def test_a_copy_into_pinned_memory_is_captured():
+    x = torch.ones(ELEMENTS, device="xhal")
+    host = torch.zeros(ELEMENTS).pin_memory()
+    graph, _ = captured(lambda: host.copy_(x, non_blocking=True))
+    x.fill_(5)
+    torch.xhal.synchronize()
+    replayed(graph)
+    assert bool((host == 5).all())
+
+
 # ---- streams, threads, modes
 
 
