@@ -12,6 +12,7 @@
 
 #include "copy.h"
 #include "fallback.h"
+#include "operands.h"
 #include "views.h"
 
 namespace xhal_torch {
@@ -23,6 +24,11 @@ bool is_host_number(const at::Tensor& tensor) { return tensor.dim() == 0 && tens
 uint32_t alias_mask(uint32_t id) {
   const auto* op = xhal::catalogue::find(id);
   return op == nullptr ? 0 : op->groups()[op->input_count].aliases;
+}
+
+std::string_view operand_name(uint32_t id, int position) {
+  const auto* op = xhal::catalogue::find(id);
+  return op == nullptr ? std::string_view() : op->groups()[position].name;
 }
 
 // Whether the device may be asked to compute with this type: f64 for some operators only.
@@ -188,9 +194,8 @@ bool Pointwise::run(at::Tensor& out) {
     const Input& input = inputs_[i];
     if (input.tensor) {
       promote = promote || (!input.plain && input.tensor->scalar_type() != common);
-      TORCH_CHECK(input.tensor->device() == like->device() || input.tensor->is_cpu(),
-                  "Expected all tensors to be on the same device, but found at least two devices, ",
-                  like->device(), " and ", input.tensor->device(), "!");
+      if (!input.tensor->is_cpu() && input.tensor->device() != like->device()) [[unlikely]]
+        refuse_devices(like->device(), input.tensor->device(), operand_name(id_, i), op_name(id_));
     } else if (input.number) {
       promote = promote || !c10::isFloatingType(common) || input.value.isComplex();
     }
@@ -249,6 +254,13 @@ bool Pointwise::is_operand(const at::Tensor& out) const {
     if (inputs_[i].tensor && inputs_[i].tensor->is_same(out)) return true;
   }
   return false;
+}
+
+// Whether the device may write the result straight into an output of another type: the result is
+// first a number of the operands' type, which only of f32 shows nothing in what it is rounded to.
+bool Pointwise::writes_at_once(c10::ScalarType out, c10::ScalarType result) const {
+  return out == result ||
+         (mixes_floats() && types_ != Types::boolean && is_float(out) && result == at::kFloat);
 }
 
 // Whether the output shares memory with an operand that the catalogue keeps apart from it.
@@ -323,11 +335,8 @@ bool Pointwise::run_iterated(at::Tensor& out, c10::ScalarType common, c10::Scala
   out = iter.output(0);
   if (iter.numel() == 0) return true;
 
-  const auto type = out.scalar_type();
-  const bool direct = type == result || (mixes_floats() && types_ != Types::boolean &&
-                                         is_float(type) && is_float(result));
   const int ndim = iter.ndim();
-  if (!direct || ndim > XHAL_MAX_DIMENSIONS) {
+  if (!writes_at_once(out.scalar_type(), result) || ndim > XHAL_MAX_DIMENSIONS) {
     // Into a contiguous result of the operator's own type, then over.
     at::Tensor packed[kMost];
     Pointwise again(*this);

@@ -67,6 +67,7 @@ class Pointwise {
   bool place_numbers(c10::ScalarType common);
   void check_overlap(const at::Tensor& out) const;
   bool is_operand(const at::Tensor& out) const;
+  bool writes_at_once(c10::ScalarType out, c10::ScalarType result) const;
   bool lies_on_operand(const at::Tensor& out) const;
   bool run_aside(at::Tensor& out, c10::ScalarType common);
   bool run_alike(at::Tensor& out, const at::Tensor& like, c10::ScalarType result);

@@ -170,3 +170,44 @@ def test_the_gradient_of_a_summed_convolution_is_right_however_small(side, dtype
     F.conv2d(*here).sum().backward()
     for a, e in zip(there, here):
         torch.testing.assert_close(a.grad.cpu().double(), e.grad, rtol=2e-2, atol=2e-2)
+
+
+# ---- an output of another float
+
+
+LARGE = [300.0, 1000.0, 2049.0, 0.1]
+POINTWISE_OUT = {
+    "mul": lambda x, out: torch.mul(x, x, out=out),
+    "add": lambda x, out: torch.add(x, x, alpha=200, out=out),
+    "pow": lambda x, out: torch.pow(x, 2, out=out),
+    "exp": lambda x, out: torch.exp(x, out=out),
+    "div": lambda x, out: torch.div(x, 3, out=out),
+    "addcmul": lambda x, out: torch.addcmul(x, x, x, out=out),
+    "lerp": lambda x, out: torch.lerp(x, -x, 0.3, out=out),
+    "sigmoid": lambda x, out: torch.sigmoid(x, out=out),
+    "sqrt": lambda x, out: torch.sqrt(x, out=out),
+    "maximum": lambda x, out: torch.maximum(x, x * 1.5, out=out),
+    "log10": lambda x, out: torch.log10(x, out=out),
+    "logaddexp": lambda x, out: torch.logaddexp(x, x, out=out),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("wide", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
+@pytest.mark.parametrize("name", POINTWISE_OUT)
+def test_a_result_is_a_number_of_the_operands_type_before_it_is_one_of_the_outputs(
+    name, dtype, wide
+):
+    for place in (lambda t: t, lambda t: t.expand(3, 4).t()):
+        x = place(torch.tensor(LARGE).to(dtype).to("xhal"))
+        out = torch.zeros(x.shape, dtype=wide, device="xhal")
+        POINTWISE_OUT[name](x, out)
+        first = torch.zeros(x.shape, dtype=dtype, device="xhal")
+        POINTWISE_OUT[name](x, first)
+        assert torch.equal(out.cpu(), first.to(wide).cpu())
+
+
+def test_a_product_that_f16_cannot_hold_is_infinite_in_a_wider_output(no_fallback):
+    x = torch.tensor([300.0, 2.0], dtype=torch.float16, device="xhal")
+    assert torch.mul(x, x, out=torch.zeros(2, device="xhal")).tolist() == [float("inf"), 4.0]
