@@ -190,6 +190,26 @@ TEST_F(CheckTest, ADtypeOutsideTheCatalogueIsAnInvalidArgument) {
   expect_refused(XHAL_ERR_INVALID_ARGUMENT, 2, 0, "`b` of `mul` cannot be other");
 }
 
+TEST_F(CheckTest, OnlyFloatsAreMixed) {
+  operands_[0].code = XHAL_CODE_BFLOAT;
+  operands_[0].bits = 16;
+  EXPECT_FALSE(catalogue::check(info_));
+  operands_[0].code = XHAL_CODE_INT;
+  expect_refused(XHAL_ERR_INVALID_ARGUMENT, 2, 0,
+                 "`b` of `mul` is f32 and `a` is i16; only floats");
+  operands_[1] = operands_[0];
+  EXPECT_FALSE(catalogue::check(info_)) << "an output may be of another dtype, says the prose";
+}
+
+TEST_F(CheckTest, AnOutputThatOverlapsItselfIsRefused) {
+  operands_[0].strides[0] = 0;
+  EXPECT_FALSE(catalogue::check(info_)) << "an input may be repeated";
+  operands_[2].strides[0] = 0;
+  expect_refused(XHAL_ERR_INVALID_ARGUMENT, 3, 0, "`out` of `mul` overlaps itself");
+  operands_[2].sizes[0] = operands_[1].sizes[0] = operands_[0].sizes[0] = 1;
+  EXPECT_FALSE(catalogue::check(info_));
+}
+
 TEST_F(CheckTest, APrivateLayoutIsUnsupported) {
   operands_[2].layout = 7;
   expect_refused(XHAL_ERR_UNSUPPORTED, 3, 0, "`out` of `mul` must be strided");

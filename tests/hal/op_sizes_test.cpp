@@ -78,7 +78,7 @@ class Request {
     }
     t.lanes = 1;
     t.ndim = static_cast<uint8_t>(sizes.size());
-    for (size_t d = 0; d < sizes.size(); ++d) t.sizes[d] = sizes[d];
+    for (size_t d = 0; d < sizes.size(); ++d) t.sizes[d] = sizes[d], t.strides[d] = 1;
     operands_.push_back(t);
   }
 
@@ -130,7 +130,10 @@ TEST(OpSizes, RequestsAgreeWithTheCatalogueOrNameTheOperand) {
       {XHAL_OP_cat, {{{0}, {2, 5}}, {{2, 5}}}, {{"dim", {1}}}},
       {XHAL_OP_cat, {{{2, 3}, {2, 5}}, {{2, 7}}}, {{"dim", {1}}}, "instead of [2, 8] (joined(in))"},
       {XHAL_OP_cat, {{{5, 0}, {7, 0}}, {{12, 0}}}, {}},
-      {XHAL_OP_cat, {{{2, 3}, {3, 5}}, {{2, 8}}}, {{"dim", {1}}}, "operand 1 of `cat` has sizes [3, 5], which do not fit the others"},
+      {XHAL_OP_cat,
+       {{{2, 3}, {3, 5}}, {{2, 8}}},
+       {{"dim", {1}}},
+       "operand 1 of `cat` has sizes [3, 5], which do not fit the others"},
       {XHAL_OP_layer_norm,
        {{{2, 3, 4}}, {{3, 4}}, {}, {{2, 3, 4}}, {{2}}, {{2, 1, 1}}},
        {{"axis", {1}}}},

@@ -58,10 +58,37 @@ inline Refusal check_operand(const Operator& op, const Group& group, uint32_t po
   if (t.layout != 0 || t.lanes > 1) {
     return refuse(XHAL_ERR_UNSUPPORTED, " must be strided, with one lane an element");
   }
+  for (uint32_t i = 0; i < t.ndim && group.output; ++i) {
+    if (t.sizes[i] > 1 && t.strides[i] == 0)
+      return refuse(XHAL_ERR_INVALID_ARGUMENT, " overlaps itself: it has stride 0 in dimension ",
+                    i);
+  }
   const DType type = dtype_of(t);
   if (!group.takes(type)) {
     return refuse(XHAL_ERR_INVALID_ARGUMENT, " cannot be ", name_of(type), " (code ", t.code, ", ",
                   t.bits, " bits)");
+  }
+  return {};
+}
+
+// Inputs of the same TYPES have one dtype, or floats of several. (Lists are left to the kernels:
+// each place of theirs stands for itself.)
+inline Refusal check_mix(const Operator& op, const xhal_op_info& info) {
+  uint32_t position = 0, first[16];
+  for (uint32_t g = 0; g < op.input_count; position += info.group_sizes[g++]) {
+    first[g] = position;
+    const Group& group = op.groups()[g];
+    for (uint32_t h = 0; h < g; ++h) {
+      const Group& other = op.groups()[h];
+      const bool lists = group.arity == Arity::any || other.arity == Arity::any;
+      if (lists || other.types != group.types) continue;
+      if (info.group_sizes[g] == 0 || info.group_sizes[h] == 0) continue;
+      const DType mine = dtype_of(info.operands[position]), his = dtype_of(info.operands[first[h]]);
+      if (mine == his || (is_float(mine) && is_float(his))) continue;
+      return {XHAL_ERR_INVALID_ARGUMENT, position + 1, 0,
+              text("`", group.name, "` of `", op.name, "` is ", name_of(mine), " and `", other.name,
+                   "` is ", name_of(his), "; only floats may be mixed")};
+    }
   }
   return {};
 }
@@ -120,6 +147,7 @@ inline Refusal check(const xhal_op_info& info) {
   }
   if (auto refusal = detail::check_attributes(*op, info)) return refusal;
   if (auto refusal = detail::check_groups(*op, info)) return refusal;
+  if (auto refusal = detail::check_mix(*op, info)) return refusal;
   return check_sizes(*op, info);
 }
 

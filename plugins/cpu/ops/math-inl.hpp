@@ -187,11 +187,11 @@ HWY_INLINE V log1p(V x) {
   return hn::IfThenElse(hn::Lt(hn::Abs(x), set(1e-8f)), x, edged);
 }
 
-// (e^2x - 1) / (e^2x + 1), 3 ulp.
+// (e^2x - 1) / (e^2x + 1), 3 ulp; -0 stays -0.
 HWY_INLINE V tanh(V x) {
   const V bounded = at_most(at_least(x, -10.0f), 10.0f);
   const V em1 = expm1_bounded(hn::Add(bounded, bounded));
-  return hn::Div(em1, hn::Add(em1, set(2.0f)));
+  return hn::CopySign(hn::Div(em1, hn::Add(em1, set(2.0f))), x);
 }
 
 // 1 / (1 + e^-x), 2 ulp; 0 below -88.7.

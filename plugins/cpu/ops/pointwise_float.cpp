@@ -93,7 +93,7 @@ XHAL_MAP1(Sigmoid, sigmoid(x))
 XHAL_MAP1(Erf, erf(x))
 XHAL_MAP1(Relu, at_least(x, 0.0f))
 XHAL_MAP1(Silu, hn::Div(x, hn::Add(set(1.0f), exp(hn::Neg(x)))))
-XHAL_MAP1(Floor, hn::Floor(x))
+XHAL_MAP1(Floor, hn::CopySign(hn::Floor(x), x))  // SSE2's loses that of -0
 XHAL_MAP1(Ceil, hn::Ceil(x))
 XHAL_MAP1(Trunc, hn::Trunc(x))
 XHAL_MAP1(Round, hn::Round(x))

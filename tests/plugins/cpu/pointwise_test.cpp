@@ -555,6 +555,17 @@ TEST(Pointwise, ThreadsDoNotChangeTheResult) {
   for (const auto& r : results) EXPECT_EQ(r, results.front());
 }
 
+TEST(Pointwise, OddFunctionsKeepTheSignOfZero) {
+  for_each_isa([] {
+    for (const uint32_t op : {XHAL_OP_tanh, XHAL_OP_expm1, XHAL_OP_log1p, XHAL_OP_sin, XHAL_OP_erf,
+                              XHAL_OP_sqrt, XHAL_OP_round, XHAL_OP_floor, XHAL_OP_trunc}) {
+      const Tensor in = Tensor::of(DType::f32, {2}, {-0.0, 0.0}), out(DType::f32, {2});
+      ASSERT_EQ(Call(op).add(in).add(out).run(), XHAL_OK);
+      EXPECT_TRUE(std::signbit(out[0]) && !std::signbit(out[1])) << op_name(op);
+    }
+  });
+}
+
 TEST(Pointwise, SizesThatDifferAreRefusedWithTheOperand) {
   Call call(XHAL_OP_add);
   call.add(Tensor(DType::f32, {4})).add(Tensor(DType::f32, {5})).add(Tensor(DType::f32, {4}));
