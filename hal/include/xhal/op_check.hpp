@@ -41,10 +41,15 @@ inline Refusal check_attributes(const Operator& op, const xhal_op_info& info) {
 
 inline Refusal check_operand(const Operator& op, const Group& group, uint32_t position,
                              const xhal_tensor_desc& t) {
-  if (group.arity == Arity::any && (t.flags & XHAL_TENSOR_ABSENT) != 0) return {};
+  const bool absent = (t.flags & XHAL_TENSOR_ABSENT) != 0;
+  if (absent && group.arity == Arity::any) return {};
   const auto refuse = [&](xhal_status status, const auto&... why) {
     return Refusal{status, position, 0, text("`", group.name, "` of `", op.name, "`", why...)};
   };
+  if (absent) {
+    return refuse(XHAL_ERR_INVALID_ARGUMENT,
+                  " is marked as absent; only lists have gaps, another group is left empty");
+  }
   if (t.ndim > XHAL_MAX_DIMENSIONS) {
     return refuse(XHAL_ERR_INVALID_ARGUMENT, " has ", t.ndim, " dimensions; the most is 8");
   }

@@ -21,14 +21,8 @@ bool AttentionShape::read(const OpRequest& request, uint32_t first, uint32_t mas
            text("sdpa: ", why));
     return false;
   };
-  if (tq.ndim != 4 || tk.ndim != 4 || tv.ndim != 4)
-    return invalid(first, "q, k and v must be [batch, head, row, element]");
   b = tq.sizes[0], h = tq.sizes[1], s = tq.sizes[2], d = tq.sizes[3];
   hk = tk.sizes[1], t = tk.sizes[2], dv = tv.sizes[3];
-  if (tk.sizes[0] != b || tk.sizes[3] != d)
-    return invalid(first + 1, "k must have q's batch and element sizes");
-  if (tv.sizes[0] != b || tv.sizes[1] != hk || tv.sizes[2] != t)
-    return invalid(first + 2, "v must have k's batch, heads and rows");
   if (hk == 0 ? h != 0 : h % hk != 0)
     return invalid(first + 1, "q's heads must be a multiple of k's");
   if (dtype_of(tk) != dtype_of(tq) || dtype_of(tv) != dtype_of(tq))
@@ -37,9 +31,6 @@ bool AttentionShape::read(const OpRequest& request, uint32_t first, uint32_t mas
     const DType type = dtype_of(*tm);
     if (type != DType::boolean && type != DType::f32 && type != dtype_of(tq))
       return invalid(mask_group, "the mask must be bool, f32 or of q's dtype");
-    const int64_t want[] = {b, h, s, t};
-    if (tm->ndim != 4 || !std::equal(want, want + 4, tm->sizes))
-      return invalid(mask_group, "the mask must be expanded to [batch, head, row of q, row of k]");
     mask = HeadTensor(*tm, request.first_operand(mask_group));
     has_mask = true;
   }
@@ -237,18 +228,11 @@ Prepared prepare_sdpa(const OpRequest& request, Refusal& refusal) {
   auto op = std::make_unique<SdpaOp>();
   AttentionShape& shape = op->shape;
   if (!shape.read(request, 0, 3, refusal)) return nullptr;
-  const auto& out = *request.operand(4);
-  const auto& log_sum = *request.operand(5);
-  const int64_t out_sizes[] = {shape.b, shape.h, shape.s, shape.dv};
-  if (out.ndim != 4 || !std::equal(out_sizes, out_sizes + 4, out.sizes) ||
-      dtype_of(out) != shape.q.type)
+  op->out = HeadTensor(*request.operand(4), request.first_operand(4));
+  op->log_sum = HeadTensor(*request.operand(5), request.first_operand(5));
+  if (op->out.type != shape.q.type)
     return refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 1 + request.first_operand(4),
-                  "sdpa: out must be [batch, head, row of q, element of v] in q's dtype");
-  if (log_sum.ndim != 3 || !std::equal(out_sizes, out_sizes + 3, log_sum.sizes))
-    return refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 1 + request.first_operand(5),
-                  "sdpa: log_sum must be [batch, head, row of q]");
-  op->out = HeadTensor(out, request.first_operand(4));
-  op->log_sum = HeadTensor(log_sum, request.first_operand(5));
+                  "sdpa: out must have q's dtype");
   op->plan();
   const double scores =
       static_cast<double>(shape.b * shape.h * shape.s) * static_cast<double>(shape.t);

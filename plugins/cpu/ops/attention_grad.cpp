@@ -183,26 +183,16 @@ Prepared prepare_sdpa_grad(const OpRequest& request, Refusal& refusal) {
   auto op = std::make_unique<SdpaGradOp>();
   AttentionShape& shape = op->shape;
   if (!shape.read(request, 1, 6, refusal)) return nullptr;
-  const auto expect = [&](uint32_t group, std::initializer_list<int64_t> sizes,
-                          std::string_view what) {
-    const auto& t = *request.operand(group);
-    const bool fits = t.ndim == sizes.size() && std::equal(sizes.begin(), sizes.end(), t.sizes) &&
-                      (sizes.size() == 3 || dtype_of(t) == shape.q.type);
-    if (!fits)
-      refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 1 + request.first_operand(group),
-             text("sdpa_grad: ", what, " has the wrong sizes or dtype"));
-    return fits;
-  };
-  const int64_t b = shape.b, h = shape.h, hk = shape.hk, s = shape.s, t = shape.t;
-  if (!expect(0, {b, h, s, shape.dv}, "grad") || !expect(4, {b, h, s, shape.dv}, "out") ||
-      !expect(5, {b, h, s}, "log_sum") || !expect(7, {b, h, s, shape.d}, "dq") ||
-      !expect(8, {b, hk, t, shape.d}, "dk") || !expect(9, {b, hk, t, shape.dv}, "dv"))
-    return nullptr;
   HeadTensor* const tensors[] = {&op->grad, &op->out, &op->log_sum, &op->dq, &op->dk, &op->dv};
   const uint32_t groups[] = {0, 4, 5, 7, 8, 9};
-  for (int i = 0; i < 6; ++i)
+  for (int i = 0; i < 6; ++i) {
     *tensors[i] = HeadTensor(*request.operand(groups[i]), request.first_operand(groups[i]));
+    if (tensors[i] != &op->log_sum && tensors[i]->type != shape.q.type)
+      return refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 1 + request.first_operand(groups[i]),
+                    "sdpa_grad: all operands but mask and log_sum must have one dtype");
+  }
   op->plan();
+  const int64_t b = shape.b, h = shape.h, hk = shape.hk, s = shape.s, t = shape.t;
   const double scores = static_cast<double>(b * h * s) * static_cast<double>(t);
   op->flops = scores * static_cast<double>(6 * shape.d + 4 * shape.dv);
   op->bytes = static_cast<double>(size_of(shape.q.type)) * static_cast<double>(b) *

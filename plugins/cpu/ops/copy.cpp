@@ -48,16 +48,9 @@ class CopyOp final : public Op {
   ChunkList chunks_{kGrain};
 };
 
-Prepared sizes_differ(const OpRequest& request, uint32_t operand, Refusal& refusal) {
-  return refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 1 + operand,
-                text("the sizes given to `", op_name(request.id()), "` do not fit each other"));
-}
-
-Prepared prepare_strided_copy(const OpRequest& request, Refusal& refusal) {
-  const xhal_tensor_desc &in = *request.operand(0), &out = *request.operand(1);
-  if (!same_sizes(in, out)) return sizes_differ(request, 0, refusal);
+Prepared prepare_strided_copy(const OpRequest& request, Refusal&) {
   auto op = std::make_unique<CopyOp>();
-  op->add(1, out, 0, 0, in, 0);
+  op->add(1, *request.operand(1), 0, 0, *request.operand(0), 0);
   return op;
 }
 
@@ -68,17 +61,13 @@ Prepared prepare_multi_copy(const OpRequest& request, Refusal& refusal) {
                   "`multi_copy` needs as many outputs as inputs");
   auto op = std::make_unique<CopyOp>();
   const auto count = static_cast<uint32_t>(in.size());
-  for (uint32_t i = 0; i < count; ++i) {
-    if (!same_sizes(in[i], out[i])) return sizes_differ(request, i, refusal);
-    op->add(count + i, out[i], 0, i, in[i], 0);
-  }
+  for (uint32_t i = 0; i < count; ++i) op->add(count + i, out[i], 0, i, in[i], 0);
   return op;
 }
 
 Prepared prepare_flip(const OpRequest& request, Refusal& refusal) {
   xhal_tensor_desc in = *request.operand(0);
   const xhal_tensor_desc& out = *request.operand(1);
-  if (!same_sizes(in, out)) return sizes_differ(request, 0, refusal);
   int64_t offset = 0;
   for (int64_t dim : request.attribute_ints("dims")) {
     const int64_t d = dim < 0 ? dim + in.ndim : dim;
@@ -100,18 +89,23 @@ Prepared prepare_cat(const OpRequest& request, Refusal& refusal) {
   if (dim < 0) dim += out.ndim;
   if (dim < 0 || dim >= out.ndim)
     return refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 0, text("`cat` has no dimension ", dim));
+  // Of a dimension that the inputs lack the catalogue says nothing; where all have as many as
+  // `out`, it has made sure that they fit.
+  const auto misfit = [&](uint32_t operand) {
+    return refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 1 + operand,
+                  "the sizes given to `cat` do not fit each other");
+  };
   auto op = std::make_unique<CopyOp>();
   int64_t at = 0;
   for (uint32_t i = 0; i < count; ++i) {
     if (element_count(in[i]) == 0) continue;  // an empty one may have any sizes
+    if (in[i].ndim != out.ndim) return misfit(i);
     xhal_tensor_desc slice = out;
-    if (in[i].ndim != out.ndim) return sizes_differ(request, i, refusal);
     slice.sizes[dim] = in[i].sizes[dim];
-    if (!same_sizes(in[i], slice)) return sizes_differ(request, i, refusal);
     op->add(count, slice, at * out.strides[dim], i, in[i], 0);
     at += in[i].sizes[dim];
   }
-  if (at != out.sizes[dim] && element_count(out) != 0) return sizes_differ(request, count, refusal);
+  if (at != out.sizes[dim] && element_count(out) != 0) return misfit(count);
   return op;
 }
 
@@ -247,11 +241,8 @@ class ArangeOp final : public Op {
   StoreFn<int64_t> from_int_;
 };
 
-Prepared prepare_arange(const OpRequest& request, Refusal& refusal) {
-  const xhal_tensor_desc& out = *request.operand(0);
-  if (out.ndim != 1)
-    return refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 1, "`arange` writes one dimension");
-  return std::make_unique<ArangeOp>(out);
+Prepared prepare_arange(const OpRequest& request, Refusal&) {
+  return std::make_unique<ArangeOp>(*request.operand(0));
 }
 
 // Row by row: a run of the row is copied, what is left and right of it is zero.
@@ -315,9 +306,9 @@ class TriangleOp final : public Op {
 template <bool kLower>
 Prepared prepare_triangle(const OpRequest& request, Refusal& refusal) {
   const xhal_tensor_desc &in = *request.operand(0), &out = *request.operand(1);
-  if (!same_sizes(in, out) || out.ndim < 2 || dtype_of(in) != dtype_of(out))
+  if (out.ndim < 2 || dtype_of(in) != dtype_of(out))
     return refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 1,
-                  text("`", op_name(request.id()), "` needs matrices of one size and format"));
+                  text("`", op_name(request.id()), "` needs matrices of one format"));
   // Rows are visited in order, so that the row number is the index modulo their number.
   return std::make_unique<TriangleOp>(in, out, request.attribute_int("diagonal"), kLower);
 }
@@ -326,13 +317,14 @@ Prepared prepare_triangle(const OpRequest& request, Refusal& refusal) {
 class BlockOp : public Op {
  public:
   BlockOp(const OpRequest& request, uint32_t values, uint32_t codes, uint32_t scale, int64_t block)
-      : values_(values), codes_(codes), scale_(scale), block_(block) {
+      : values_(values), codes_(codes), scale_(scale) {
     const auto operand = [&](uint32_t i) -> const xhal_tensor_desc& {
       return request.info().operands[i];
     };
     const xhal_tensor_desc& v = operand(values);
     const uint32_t last = v.ndim - 1;
     columns_ = v.sizes[last];
+    block_ = std::min(block, std::max<int64_t>(1, columns_));  // a block may be of any size
     value_stride_ = v.strides[last];
     code_stride_ = operand(codes).strides[last];
     scale_stride_ = operand(scale).strides[last];
@@ -434,21 +426,12 @@ class DequantiseOp final : public BlockOp {
   StoreFn<float> store_;
 };
 
-template <class BlockOperator, uint32_t kScale>
+template <class BlockOperator>
 Prepared prepare_blocks(const OpRequest& request, Refusal& refusal) {
-  const xhal_tensor_desc &in = *request.operand(0), &scale = *request.operand(kScale);
   const int64_t block = request.attribute_int("block");
-  if (block < 1 || in.ndim == 0)
-    return refuse(
-        refusal, XHAL_ERR_INVALID_ARGUMENT, 1,
-        text("`", op_name(request.id()), "` needs a dimension to cut and a `block` of at least 1"));
-  if (!same_sizes(in, *request.operand(3 - kScale))) return sizes_differ(request, 0, refusal);
-  xhal_tensor_desc wanted = in;
-  wanted.sizes[in.ndim - 1] = (in.sizes[in.ndim - 1] + block - 1) / block;
-  if (!same_sizes(scale, wanted))
-    return refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 1 + kScale,
-                  text("`scale` of `", op_name(request.id()), "` must have ",
-                       wanted.sizes[in.ndim - 1], " in its last dimension, one for each block"));
+  if (block < 1)
+    return refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 1,
+                  text("`", op_name(request.id()), "` needs a `block` of at least 1"));
   return std::make_unique<BlockOperator>(request, block);
 }
 
@@ -461,8 +444,8 @@ constexpr KernelEntry kOps[] = {
     {XHAL_OP_arange, prepare_arange},
     {XHAL_OP_flip, prepare_flip},
     {XHAL_OP_multi_copy, prepare_multi_copy},
-    {XHAL_OP_quantise_block, prepare_blocks<QuantiseOp, 2>},
-    {XHAL_OP_dequantise_block, prepare_blocks<DequantiseOp, 1>},
+    {XHAL_OP_quantise_block, prepare_blocks<QuantiseOp>},
+    {XHAL_OP_dequantise_block, prepare_blocks<DequantiseOp>},
 };
 
 }  // namespace

@@ -183,14 +183,6 @@ Prepared make_order(const OpRequest& request, Refusal& refusal, std::string_view
         0, text("k = ", op->kept, " is more than the ", op->length, " elements of the dimension"));
   if (op->length > UINT32_MAX) return invalid(1, "a line of more than 2^32 elements");
   if (dtype_of(value) != dtype_of(in)) return invalid(2, "value must have in's dtype");
-  for (const auto* t : {&value, &index}) {
-    bool fits = t->ndim == in.ndim;
-    for (uint32_t d = 0; fits && d < in.ndim; ++d)
-      fits = t->sizes[d] == (static_cast<int>(d) == dim ? op->kept : in.sizes[d]);
-    if (!fits)
-      return invalid(t == &value ? 2 : 3,
-                     "outputs must have in's sizes, with k along the dimension");
-  }
   op->type = dtype_of(in);
   op->descending = descending;
   int64_t sizes[XHAL_MAX_DIMENSIONS];
@@ -281,15 +273,9 @@ Prepared prepare_sort(const OpRequest& request, Refusal& refusal) {
                     request.attribute_int("descending") != 0);
 }
 
-Prepared prepare_nonzero(const OpRequest& request, Refusal& refusal) {
+Prepared prepare_nonzero(const OpRequest& request, Refusal&) {
   const auto& in = *request.operand(0);
   const auto& rows = *request.operand(1);
-  const auto& count = *request.operand(2);
-  if (rows.ndim != 2 || rows.sizes[1] != static_cast<int64_t>(in.ndim))
-    return refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 2,
-                  "nonzero: index must be [bound, in's number of dimensions]");
-  if (element_count(count) != 1)
-    return refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 3, "nonzero: count must have one element");
   auto op = std::make_unique<NonzeroOp>();
   op->ndim = in.ndim;
   std::copy_n(in.sizes, in.ndim, op->sizes.begin());

@@ -269,7 +269,6 @@ Prepared prepare_scatter(const OpRequest& request, Refusal& refusal) {
     return refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 1 + operand, "scatter: " + reason);
   };
   if (dtype_of(in) != dtype_of(out)) return invalid(out_at, "in and out must have the same dtype");
-  if (!same_sizes(in, out)) return invalid(out_at, "in and out must have the same sizes");
   if (index.ndim != in.ndim) return invalid(1, "index must have as many dimensions as in");
   const bool scalar = in.ndim == 0;
   const int dim = scalar ? 0 : normal_dim(request.attribute_int("dim"), in.ndim);
@@ -322,7 +321,6 @@ Prepared prepare_index_put(const OpRequest& request, Refusal& refusal) {
   };
   if (dtype_of(in) != dtype_of(out) || dtype_of(values) != dtype_of(out))
     return invalid(1, "in, values and out must have the same dtype");
-  if (!same_sizes(in, out)) return invalid(out_at, "in and out must have the same sizes");
   if (indices.empty() || dims.size() != indices.size())
     return invalid(first_index,
                    "`dims` must name one dimension for each index tensor, and there must be one");
@@ -380,17 +378,8 @@ Prepared prepare_index_add(const OpRequest& request, Refusal& refusal) {
   };
   if (dtype_of(in) != dtype_of(out) || dtype_of(src) != dtype_of(out))
     return invalid(2, "in, src and out must have the same dtype");
-  if (!same_sizes(in, out)) return invalid(3, "in and out must have the same sizes");
   const int dim = normal_dim(request.attribute_int("dim"), in.ndim);
   if (dim < 0) return invalid(0, "in has no such dimension");
-  if (index.ndim != 1 || src.ndim != in.ndim)
-    return invalid(1, "index must have one dimension, src as many as in");
-  for (uint32_t d = 0; d < in.ndim; ++d) {
-    const int64_t size = static_cast<int>(d) == dim ? index.sizes[0] : in.sizes[d];
-    if (src.sizes[d] != size)
-      return invalid(
-          2, text("src has size ", src.sizes[d], " in dimension ", d, " instead of ", size));
-  }
 
   auto op = std::make_unique<WriteOp>();
   op->name = "index_add";

@@ -69,36 +69,19 @@ xhal_tensor_desc as_samples(const xhal_tensor_desc& t) {
   return m;
 }
 
-bool check_shapes(const OpRequest& request, uint32_t in_group, uint32_t target_group,
-                  Refusal& refusal) {
-  const xhal_tensor_desc &in = *request.operand(in_group), &target = *request.operand(target_group);
-  const int64_t samples = in.ndim == 2 ? in.sizes[0] : 1;
-  if ((in.ndim == 1 || in.ndim == 2) && target.ndim <= 1 && element_count(target) == samples)
-    return true;
+bool check_samples(const OpRequest& request, uint32_t in_group, Refusal& refusal) {
+  const uint32_t ndim = request.operand(in_group)->ndim;
+  if (ndim <= 2) return true;
   refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 1 + request.first_operand(in_group),
-         text("`", op_name(request.id()),
-              "` needs [samples, classes] or [classes] and one target a sample"));
+         text("`", op_name(request.id()), "` needs [samples, classes] or [classes]"));
   return false;
 }
 
-bool check_weight(const OpRequest& request, uint32_t group, int64_t classes, Refusal& refusal) {
-  const xhal_tensor_desc* weight = request.operand(group);
-  if (weight == nullptr || element_count(*weight) == classes) return true;
-  refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 1 + request.first_operand(group),
-         text("`", op_name(request.id()), "` needs one weight for each class"));
-  return false;
-}
-
-// The loss of each sample goes out, or their sum or mean.
-bool check_result(const OpRequest& request, uint32_t group, int64_t reduction, int64_t samples,
-                  Refusal& refusal) {
-  const xhal_tensor_desc& out = *request.operand(group);
-  if (element_count(out) == (reduction == kNone ? samples : 1) && reduction >= kNone &&
-      reduction <= kSum)
-    return true;
-  refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 1 + request.first_operand(group),
-         text("`", op_name(request.id()),
-              "`: reduction is 0, 1 or 2, and there is one loss a sample (0) or one in all"));
+bool check_reduction(const OpRequest& request, Refusal& refusal) {
+  const int64_t reduction = request.attribute_int("reduction");
+  if (reduction >= kNone && reduction <= kSum) return true;
+  refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 0,
+         text("attribute `reduction` of `", op_name(request.id()), "` is 0, 1 or 2"));
   return false;
 }
 
@@ -148,12 +131,8 @@ class NllLossOp final : public Op {
 };
 
 Prepared prepare_nll_loss(const OpRequest& request, Refusal& refusal) {
-  if (!check_shapes(request, 0, 1, refusal)) return nullptr;
-  const xhal_tensor_desc in = as_samples(*request.operand(0));
-  if (!check_weight(request, 2, in.sizes[1], refusal)) return nullptr;
-  if (!check_result(request, 3, request.attribute_int("reduction"), in.sizes[0], refusal))
-    return nullptr;
-  return std::make_unique<NllLossOp>(request, in);
+  if (!check_samples(request, 0, refusal) || !check_reduction(request, refusal)) return nullptr;
+  return std::make_unique<NllLossOp>(request, as_samples(*request.operand(0)));
 }
 
 class NllLossGradOp final : public Op {
@@ -212,12 +191,8 @@ class NllLossGradOp final : public Op {
 };
 
 Prepared prepare_nll_loss_grad(const OpRequest& request, Refusal& refusal) {
-  if (!check_shapes(request, 4, 1, refusal)) return nullptr;
-  const xhal_tensor_desc din = as_samples(*request.operand(4));
-  if (!check_weight(request, 2, din.sizes[1], refusal)) return nullptr;
-  if (!check_result(request, 0, request.attribute_int("reduction"), din.sizes[0], refusal))
-    return nullptr;
-  return std::make_unique<NllLossGradOp>(request, din);
+  if (!check_samples(request, 4, refusal) || !check_reduction(request, refusal)) return nullptr;
+  return std::make_unique<NllLossGradOp>(request, as_samples(*request.operand(4)));
 }
 
 class CrossEntropyOp final : public Op {
@@ -297,14 +272,8 @@ class CrossEntropyOp final : public Op {
 };
 
 Prepared prepare_cross_entropy(const OpRequest& request, Refusal& refusal) {
-  if (!check_shapes(request, 0, 1, refusal)) return nullptr;
-  const xhal_tensor_desc in = as_samples(*request.operand(0));
-  if (!check_result(request, 2, request.attribute_int("reduction"), in.sizes[0], refusal))
-    return nullptr;
-  if (element_count(*request.operand(3)) != in.sizes[0])
-    return refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 1 + request.first_operand(3),
-                  "`log_sum` of `cross_entropy` has one element a sample");
-  return std::make_unique<CrossEntropyOp>(request, in);
+  if (!check_samples(request, 0, refusal) || !check_reduction(request, refusal)) return nullptr;
+  return std::make_unique<CrossEntropyOp>(request, as_samples(*request.operand(0)));
 }
 
 class CrossEntropyGradOp final : public Op {
@@ -384,16 +353,9 @@ class CrossEntropyGradOp final : public Op {
 };
 
 Prepared prepare_cross_entropy_grad(const OpRequest& request, Refusal& refusal) {
-  if (!check_shapes(request, 1, 2, refusal)) return nullptr;
-  const xhal_tensor_desc in = as_samples(*request.operand(1)),
-                         din = as_samples(*request.operand(4));
-  if (!check_result(request, 0, request.attribute_int("reduction"), in.sizes[0], refusal))
-    return nullptr;
-  if (!same_sizes(in, din) || element_count(*request.operand(3)) != in.sizes[0])
-    return refuse(
-        refusal, XHAL_ERR_INVALID_ARGUMENT, 1 + request.first_operand(4),
-        "`cross_entropy_grad` needs `din` of the size of `in` and one `log_sum` a sample");
-  return std::make_unique<CrossEntropyGradOp>(request, in, din);
+  if (!check_samples(request, 1, refusal) || !check_reduction(request, refusal)) return nullptr;
+  return std::make_unique<CrossEntropyGradOp>(request, as_samples(*request.operand(1)),
+                                              as_samples(*request.operand(4)));
 }
 
 // Sum or mean of the squares, in chunks of fixed size.
@@ -445,23 +407,17 @@ class MseLossOp final : public Op {
 };
 
 Prepared prepare_mse_loss(const OpRequest& request, Refusal& refusal) {
-  const xhal_tensor_desc &a = *request.operand(0), &b = *request.operand(1);
   const int64_t reduction = request.attribute_int("reduction");
-  if (!same_sizes(a, b))
-    return refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 2,
-                  "`a` and `b` of `mse_loss` differ in size; expand with stride 0");
   if (reduction == kNone)
     return prepare_kernel(request, Kernel::square_difference, 2, 2, 0, refusal);
-  if (!check_result(request, 2, reduction, element_count(a), refusal)) return nullptr;
+  if (!check_reduction(request, refusal)) return nullptr;
   return std::make_unique<MseLossOp>(request, reduction == kMean);
 }
 
 Prepared prepare_mse_loss_grad(const OpRequest& request, Refusal& refusal) {
   const xhal_tensor_desc& da = *request.operand(3);
   const int64_t reduction = request.attribute_int("reduction");
-  if (reduction < kNone || reduction > kSum)
-    return refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 0,
-                  "attribute `reduction` of `mse_loss_grad` is 0, 1 or 2");
+  if (!check_reduction(request, refusal)) return nullptr;
   xhal_op_info info = request.info();
   const std::span all(info.operands, info.operand_count);
   std::vector<xhal_tensor_desc> expanded(all.begin(), all.end());

@@ -31,8 +31,7 @@ const PrepareTable& prepare_table() {
 // them.
 void state_cost(const catalogue::Operator& known, const OpRequest& request, Op& op) {
   for (const xhal_tensor_desc& t : std::span(request.info().operands, request.info().operand_count))
-    if ((t.flags & XHAL_TENSOR_ABSENT) == 0)
-      op.bytes += static_cast<double>(element_count(t)) * static_cast<double>(t.bits / 8);
+    op.bytes += static_cast<double>(element_count(t)) * static_cast<double>(t.bits / 8);
   if (op.flops != 0) return;
   const auto elements = [&](bool output) {
     double count = 0;
@@ -123,6 +122,12 @@ Prepared prepare_op(const xhal_op_info& info, Refusal& refusal) {
   refusal = catalogue::check(info);
   if (refusal) return nullptr;
   const catalogue::Operator& known = *catalogue::find(info.id);
+  // The catalogue says nothing of a tensor so marked, and kernels rely on what it says.
+  for (uint32_t i = 0; i < info.operand_count; ++i)
+    if ((info.operands[i].flags & XHAL_TENSOR_ABSENT) != 0)
+      return refuse(refusal, XHAL_ERR_UNSUPPORTED, 1 + i,
+                    text("operand ", i, " of `", known.name,
+                         "` is marked as absent; this plugin takes no lists with gaps"));
   const PrepareFn prepare = prepare_table()[info.id];
   if (prepare == nullptr)
     return refuse(refusal, XHAL_ERR_UNSUPPORTED, 0,

@@ -389,22 +389,9 @@ Prepared make(const PointwiseSpec& spec, const OpRequest& request, Refusal& refu
   return op;
 }
 
-bool check_shapes(const OpRequest& request, uint32_t first_output, Refusal& refusal) {
-  const xhal_tensor_desc& out = *request.operand(first_output);
-  for (uint32_t i = 0; i < request.info().operand_count; ++i) {
-    if (same_sizes(request.info().operands[i], out)) continue;
-    refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 1 + i,
-           text("operands of `", op_name(request.id()),
-                "` must all have the output's sizes; expand with stride 0"));
-    return false;
-  }
-  return true;
-}
-
 }  // namespace
 
 Prepared build_pointwise(const PointwiseSpec& spec, const OpRequest& request, Refusal& refusal) {
-  if (!check_shapes(request, spec.first_output, refusal)) return nullptr;
   bool floats = false, doubles = false;
   for (uint32_t i = 0; i < request.info().operand_count; ++i) {
     const DType type = dtype_of(request.info().operands[i]);

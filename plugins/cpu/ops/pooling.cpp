@@ -75,6 +75,7 @@ bool PlaneOp::set(const OpRequest& request, uint32_t from_group, uint32_t to_gro
                   std::string_view name, Refusal& refusal) {
   const auto& a = *request.operand(from_group);
   const auto& b = *request.operand(to_group);
+  // The catalogue takes any `din` of max_pool_grad, and anything with attributes out of range.
   bool fits = a.ndim >= 3 && b.ndim == a.ndim && dtype_of(a) == dtype_of(b);
   for (uint32_t d = 0; fits && d + 2 < a.ndim; ++d) fits = a.sizes[d] == b.sizes[d];
   if (!fits) {
@@ -84,13 +85,14 @@ bool PlaneOp::set(const OpRequest& request, uint32_t from_group, uint32_t to_gro
                 "the plane"));
     return false;
   }
-  if (a.sizes[a.ndim - 2] * a.sizes[a.ndim - 1] > INT32_MAX) {
+  from = Planes(a, request.first_operand(from_group));
+  to = Planes(b, request.first_operand(to_group));
+  // Sides beyond INT32_MAX it does not compare either.
+  if (std::max({from.size(), from.height, from.width, to.height, to.width}) > INT32_MAX) {
     refuse(refusal, XHAL_ERR_UNSUPPORTED, 1 + request.first_operand(from_group),
            text(name, ": a plane of more than 2^31 elements"));
     return false;
   }
-  from = Planes(a, request.first_operand(from_group));
-  to = Planes(b, request.first_operand(to_group));
   if (to.size() > 0 && from.size() == 0 && to.count > 0) {
     refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 1 + request.first_operand(from_group),
            text(name, ": the input has an empty plane"));
@@ -125,7 +127,7 @@ bool read_windows(const OpRequest& request, std::string_view name, bool dilated,
     if (given.size() > 2) return false;
     for (size_t i = 0; i < 2; ++i) {
       const int64_t value = given[given.size() == 1 ? 0 : i];
-      if (value < least) return false;
+      if (value < least || value > INT32_MAX) return false;
       put(w[i], value);
     }
     return true;
@@ -145,17 +147,6 @@ bool read_windows(const OpRequest& request, std::string_view name, bool dilated,
   return fits;
 }
 
-bool check_pooled(std::string_view name, const Planes& in, const Planes& out, const Window (&w)[2],
-                  bool ceil, Refusal& refusal) {
-  const int64_t height = pooled_size(in.height, w[0], ceil),
-                width = pooled_size(in.width, w[1], ceil);
-  if (out.height == height && out.width == width) return true;
-  refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 1 + out.operand,
-         text(name, ": the pooled plane is ", out.height, " x ", out.width, " instead of ", height,
-              " x ", width));
-  return false;
-}
-
 class MaxPoolOp final : public PlaneOp {
  public:
   Window windows[2];
@@ -164,16 +155,10 @@ class MaxPoolOp final : public PlaneOp {
 
   bool prepare(const OpRequest& request, Refusal& refusal) {
     constexpr std::string_view kName = "max_pool";
-    const bool ceil = request.attribute_int("ceil") != 0;
     if (!set(request, 0, 1, kName, refusal) ||
-        !read_windows(request, kName, true, windows, refusal) ||
-        !check_pooled(kName, from, to, windows, ceil, refusal))
+        !read_windows(request, kName, true, windows, refusal))
       return false;
     if (const auto* t = request.operand(2); t != nullptr) {
-      if (!same_sizes(*t, *request.operand(1))) {
-        refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 3, "max_pool: index must have out's sizes");
-        return false;
-      }
       has_index = true;
       index = Planes(*t, request.first_operand(2));
     }
@@ -246,10 +231,6 @@ class MaxPoolGradOp final : public PlaneOp {
 
   bool prepare(const OpRequest& request, Refusal& refusal) {
     if (!set(request, 0, 2, "max_pool_grad", refusal)) return false;
-    if (!same_sizes(*request.operand(1), *request.operand(0))) {
-      refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 2, "max_pool_grad: index must have grad's sizes");
-      return false;
-    }
     index = Planes(*request.operand(1), 1);
     set_costs(1);
     return true;
@@ -298,9 +279,7 @@ class AvgPoolOp final : public PlaneOp {
       columns_ = even_ranges(large.width, small.width);
     } else {
       Window w[2];
-      if (!read_windows(request, name, false, w, refusal) ||
-          !check_pooled(name, large, small, w, request.attribute_int("ceil") != 0, refusal))
-        return false;
+      if (!read_windows(request, name, false, w, refusal)) return false;
       const bool count_padding = request.attribute_int("count_padding") != 0;
       divisor = static_cast<double>(request.attribute_int("divisor"));
       rows_ = window_ranges(large.height, small.height, w[0], count_padding);

@@ -221,8 +221,8 @@ class RandomIntOp final : public RandomOp {
 
 class BernoulliOp final : public RandomOp {
  public:
-  BernoulliOp(const OpRequest& request, const xhal_tensor_desc* p) : RandomOp(request, 1) {
-    if (p != nullptr) p_.emplace(*p, 0);
+  explicit BernoulliOp(const OpRequest& request) : RandomOp(request, 1) {
+    if (const auto* p = request.operand(0); p != nullptr) p_.emplace(*p, 0);
   }
 
   xhal_status run(const Launch& launch) const override {
@@ -309,33 +309,11 @@ Prepared prepare(const OpRequest& request, Refusal&) {
   return std::make_unique<T>(request);
 }
 
-Prepared prepare_bernoulli(const OpRequest& request, Refusal& refusal) {
-  const xhal_tensor_desc* p = request.operand(0);
-  if (p != nullptr && !same_sizes(*p, *request.operand(1)))
-    return refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 1,
-                  "`p` of `bernoulli` must have the output's sizes");
-  return std::make_unique<BernoulliOp>(request, p);
-}
-
-Prepared prepare_dropout(const OpRequest& request, Refusal& refusal) {
-  const xhal_tensor_desc& in = *request.operand(0);
-  if (!same_sizes(in, *request.operand(1)) || !same_sizes(in, *request.operand(2)))
-    return refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 2,
-                  "`in`, `out` and `mask` of `dropout` must have the same sizes");
-  return std::make_unique<DropoutOp>(request);
-}
-
-Prepared prepare_randperm(const OpRequest& request, Refusal& refusal) {
-  if (request.operand(0)->ndim != 1)
-    return refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 1, "`randperm` writes one dimension");
-  return std::make_unique<RandpermOp>(request);
-}
-
 constexpr KernelEntry kOps[] = {
     {XHAL_OP_uniform, prepare<UniformOp>},      {XHAL_OP_normal, prepare<NormalOp>},
-    {XHAL_OP_random_int, prepare<RandomIntOp>}, {XHAL_OP_bernoulli, prepare_bernoulli},
-    {XHAL_OP_dropout, prepare_dropout},         {XHAL_OP_exponential, prepare<ExponentialOp>},
-    {XHAL_OP_randperm, prepare_randperm},
+    {XHAL_OP_random_int, prepare<RandomIntOp>}, {XHAL_OP_bernoulli, prepare<BernoulliOp>},
+    {XHAL_OP_dropout, prepare<DropoutOp>},      {XHAL_OP_exponential, prepare<ExponentialOp>},
+    {XHAL_OP_randperm, prepare<RandpermOp>},
 };
 
 }  // namespace

@@ -65,37 +65,17 @@ class CellOp : public Op {
   // `memory` has kRowsOfScratch * h floats.
   virtual void run_row(const Launch& launch, int64_t row, float* memory) const = 0;
 
-  // Reads a group: [n, gates * h], or [gates * h] for a bias. Absent is fine where the
-  // catalogue allows it.
-  bool read(const OpRequest& request, uint32_t group, int64_t gates, bool is_bias,
-            std::string_view name, Rows& rows, Refusal& refusal) {
+  // An absent group has no rows.
+  static Rows rows(const OpRequest& request, uint32_t group) {
     const auto* t = request.operand(group);
-    if (t == nullptr) return true;
-    const uint32_t ndim = is_bias ? 1 : 2;
-    const bool fits =
-        t->ndim == ndim && (is_bias || t->sizes[0] == n) && t->sizes[ndim - 1] == gates * h;
-    if (!fits) {
-      refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 1 + request.first_operand(group),
-             text(name, ": operand ", request.first_operand(group), " must be [",
-                  is_bias ? "" : text(n, ", "), gates * h, "]"));
-      return false;
-    }
-    rows = Rows(*t, request.first_operand(group));
-    return true;
+    return t == nullptr ? Rows() : Rows(*t, request.first_operand(group));
   }
   // n and h from the operand that has them.
-  bool size(const OpRequest& request, uint32_t group, std::string_view name, Refusal& refusal) {
-    const auto& t = *request.operand(group);
-    if (t.ndim != 2) {
-      refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 1 + request.first_operand(group),
-             text(name, ": operands must be [n, columns]"));
-      return false;
-    }
+  void size(const xhal_tensor_desc& t) {
     n = t.sizes[0], h = t.sizes[1];
     workspace_bytes = static_cast<uint64_t>(areas()) * area_bytes();
     flops = 30.0 * static_cast<double>(n * h);
     bytes = 14.0 * static_cast<double>(n * h) * static_cast<double>(size_of(dtype_of(t)));
-    return true;
   }
   // to = sum of the present rows
   static void sum(const Launch& launch, int64_t row, int64_t column, int64_t count,
@@ -118,15 +98,16 @@ class CellOp : public Op {
 
 class LstmCell final : public CellOp {
  public:
-  bool prepare(const OpRequest& r, Refusal& refusal) {
-    constexpr std::string_view kName = "lstm_cell";
-    return size(r, 2, kName, refusal) && read(r, 0, 4, false, kName, input_, refusal) &&
-           read(r, 1, 4, false, kName, hidden_, refusal) &&
-           read(r, 2, 1, false, kName, cx_, refusal) &&
-           read(r, 3, 4, true, kName, input_bias_, refusal) &&
-           read(r, 4, 4, true, kName, hidden_bias_, refusal) &&
-           read(r, 5, 1, false, kName, hy_, refusal) && read(r, 6, 1, false, kName, cy_, refusal) &&
-           read(r, 7, 4, false, kName, workspace_, refusal);
+  explicit LstmCell(const OpRequest& r)
+      : input_(rows(r, 0)),
+        hidden_(rows(r, 1)),
+        cx_(rows(r, 2)),
+        input_bias_(rows(r, 3)),
+        hidden_bias_(rows(r, 4)),
+        hy_(rows(r, 5)),
+        cy_(rows(r, 6)),
+        workspace_(rows(r, 7)) {
+    size(*r.operand(2));
   }
 
  private:
@@ -151,14 +132,15 @@ class LstmCell final : public CellOp {
 
 class LstmCellGrad final : public CellOp {
  public:
-  bool prepare(const OpRequest& r, Refusal& refusal) {
-    constexpr std::string_view kName = "lstm_cell_grad";
-    return size(r, 2, kName, refusal) && read(r, 0, 1, false, kName, dhy_, refusal) &&
-           read(r, 1, 1, false, kName, dcy_, refusal) &&
-           read(r, 2, 1, false, kName, cx_, refusal) && read(r, 3, 1, false, kName, cy_, refusal) &&
-           read(r, 4, 4, false, kName, workspace_, refusal) &&
-           read(r, 5, 4, false, kName, dgates_, refusal) &&
-           read(r, 6, 1, false, kName, dcx_, refusal);
+  explicit LstmCellGrad(const OpRequest& r)
+      : dhy_(rows(r, 0)),
+        dcy_(rows(r, 1)),
+        cx_(rows(r, 2)),
+        cy_(rows(r, 3)),
+        workspace_(rows(r, 4)),
+        dgates_(rows(r, 5)),
+        dcx_(rows(r, 6)) {
+    size(*r.operand(2));
   }
 
  private:
@@ -190,15 +172,15 @@ class LstmCellGrad final : public CellOp {
 
 class GruCell final : public CellOp {
  public:
-  bool prepare(const OpRequest& r, Refusal& refusal) {
-    constexpr std::string_view kName = "gru_cell";
-    return size(r, 2, kName, refusal) && read(r, 0, 3, false, kName, input_, refusal) &&
-           read(r, 1, 3, false, kName, hidden_, refusal) &&
-           read(r, 2, 1, false, kName, hx_, refusal) &&
-           read(r, 3, 3, true, kName, input_bias_, refusal) &&
-           read(r, 4, 3, true, kName, hidden_bias_, refusal) &&
-           read(r, 5, 1, false, kName, hy_, refusal) &&
-           read(r, 6, 5, false, kName, workspace_, refusal);
+  explicit GruCell(const OpRequest& r)
+      : input_(rows(r, 0)),
+        hidden_(rows(r, 1)),
+        hx_(rows(r, 2)),
+        input_bias_(rows(r, 3)),
+        hidden_bias_(rows(r, 4)),
+        hy_(rows(r, 5)),
+        workspace_(rows(r, 6)) {
+    size(*r.operand(2));
   }
 
  private:
@@ -222,13 +204,13 @@ class GruCell final : public CellOp {
 
 class GruCellGrad final : public CellOp {
  public:
-  bool prepare(const OpRequest& r, Refusal& refusal) {
-    constexpr std::string_view kName = "gru_cell_grad";
-    return size(r, 4, kName, refusal) && read(r, 0, 1, false, kName, dhy_, refusal) &&
-           read(r, 1, 5, false, kName, workspace_, refusal) &&
-           read(r, 2, 3, false, kName, dinput_, refusal) &&
-           read(r, 3, 3, false, kName, dhidden_, refusal) &&
-           read(r, 4, 1, false, kName, dhx_, refusal);
+  explicit GruCellGrad(const OpRequest& r)
+      : dhy_(rows(r, 0)),
+        workspace_(rows(r, 1)),
+        dinput_(rows(r, 2)),
+        dhidden_(rows(r, 3)),
+        dhx_(rows(r, 4)) {
+    size(*r.operand(4));
   }
 
  private:
@@ -262,9 +244,7 @@ Prepared make(const OpRequest& request, Refusal& refusal) {
     if (dtype_of(request.info().operands[i]) != dtype_of(request.info().operands[0]))
       return refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 1 + i,
                     text(op_name(request.id()), ": all operands must have one dtype"));
-  auto op = std::make_unique<Cell>();
-  if (!op->prepare(request, refusal)) return nullptr;
-  return op;
+  return std::make_unique<Cell>(request);
 }
 
 constexpr KernelEntry kOps[] = {

@@ -254,8 +254,9 @@ class ReduceOp final : public Op {
 Prepared bad_dims(const OpRequest& request, Refusal& refusal) {
   return refuse(
       refusal, XHAL_ERR_INVALID_ARGUMENT, 1,
-      text("the output of `", op_name(request.id()),
-           "` must have the input's sizes without the reduced dims (or with 1 for them)"));
+      text(
+          "`", op_name(request.id()),
+          "` needs dims that the input has, and outputs that all keep them or all leave them out"));
 }
 
 bool is_extreme(Fold fold) {
@@ -378,16 +379,15 @@ bool match_dims(const xhal_tensor_desc& in, const xhal_tensor_desc& out,
     if (reduce[d]) {
       dims.reduced_sizes[dims.reduced] = in.sizes[d];
       dims.reduced_in[dims.reduced++] = in.strides[d];
-      if (keeps && out.sizes[at++] != 1) return false;
+      if (keeps) ++at;
       continue;
     }
-    if (at >= out.ndim || out.sizes[at] != in.sizes[d]) return false;
     dims.kept_sizes[dims.kept] = in.sizes[d];
     dims.kept_in[dims.kept] = in.strides[d];
     dims.kept_out[dims.kept] = out.strides[at];
     dims.kept_second[dims.kept++] = second.strides[at++];
   }
-  return at == out.ndim;
+  return true;
 }
 
 std::span<const KernelEntry> reduce_ops() {

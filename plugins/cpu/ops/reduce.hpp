@@ -76,7 +76,7 @@ struct ReducedDims {
 };
 
 // Which dimensions of `in` are reduced and which one of `out` (and of `second`, of the same sizes)
-// each kept one is; false when the sizes do not fit.
+// each kept one is; false when `list` names one that is not there or the sizes are not the same.
 bool match_dims(const xhal_tensor_desc& in, const xhal_tensor_desc& out,
                 const xhal_tensor_desc& second, std::span<const int64_t> list, ReducedDims& dims);
 

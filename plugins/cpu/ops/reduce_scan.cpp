@@ -149,8 +149,9 @@ Prepared prepare_arg(const OpRequest& request, bool largest, Refusal& refusal) {
   ReducedDims dims;
   if (!match_dims(in, index, value != nullptr ? *value : index, list, dims))
     return refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 1 + request.first_operand(2),
-                  text("the outputs of `", op_name(request.id()),
-                       "` must have the input's sizes without the dim (or with 1 for it)"));
+                  text("`", op_name(request.id()),
+                       "` needs a dim that the input has, and outputs that both keep it or leave "
+                       "it out"));
   if (element_count(in) == 0 && element_count(index) != 0)
     return refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 1,
                   text("`", op_name(request.id()), "` of nothing has no value"));
@@ -259,9 +260,6 @@ Prepared prepare_argmin(const OpRequest& request, Refusal& refusal) {
 
 Prepared prepare_cumsum(const OpRequest& request, Refusal& refusal) {
   xhal_tensor_desc in = *request.operand(0), out = *request.operand(1);
-  if (!same_sizes(in, out))
-    return refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 2,
-                  "`out` of `cumsum` must have the input's sizes");
   int64_t dim = request.attribute_int("dim");
   if (in.ndim == 0 && (dim == 0 || dim == -1)) {  // a single value is a row of one
     in.ndim = out.ndim = 1;

@@ -82,10 +82,6 @@ template <Kind kKind>
 Prepared prepare(const OpRequest& request, Refusal& refusal) {
   const std::span all(request.info().operands, request.info().operand_count);
   const xhal_tensor_desc& out = all.back();
-  for (uint32_t i = 0; i + 1 < all.size(); ++i)
-    if (!same_sizes(all[i], out))
-      return refuse(refusal, XHAL_ERR_INVALID_ARGUMENT, 1 + i,
-                    text("operands of `", op_name(request.id()), "` must have the output's sizes"));
   int64_t dim = request.attribute_int("dim");
   if (dim < 0) dim += out.ndim;
   if (out.ndim == 0 && (dim == 0 || dim == -1)) {  // a single value is a row of one

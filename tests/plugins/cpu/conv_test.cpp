@@ -250,5 +250,16 @@ TEST(ConvRefusal, SaysWhichSizeIsWrong) {
   EXPECT_EQ(call.refusal.operand, 3u);
 }
 
+// The catalogue compares no sizes then.
+TEST(ConvRefusal, TakesNoStrideOutOfRangeAndNoKernelOfOtherDimensions) {
+  const Tensor in(DType::f32, {1, 1, 4, 4}), out(DType::f32, {1, 1, 9, 9});
+  Call far(XHAL_OP_conv);
+  far.add(in).add(Tensor(DType::f32, {1, 1, 1, 1})).absent().add(out);
+  EXPECT_EQ(far.attr_list(0, {int64_t{1} << 40}).run(), XHAL_ERR_INVALID_ARGUMENT);
+  Call flat(XHAL_OP_conv);
+  flat.add(in).add(Tensor(DType::f32, {1, 1, 1})).absent().add(out);
+  EXPECT_EQ(flat.run(), XHAL_ERR_INVALID_ARGUMENT);
+}
+
 }  // namespace
 }  // namespace xhal::cpu::test

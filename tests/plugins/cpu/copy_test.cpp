@@ -140,6 +140,23 @@ TEST(Copy, CatRefusesPartsThatDoNotFit) {
       .add(Tensor(DType::f32, {4, 3}));
   EXPECT_EQ(call.run(), XHAL_ERR_INVALID_ARGUMENT);
   EXPECT_EQ(call.refusal.operand, 2u);
+
+  Call flat(XHAL_OP_cat);  // along a dimension that only the output has
+  flat.group({Tensor(DType::f32, {2}), Tensor(DType::f32, {2})}).add(Tensor(DType::f32, {2, 2}));
+  EXPECT_EQ(flat.attr(0, 1).run(), XHAL_ERR_INVALID_ARGUMENT);
+  EXPECT_EQ(flat.refusal.operand, 1u);
+  Call nothing(XHAL_OP_cat);
+  nothing.group({Tensor(DType::f32, {0})}).add(Tensor(DType::f32, {2, 2}));
+  EXPECT_EQ(nothing.attr(0, 1).run(), XHAL_ERR_INVALID_ARGUMENT);
+}
+
+TEST(Copy, ABlockMayBeLongerThanItsRow) {
+  const Tensor in = Tensor::of(DType::f32, {2, 2}, {127, 1, -254, 4});
+  const Tensor out(DType::i8, {2, 2}), scale(DType::f32, {2, 1});
+  ASSERT_EQ(Call(XHAL_OP_quantise_block).add(in).add(out).add(scale).attr(0, INT64_MAX).run(),
+            XHAL_OK);
+  EXPECT_EQ(out.values(), (std::vector<double>{127, 1, -127, 2}));
+  EXPECT_EQ(scale.values(), (std::vector<double>{1, 2}));
 }
 
 TEST(Copy, FlipReversesTheNamedDimensions) {

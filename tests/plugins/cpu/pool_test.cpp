@@ -248,5 +248,14 @@ TEST(PoolEdges, TheWrongPooledSizeIsRefusedWithTheRightOne) {
             "X = [1, 1, 8, 8])");
 }
 
+// The catalogue compares no sizes then.
+TEST(PoolEdges, AWindowOutOfRangeIsRefused) {
+  for (const int64_t kernel : {int64_t{0}, int64_t{1} << 40}) {
+    Call call(XHAL_OP_avg_pool);
+    call.add(Tensor(DType::f32, {1, 1, 8, 8})).add(Tensor(DType::f32, {1, 1, 16, 16}));
+    EXPECT_EQ(call.attr_list(0, {kernel}).run(), XHAL_ERR_INVALID_ARGUMENT) << kernel;
+  }
+}
+
 }  // namespace
 }  // namespace xhal::cpu::test

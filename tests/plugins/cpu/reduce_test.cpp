@@ -204,6 +204,15 @@ TEST(Reduce, NothingReducedToNothing) {
             XHAL_OK);
 }
 
+TEST(Reduce, OutputsThatKeepDimensionsDifferentlyAreRefused) {
+  const Tensor in(DType::f32, {2, 3}), kept(DType::f32, {2, 1}), left_out(DType::f32, {2});
+  Call call(XHAL_OP_var);
+  EXPECT_EQ(call.add(in).add(kept).add(left_out).attr_list(0, {1}).run(),
+            XHAL_ERR_INVALID_ARGUMENT);
+  Call missing(XHAL_OP_sum);
+  EXPECT_EQ(missing.add(in).add(left_out).attr_list(0, {2}).run(), XHAL_ERR_INVALID_ARGUMENT);
+}
+
 TEST(Reduce, NanWinsExtremesAndCountsAsTrue) {
   for_each_isa([] {
     for (int64_t n : {3, 40, 5000}) {

@@ -68,6 +68,8 @@ TEST(Registry, RequestsThatContradictTheCatalogueAreRefusedWithTheOperandNamed) 
        "cannot be other (code 77, 32 bits)"},
       {"layout", [](auto&, auto* t, auto*) { t[0].layout = 3; }, XHAL_ERR_UNSUPPORTED, 1,
        "must be strided"},
+      {"absent", [](auto&, auto* t, auto*) { t[1].flags = XHAL_TENSOR_ABSENT; },
+       XHAL_ERR_INVALID_ARGUMENT, 2, "`b` of `mul` is marked as absent"},
       {"attribute",
        [](auto& i, auto*, auto*) {
          i.attributes = &kAttribute;
