@@ -51,9 +51,9 @@ void PreparedOp::resolve(const Memory& memory, const uint64_t* addresses, void**
     return;
   }
   for (uint32_t i = 0; i < operand_count; ++i) {
-    const bool nothing = addresses[i] == 0 || presence[i] == Presence::absent;
-    pointers[i] =
-        nothing ? nullptr : static_cast<char*>(memory.translate(addresses[i])) + offsets_bytes[i];
+    pointers[i] = addresses[i] == 0
+                      ? nullptr
+                      : static_cast<char*>(memory.translate(addresses[i])) + offsets_bytes[i];
   }
 }
 
@@ -67,7 +67,7 @@ const char* check_launch(const PreparedOp& op, const uint64_t* addresses, uint32
     return "an array is NULL but its count is not 0";
   }
   for (uint32_t i = 0; i < address_count; ++i) {
-    if (addresses[i] == 0 && op.presence[i] == PreparedOp::Presence::full)
+    if (addresses[i] == 0 && !op.is_empty[i])
       return "an operand that has elements is given address 0";
   }
   for (uint32_t i = 0; i < scalar_count; ++i) {
@@ -110,13 +110,10 @@ void prepare_operator(Device& device, const xhal_op_info& info, xhal_op** handle
   shared->cost.guess(shared->op->flops, shared->op->bytes);
   for (uint32_t i = 0; i < info.operand_count; ++i) {
     const xhal_tensor_desc& t = info.operands[i];
-    const bool absent = (t.flags & XHAL_TENSOR_ABSENT) != 0;
     const int64_t offset = t.offset_elements * (t.bits / 8);
-    shared->offsets_bytes.push_back(absent ? 0 : offset);
-    shared->presence.push_back(absent                  ? PreparedOp::Presence::absent
-                               : element_count(t) == 0 ? PreparedOp::Presence::empty
-                                                       : PreparedOp::Presence::full);
-    shared->as_is = shared->as_is && !absent && offset == 0;
+    shared->offsets_bytes.push_back(offset);
+    shared->is_empty.push_back(element_count(t) == 0);
+    shared->as_is = shared->as_is && offset == 0;
   }
   auto* op =
       plugin::make<OpHandle>(device.table(), XHAL_KIND_OP, handle, device, std::move(shared));

@@ -30,15 +30,13 @@ class CostEstimate {
 };
 
 struct PreparedOp {
-  enum class Presence : uint8_t { full, empty, absent };
-
   Prepared op;
   uint32_t id = 0;
   uint32_t operand_count = 0;
   uint32_t scalar_count = 0;
-  bool as_is = true;  // pointers are the addresses: no operand has an offset or is absent
+  bool as_is = true;  // pointers are the addresses: no operand has an offset
   std::vector<int64_t> offsets_bytes;
-  std::vector<Presence> presence;
+  std::vector<bool> is_empty;  // without elements: its address may be 0
   std::string_view name;
   mutable CostEstimate cost;
 
