@@ -8,7 +8,8 @@
 #   xhal_add_subfolders()                              every folder below that has a CMakeLists.txt
 #   xhal_install_library(<target> [HEADERS <dir>...])  install it and export it as xhal::<target>
 #   xhal_install_program(<target>...)                  install executables
-#   xhal_install_package()                             called once, last: xhal-config.cmake and pkg-config files
+#   xhal_install_package()                             called once, last: xhal-config.cmake, for the build tree too, and
+#                                                      pkg-config files
 
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
@@ -220,14 +221,21 @@ function(xhal_install_package)
     return()
   endif()
   set(config_dir ${CMAKE_INSTALL_LIBDIR}/cmake/xhal)
-  configure_package_config_file(${PROJECT_SOURCE_DIR}/cmake/xhal-config.cmake.in
-    ${CMAKE_BINARY_DIR}/xhal-config.cmake INSTALL_DESTINATION ${config_dir}
-    PATH_VARS XHAL_PLUGIN_INSTALL_DIR)
+  set(config ${PROJECT_SOURCE_DIR}/cmake/xhal-config.cmake.in)
+  configure_package_config_file(${config} ${CMAKE_BINARY_DIR}/installed/xhal-config.cmake
+    INSTALL_DESTINATION ${config_dir} PATH_VARS XHAL_PLUGIN_INSTALL_DIR)
   write_basic_package_version_file(${CMAKE_BINARY_DIR}/xhal-config-version.cmake
     COMPATIBILITY SameMinorVersion)
-  install(FILES ${CMAKE_BINARY_DIR}/xhal-config.cmake ${CMAKE_BINARY_DIR}/xhal-config-version.cmake
-    DESTINATION ${config_dir} COMPONENT dev)
+  install(FILES ${CMAKE_BINARY_DIR}/installed/xhal-config.cmake
+    ${CMAKE_BINARY_DIR}/xhal-config-version.cmake DESTINATION ${config_dir} COMPONENT dev)
   install(EXPORT xhal-targets NAMESPACE xhal:: DESTINATION ${config_dir} COMPONENT dev)
+
+  # The build tree is a prefix too, for the project that its own `xhal plugins new` makes.
+  file(RELATIVE_PATH XHAL_PLUGIN_INSTALL_DIR ${CMAKE_BINARY_DIR} ${XHAL_PLUGIN_OUTPUT_DIRECTORY})
+  configure_package_config_file(${config} ${CMAKE_BINARY_DIR}/xhal-config.cmake
+    INSTALL_PREFIX ${CMAKE_BINARY_DIR} INSTALL_DESTINATION ${CMAKE_BINARY_DIR}
+    PATH_VARS XHAL_PLUGIN_INSTALL_DIR)
+  export(EXPORT xhal-targets NAMESPACE xhal:: FILE ${CMAKE_BINARY_DIR}/xhal-targets.cmake)
 
   set(pc_xhal_description "One C ABI between frameworks and accelerators")
   set(pc_xcoll_description "Collective operations over xHAL devices")

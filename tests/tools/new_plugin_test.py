@@ -116,5 +116,28 @@ class NewPlugin(unittest.TestCase):
         run(str(self.prefix / "bin/xhal-smi"), "--version")
 
 
+class FromTheBuildTree(unittest.TestCase):
+    """What is printed as the next steps works word for word, with nothing installed."""
+
+    def test_the_steps_that_are_printed_build_and_pass(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        project = pathlib.Path(folder.name) / "acme"
+        made = run(str(BUILD / "bin/xhal"), "plugins", "new", "acme", "--dir", str(project))
+        steps = made.stdout.split("next:\n")[1]
+        self.assertIn(f"-DCMAKE_PREFIX_PATH={BUILD}", steps)
+        done = run(
+            "/bin/sh",
+            "-e",
+            "-c",
+            steps,
+            PATH=f"{BUILD / 'bin'}:{os.environ['PATH']}",
+            CMAKE_GENERATOR="Ninja",
+        )
+        self.assertIn("acme:0", done.stdout)
+        cache = (project / "build/CMakeCache.txt").read_text()
+        self.assertIn(f"{BUILD}/bin/xhal-cts", cache)
+
+
 if __name__ == "__main__":
     unittest.main()
