@@ -169,9 +169,27 @@ TEST_F(Control, OnlyFaultsThatTheDeviceHasAreInjected) {
   const auto asked = xhal({"inject", "fake:0"}, able_);
   EXPECT_EQ(asked.code, 0) << asked.err;
   EXPECT_THAT(asked.out, HasSubstr("injects `lost`"));
+  EXPECT_THAT(asked.out, testing::Not(HasSubstr("not `")));
   const auto unknown = xhal({"inject", "fake:0", "fire", "--yes"}, able_);
   EXPECT_EQ(unknown.code, 2);
   EXPECT_THAT(unknown.err, HasSubstr("injects `lost`"));
+}
+
+// The cpu plugin itself: its faults and resets never leave the process that asks for them.
+TEST_F(Control, WhereNobodyElseWouldNoticeNothingIsSaidToBeDone) {
+  selected_ = "cpu";
+  for (const auto& words :
+       {Words{"reset", "cpu:0", "--yes"}, Words{"inject", "cpu:0", "lost", "--yes"},
+        Words{"inject", "cpu:0", "operation", "--yes"}}) {
+    const auto run = xhal(words);
+    EXPECT_EQ(run.code, 1) << run.out;
+    EXPECT_EQ(run.out, "");
+    EXPECT_THAT(run.err, HasSubstr("in the process that opened it"));
+    EXPECT_THAT(run.err, HasSubstr("end its process")) << "what to do instead";
+  }
+  EXPECT_THAT(xhal({"reset", "cpu:0", "--yes"}).err, HasSubstr("cpu:0 was not reset: "));
+  EXPECT_THAT(xhal({"inject", "cpu:0"}).out, HasSubstr("`lost` and `operation`"));
+  EXPECT_EQ(xhal({"inject", "cpu:0", "fire", "--yes"}).code, 2);
 }
 
 }  // namespace

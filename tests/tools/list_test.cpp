@@ -41,6 +41,45 @@ TEST_F(List, WithoutDevicesSaysWhatToTypeNext) {
   EXPECT_THAT(run.out, HasSubstr("xhal plugins doctor"));
 }
 
+TEST_F(List, WhereAVariableHidesEveryDeviceEveryCommandNamesIt) {
+  add_plugin("fake");
+  const struct {
+    const char* manner;
+    const char* visible;
+    const char* said;
+  } cases[] = {{"mixed", "", "all 4 devices are hidden by XHAL_VISIBLE_DEVICES (empty)"},
+               {"mixed", ",", "all 4 devices are hidden by XHAL_VISIBLE_DEVICES (,)"},
+               {"healthy", "", "the one device, fake:0, is hidden by XHAL_VISIBLE_DEVICES"}};
+  for (const auto& c : cases) {
+    SCOPED_TRACE(c.said);
+    const Variables hidden = {{"XHAL_TEST_FAKE", c.manner}, {"XHAL_VISIBLE_DEVICES", c.visible}};
+    for (const auto& words : {Words{}, Words{"list"}, Words{"topo"}}) {
+      const auto run = xhal(words, hidden);
+      EXPECT_EQ(run.code, 3);
+      EXPECT_THAT(run.out, testing::AllOf(HasSubstr(c.said), HasSubstr("xhal list --all")));
+    }
+    for (const auto& words : {Words{"list", "--json"}, Words{"topo", "--json"}}) {
+      const auto json = json_of(xhal(words, hidden).out);
+      EXPECT_THAT(json["warnings"].dump(), HasSubstr(c.said));
+    }
+    EXPECT_THAT(xhal({"reset", "fake:0", "--yes"}, hidden).err, HasSubstr(c.said));
+  }
+}
+
+TEST_F(List, WhereAVariableLeavesNoPluginItIsNamed) {
+  add_plugin("fake");
+  add_plugin("fake_too");
+  const Variables none = {{"XHAL_PLUGIN_DISABLE", "fake*"}};
+  const std::string both = "XHAL_PLUGIN_DISABLE=fake*";
+  const auto run = xhal({"list"}, none);
+  EXPECT_EQ(run.code, 3);
+  EXPECT_THAT(run.out, HasSubstr("fake, fake_too"));
+  EXPECT_THAT(run.out, HasSubstr(both));
+  EXPECT_THAT(json_of(xhal({"list", "--json"}, none).out)["warnings"].dump(), HasSubstr(both));
+  selected_ = "nosuch*";
+  EXPECT_THAT(xhal({"topo"}).out, HasSubstr("left out by XHAL_PLUGIN_SELECT=nosuch*"));
+}
+
 TEST_F(List, AllShowsWhatIsHidden) {
   add_plugin("fake");
   const Variables hidden = {{"XHAL_TEST_FAKE", "mixed"}, {"XHAL_VISIBLE_DEVICES", "fake:1"}};
@@ -86,6 +125,24 @@ TEST_F(List, JsonIsJsonAlsoWithoutAnyDevice) {
 TEST_F(List, HasNoColoursInAPipe) {
   add_plugin("fake");
   EXPECT_THAT(xhal({"list"}).out, Not(HasSubstr("\033")));
+}
+
+class CpuDevices : public ToolTest {
+ protected:
+  void SetUp() override {
+    ToolTest::SetUp();
+    selected_ = "cpu";
+  }
+};
+
+TEST_F(CpuDevices, ANumberAboveTheMostIsReportedAndNotCut) {
+  const auto usual = json_of(xhal({"list", "--json"}).out)["data"]["devices"].size();
+  for (const auto* number : {"1025", "4294967295", "99999999999", "0"}) {
+    const auto json = json_of(xhal({"list", "--json"}, {{"XHAL_CPU_DEVICES", number}}).out);
+    EXPECT_THAT(json["warnings"].dump(), HasSubstr("there are the numbers from 1 to 1024"))
+        << number;
+    EXPECT_EQ(json["data"]["devices"].size(), usual) << number;
+  }
 }
 
 class Topo : public ToolTest {
@@ -153,13 +210,37 @@ TEST_F(Words, AnUnknownOneGetsTheNearestCommand) {
 }
 
 TEST_F(Words, OneThatIsNearNothingGetsTheList) {
-  EXPECT_THAT(xhal({"quantum"}).err, HasSubstr("there are: list, topo"));
+  for (const auto* word : {"quantum", "nope", "tool", "x"})
+    EXPECT_THAT(xhal({word}).err, HasSubstr("there are: list, topo")) << word;
 }
 
 TEST_F(Words, AnUnknownOptionIsWrongUsage) {
-  const auto run = xhal({"list", "--colour"});
+  const auto run = xhal({"--colour"});
   EXPECT_EQ(run.code, 2);
-  EXPECT_THAT(run.err, HasSubstr("xhal --help"));
+  EXPECT_THAT(run.err, HasSubstr("see: xhal --help"));
+}
+
+TEST_F(Words, WrongUsageOfACommandPointsToItsOwnHelp) {
+  EXPECT_THAT(xhal({"list", "--colour"}).err, HasSubstr("see: xhal list --help"));
+  EXPECT_THAT(xhal({"reset"}).err, HasSubstr("see: xhal reset --help"));
+  EXPECT_THAT(xhal({"plugins", "new"}).err, HasSubstr("see: xhal plugins new --help"));
+  EXPECT_THAT(xhal({"plugins"}).err, HasSubstr("see: xhal plugins --help"));
+}
+
+TEST_F(Words, WhatIsNoNumberOfSecondsIsRefusedWithTheRange) {
+  for (const auto* value : {"nan", "-nan", "inf", "0", "-1", "1e9", "soon", ""}) {
+    for (const auto* option : {"--timeout", "--watch"}) {
+      const auto run = xhal({"list", option, value});
+      EXPECT_EQ(run.code, 2) << option << " " << value;
+      EXPECT_THAT(run.err, HasSubstr(option)) << value;
+    }
+  }
+  EXPECT_THAT(xhal({"list", "--timeout", "nan"}).err,
+              HasSubstr("there is no value \"nan\"; there are 0.1 to 3600 seconds"));
+}
+
+TEST_F(Words, HelpTellsTheWholeRuleOfAName) {
+  EXPECT_THAT(xhal({"plugins", "new", "--help"}).out, HasSubstr("a letter first"));
 }
 
 TEST_F(Words, JsonIsJsonAlsoForWrongUsage) {

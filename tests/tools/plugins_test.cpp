@@ -114,10 +114,43 @@ TEST_F(Plugins, AWorldWritableLibraryIsNamedWithTheCommandThatHelps) {
   expect_failure("fake", "permissions", "writable by others");
 }
 
-TEST_F(Plugins, AWorldWritableManifestIsNamed) {
+TEST_F(Plugins, AWorldWritableManifestIsNamedAndNothingIsSaidOfWhatWasNotRead) {
   const auto manifest = add_plugin("fake");
   fs::permissions(manifest, fs::perms::others_write, fs::perm_options::add);
   expect_failure("fake", "permissions", "fake.json is writable by others");
+  auto checks = doctor("fake");
+  EXPECT_EQ(checks["permissions"]["next"], "run: chmod o-w " + manifest.string());
+  for (const auto& [name, check] : checks) {
+    if (name != "permissions") {
+      EXPECT_EQ(check["verdict"], "skipped") << check.dump();
+    }
+  }
+}
+
+TEST_F(Plugins, WhatTheUsersVariablesHideIsAWarningThatNamesThem) {
+  add_plugin("fake");
+  const struct {
+    Variables variables;
+    std::string check, verdict, said;
+  } cases[] = {
+      {{{"XHAL_VISIBLE_DEVICES", ""}}, "visible", "warning", "XHAL_VISIBLE_DEVICES (empty)"},
+      {{{"XHAL_VISIBLE_DEVICES", "fake"}}, "visible", "ok", "shows fake:0"},
+      {{{"XHAL_VISIBLE_DEVICES", "fake:9"}}, "visible", "failed", "is not a device of fake"},
+      {{{"XHAL_PLUGIN_DISABLE", "*"}}, "together", "warning", "XHAL_PLUGIN_DISABLE=*"}};
+  for (const auto& c : cases) {
+    SCOPED_TRACE(c.said);
+    const auto run = xhal({"plugins", "doctor", "--json"}, c.variables);
+    const auto json = json_of(run.out);
+    EXPECT_EQ(run.code, c.verdict == "failed" ? 1 : 0);
+    const auto& check = json["data"]["library"].back();
+    EXPECT_EQ(check["name"], c.check);
+    EXPECT_EQ(check["verdict"], c.verdict);
+    EXPECT_THAT(check["text"], HasSubstr(c.said));
+    if (c.verdict == "warning") {
+      EXPECT_THAT(json["warnings"].dump(), HasSubstr(c.said));
+      EXPECT_THAT(xhal({"plugins", "doctor"}, c.variables).out, HasSubstr(c.said));
+    }
+  }
 }
 
 TEST_F(Plugins, ALibraryForAnotherMachineIsNamed) {
@@ -244,6 +277,7 @@ TEST_F(Plugins, OneLeftOutByTheUserIsNeitherUsableNorAFinding) {
   add_plugin("fake");
   auto checks = doctor("fake", {{"XHAL_PLUGIN_DISABLE", "fake"}});
   EXPECT_EQ(checks["selection"]["verdict"], "skipped");
+  EXPECT_EQ(checks["selection"]["text"], "left out by XHAL_PLUGIN_DISABLE=fake");
   EXPECT_EQ(code_, 0);
 }
 

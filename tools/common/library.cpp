@@ -95,8 +95,4 @@ ObservedDevice::~ObservedDevice() {
   if (device_ != nullptr) xhal_device_close(device_);
 }
 
-std::string no_devices_text() {
-  return "no devices found. What was searched, and what each plugin says:  xhal plugins doctor";
-}
-
 }  // namespace xhal::tools

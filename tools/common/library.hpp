@@ -62,7 +62,4 @@ class ObservedDevice {
   std::string error_;
 };
 
-// What a person is told, and what a machine is, when there is no device at all.
-std::string no_devices_text();
-
 }  // namespace xhal::tools

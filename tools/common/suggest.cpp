@@ -27,7 +27,8 @@ size_t edits_between(std::string_view a, std::string_view b) {
 
 std::string nearest(std::string_view word, const std::vector<std::string>& known) {
   std::string best;
-  size_t fewest = std::max<size_t>(2, word.size() / 3) + 1;
+  // One slip in a short word: with two, half of it would be another one.
+  size_t fewest = std::max<size_t>(1, word.size() / 3) + 1;
   for (const auto& candidate : known) {
     const bool begins = word.size() >= 2 && candidate.starts_with(word);
     const size_t edits = begins ? 1 : edits_between(word, candidate);

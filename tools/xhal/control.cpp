@@ -9,6 +9,7 @@
 #include "common/child.hpp"
 #include "common/output.hpp"
 #include "common/suggest.hpp"
+#include "xhal/visibility.hpp"
 
 namespace xhal::tools {
 namespace {
@@ -45,7 +46,7 @@ xhal_device_info find_device(const std::string& word, std::chrono::milliseconds 
     if (word == device.info.id || word == uuid_text(device.info)) return device.info;
     ids.emplace_back(device.info.id);
   }
-  if (ids.empty()) throw Failure(kNoDevice, no_devices_text());
+  if (ids.empty()) throw Failure(kNoDevice, no_devices_text(seen, patience));
   const auto meant = nearest(word, ids);
   throw Failure(kNoDevice, fmt::format("there is no device \"{}\"; {}", word,
                                        meant.empty() ? "there are: " + joined(ids)
@@ -61,6 +62,10 @@ void confirm(const Request& request, const std::string& what) {
   std::string answer;
   std::getline(std::cin, answer);
   if (answer != "y" && answer != "Y" && answer != "yes") throw Failure(kUsage, "nothing was done");
+}
+
+bool offers_control(const xhal_device_info& info) {
+  return (info.capabilities[XHAL_CAP_CONTROL / 64] >> XHAL_CAP_CONTROL % 64 & 1) != 0;
 }
 
 ControlResult control(

@@ -22,6 +22,10 @@ struct ControlResult {
   std::string text;  // of the error
 };
 
+// Whether the device's plugin has a control table at all. One that has may still refuse, and then
+// says why.
+bool offers_control(const xhal_device_info& info);
+
 // Opens the device for control in a child, and calls `act` there with its table.
 ControlResult control(
     const xhal_device_info& info, std::chrono::milliseconds patience,

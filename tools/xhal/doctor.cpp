@@ -9,6 +9,7 @@
 #include <cstdlib>
 
 #include "common/suggest.hpp"
+#include "xhal/visibility.hpp"
 #include "xhal_base/environment.hpp"
 
 namespace xhal::tools {
@@ -121,7 +122,7 @@ Check check_together(const std::vector<Patient>& patients, std::chrono::millisec
       "leave plugins out with XHAL_PLUGIN_DISABLE until it works, and report the last one to its "
       "vendor";
   try {
-    const auto together = survey({patience, false, false, {}});
+    const auto together = survey({patience, false, Depth::plugins, {}});
     size_t loaded = 0;
     std::vector<std::string> missing;
     for (const auto& plugin : together.plugins) {
@@ -138,9 +139,33 @@ Check check_together(const std::vector<Patient>& patients, std::chrono::millisec
                           joined(missing)),
               next};
     }
+    if (loaded == 0) {
+      if (const auto left_out = left_out_text(together.plugins); !left_out.empty())
+        return {Mark::warning, "together", "libxhal loads none of them; " + left_out,
+                "change or unset that variable"};
+    }
     return {Mark::ok, "together", fmt::format("libxhal loads {} of them", loaded), ""};
   } catch (const Failure& failure) {
     return {Mark::failed, "together", failure.what(), next};
+  }
+}
+
+// What is left of the devices by XHAL_VISIBLE_DEVICES, where it is set. The checks above look
+// behind it.
+Check check_visible(const std::string& variable, std::chrono::milliseconds patience) {
+  const std::string step = "visible";
+  try {
+    const auto devices = survey({patience, false, Depth::listed}).devices;
+    if (devices.empty()) {
+      const auto hidden = all_hidden_text(patience);
+      return {Mark::warning, step, hidden.empty() ? "there is no device to see" : hidden, ""};
+    }
+    std::vector<std::string> ids;
+    for (const auto& device : devices) ids.emplace_back(device.info.id);
+    return {Mark::ok, step, fmt::format("XHAL_VISIBLE_DEVICES={} shows {}", variable, joined(ids)),
+            ""};
+  } catch (const Failure& failure) {
+    return {Mark::failed, step, failure.what(), "correct XHAL_VISIBLE_DEVICES, or unset it"};
   }
 }
 
@@ -151,6 +176,9 @@ Findings collect(const Request& request) {
     findings.patients.push_back(examine(plugin, request.patience));
   if (!findings.patients.empty())
     findings.library.push_back(check_together(findings.patients, request.patience));
+  const auto visible = base::environment("XHAL_VISIBLE_DEVICES");
+  if (visible && !findings.patients.empty())
+    findings.library.push_back(check_visible(*visible, request.patience));
   return findings;
 }
 
@@ -221,6 +249,9 @@ Report doctor_plugins(const Request& request) {
   Report report;
   report.data = to_json(findings);
   report.text = render(findings, request.colours);
+  for (const auto& check : findings.library) {
+    if (request.json && check.mark == Mark::warning) report.warnings.push_back(check.text);
+  }
   const bool bad = std::any_of(findings.patients.begin(), findings.patients.end(),
                                [](const auto& p) { return p.failed(); });
   const bool unloadable = std::any_of(findings.library.begin(), findings.library.end(),

@@ -15,6 +15,7 @@
 #include "common/process.hpp"
 #include "common/suggest.hpp"
 #include "xhal/doctor.hpp"
+#include "xhal/visibility.hpp"
 
 namespace xhal::tools {
 namespace {
@@ -38,32 +39,32 @@ struct Facts {
   nlohmann::json verdict = nlohmann::json::object();  // of the probe, where it does not load
   fs::path library() const { return listed.library; }
   bool loads() const { return loaded.state == "loaded"; }
+  // libxhal did not look into the manifest, because of who may change or read it.
+  bool is_unread() const {
+    return listed.state == "skipped" &&
+           (listed.status == XHAL_ERR_INSECURE || listed.status == XHAL_ERR_PERMISSION);
+  }
 };
 
 Check skipped(std::string name, std::string text) {
   return {Mark::skipped, std::move(name), std::move(text), ""};
 }
 
-bool about_rights(xhal_status status) {
-  return status == XHAL_ERR_INSECURE || status == XHAL_ERR_PERMISSION;
-}
-
 Check check_selection(Facts& f) {
   if (f.listed.state == "disabled")
-    return skipped("selection", "left out by XHAL_PLUGIN_SELECT or XHAL_PLUGIN_DISABLE");
+    return skipped("selection", "left out by " + left_out_by(f.listed.name));
   return {Mark::ok, "selection", "not left out", ""};
 }
 
 Check check_manifest(Facts& f) {
   const std::string step = "manifest";
-  if (f.listed.state == "skipped" && !about_rights(f.listed.status)) {
+  if (f.listed.state == "skipped") {
     const bool twice = f.listed.status == XHAL_ERR_BUSY;
     return failed(step, f.listed.text,
                   twice ? "remove one of the two, or change the order of XHAL_PLUGIN_PATH"
                         : "correct it, or copy one: plugins/template has one, and so has what "
                           "xhal plugins new NAME makes");
   }
-  if (f.listed.state == "skipped") return {Mark::ok, step, "not read: see permissions", ""};
   if (std::max(f.listed.abi_min, kOldestAbi) > std::min(f.listed.abi_max, kNewestAbi)) {
     return failed(
         step,
@@ -115,11 +116,14 @@ std::string trust_problem(const fs::path& path, std::string* next) {
 // Folders and manifest were judged by libxhal; the library it only comes to when it loads it. A
 // PERMISSION of that time may be the plugin's own answer: the library's file tells below.
 Check check_permissions(Facts& f) {
-  const bool listed = f.listed.state == "skipped" && about_rights(f.listed.status);
   const bool loaded = f.loaded.state == "skipped" && f.loaded.status == XHAL_ERR_INSECURE;
-  if (listed || loaded) {
-    return failed("permissions", (listed ? f.listed : f.loaded).text,
-                  "run: namei -l " + f.listed.manifest);
+  if (f.is_unread() || loaded) {
+    const auto& text = (f.is_unread() ? f.listed : f.loaded).text;
+    // libxhal's text ends with the command that mends it, where one does.
+    const auto command = text.rfind("; run: ");
+    if (command == text.npos)
+      return failed("permissions", text, "run: namei -l " + f.listed.manifest);
+    return failed("permissions", text.substr(0, command), text.substr(command + 2));
   }
   std::string next;
   if (auto problem = f.loads() ? std::string() : trust_problem(f.library(), &next);
@@ -163,8 +167,9 @@ Check check_symbols(Facts& f) {
     if (name != kEntry && others.size() < 3) others.push_back(readable(name));
   }
   return {Mark::warning, "symbols",
-          fmt::format("exports {} more symbols ({}{}), which can clash with other plugins",
-                      exports.size() - 1, joined(others), exports.size() > 4 ? ", ..." : ""),
+          fmt::format("exports {} more symbol{} ({}{}), which can clash with other plugins",
+                      exports.size() - 1, exports.size() == 2 ? "" : "s", joined(others),
+                      exports.size() > 4 ? ", ..." : ""),
           "for its vendor: link with a version script that keeps only xhal_plugin_negotiate"};
 }
 
@@ -278,7 +283,7 @@ Check check_open(Facts& f) {
 // libxhal's verdict on this plugin alone.
 void load_alone(Facts& f) {
   try {
-    const auto seen = survey({f.patience, false, true, f.listed.name});
+    const auto seen = survey({f.patience, false, Depth::opened, f.listed.name});
     for (const auto& plugin : seen.plugins) {
       if (plugin.manifest == f.listed.manifest) f.loaded = plugin;
     }
@@ -310,6 +315,10 @@ Patient examine(const PluginState& listed, std::chrono::milliseconds patience) {
   Patient patient;
   bool stopped = false;
   for (const auto& [name, step] : kSteps) {
+    if (facts.is_unread() && !stopped && step != check_permissions) {
+      patient.checks.push_back(skipped(name, "not read: see permissions"));
+      continue;
+    }
     patient.checks.push_back(stopped ? skipped(name, "not reached") : step(facts));
     stopped |=
         patient.checks.back().mark == Mark::failed || patient.checks.back().mark == Mark::skipped;

@@ -11,8 +11,9 @@ constexpr Option kOptions[] = {{"DEVICE", "its id as xhal list shows it, or its 
                                {"[FAULT]", "one of those the device has; without, it is asked"},
                                {"--yes", "do not ask"}};
 
-// The names stand in the text of the refusal: the control table has no list of them.
-constexpr const char* kNoFault = "?";
+// The control table has no list of the faults: their names stand in the text that refuses one
+// without a name.
+constexpr const char* kNoFault = "";
 
 Report inject_fault(const Request& request) {
   const auto info = find_device(request.text("DEVICE"), request.patience);
@@ -27,17 +28,20 @@ Report inject_fault(const Request& request) {
   });
   Report report;
   report.data = {{"device", info.id}, {"fault", asks ? Json() : Json(fault)}, {"text", done.text}};
-  if (done.status == XHAL_ERR_UNSUPPORTED) {
+  if (done.status == XHAL_ERR_UNSUPPORTED && !offers_control(info)) {
     throw Failure(kFinding,
                   fmt::format("{} takes no faults: plugin {} injects none", info.id, info.plugin));
   }
+  if (done.status == XHAL_ERR_UNSUPPORTED && asks)
+    throw Failure(kFinding, fmt::format("{} takes no faults: {}", info.id, done.text));
   if (done.status == XHAL_ERR_NOT_FOUND && asks) {
     report.text = done.text + "\n";
     return report;
   }
   if (done.status == XHAL_ERR_NOT_FOUND) throw Failure(kUsage, done.text);
   if (done.status != XHAL_OK)
-    throw Failure(kFinding, fmt::format("the fault was not injected: {}", done.text));
+    throw Failure(kFinding,
+                  fmt::format("{}: \"{}\" was not injected: {}", info.id, fault, done.text));
   report.text = fmt::format("{}: \"{}\" was injected\n", info.id, fault);
   return report;
 }

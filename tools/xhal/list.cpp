@@ -2,7 +2,7 @@
 // list.cpp: `xhal list`: the devices and how they are.
 #include <fmt/core.h>
 
-#include "xhal/survey.hpp"
+#include "xhal/visibility.hpp"
 
 namespace xhal::tools {
 namespace {
@@ -109,7 +109,7 @@ Report list_devices(const Request& request) {
   for (const auto& warning : seen.warnings) report.warnings.push_back(warning);
   if (seen.devices.empty() && broken.empty()) {
     report.status = kNoDevice;
-    report.text = no_devices_text() + "\n";
+    report_no_devices(seen, request, report);
     return report;
   }
   report.text = render(seen, all, request.colours);

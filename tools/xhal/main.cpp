@@ -169,6 +169,25 @@ bool asks_for_json(int argc, char** argv) {
                      [](const char* a) { return std::string_view(a) == "--json"; });
 }
 
+// Not CLI::Range, which takes NaN for a number within every range.
+CLI::Validator seconds_between(double least, double most) {
+  return CLI::Validator(
+      [=](const std::string& text) -> std::string {
+        double value = 0;
+        if (CLI::detail::lexical_cast(text, value) && value >= least && value <= most) return {};
+        return fmt::format("there is no value \"{}\"; there are {:g} to {:g} seconds", text, least,
+                           most);
+      },
+      fmt::format("{:g} to {:g}", least, most));
+}
+
+// "xhal plugins new": the command that was parsed last, as far as it was recognised.
+std::string words_of(const CLI::App& app) {
+  std::string words = app.get_name();
+  const auto deeper = app.get_subcommands();
+  return deeper.empty() ? words : words + " " + words_of(*deeper.front());
+}
+
 int parse_and_run(int argc, char** argv) {
   Request request;
   request.colours = colours_wanted();
@@ -178,7 +197,7 @@ int parse_and_run(int argc, char** argv) {
   app.set_version_flag("--version", version_line());
   app.add_flag("--json", request.json, "machine-readable output");
   app.add_option("--timeout", timeout, "seconds a plugin may take to answer (default 10)")
-      ->check(CLI::Range(0.1, 3600.0));
+      ->check(seconds_between(0.1, 3600));
   app.require_subcommand(0, 1);
   auto* plugins = app.add_subcommand("plugins", "the plugins that drive the devices");
   plugins->require_subcommand(1);
@@ -194,7 +213,7 @@ int parse_and_run(int argc, char** argv) {
     parsed.connect();
     if (command->repeats) {
       sub->add_option("--watch", watch, "again every so many seconds; with --json a line each")
-          ->check(CLI::Range(0.1, 86400.0));
+          ->check(seconds_between(0.1, 86400));
     }
   }
   try {
@@ -202,7 +221,8 @@ int parse_and_run(int argc, char** argv) {
   } catch (const CLI::ParseError& e) {
     const bool json = asks_for_json(argc, argv);
     if (e.get_exit_code() != 0)
-      return complain(fmt::format("{}; see: xhal --help", e.what()), "usage", json, kUsage);
+      return complain(fmt::format("{}; see: {} --help", e.what(), words_of(app)), "usage", json,
+                      kUsage);
     std::ostringstream text;
     app.exit(e, text, text);
     return inform(text.str(), e.get_name() == "CallForVersion", json);

@@ -129,8 +129,9 @@ std::string next_steps(const fs::path& folder) {
       folder.string(), usual ? "" : fmt::format(" -DCMAKE_PREFIX_PATH={}", prefix.string()));
 }
 
-constexpr Option kOptions[] = {{"NAME", "of the plugin: 1 to 24 of a-z, 0-9, _ and -"},
-                               {"--dir DIR", "folder to make (default: xhal-NAME, here)"}};
+constexpr Option kOptions[] = {
+    {"NAME", "of the plugin: 1 to 24 of a-z, 0-9, _ and -, a letter first"},
+    {"--dir DIR", "folder to make (default: xhal-NAME, here)"}};
 
 Report new_plugin(const Request& request) {
   const auto name = request.text("NAME");

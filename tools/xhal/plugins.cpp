@@ -68,7 +68,7 @@ std::string render(const std::vector<PluginState>& plugins, bool colours) {
 }
 
 Report list_plugins(const Request& request) {
-  const auto seen = survey({request.patience, false, false});
+  const auto seen = survey({request.patience, false, Depth::plugins});
   Report report;
   report.data = {{"plugins", Json::array()}};
   for (const auto& p : seen.plugins) {

@@ -16,7 +16,7 @@ Report reset_device(const Request& request) {
                                info.id, info.name));
   const auto done = control(info, request.patience,
                             [](auto* device, const auto& table) { return table.reset(device); });
-  if (done.status == XHAL_ERR_UNSUPPORTED) {
+  if (done.status == XHAL_ERR_UNSUPPORTED && !offers_control(info)) {
     throw Failure(kFinding, fmt::format("{} cannot be reset: plugin {} offers none. Use its "
                                         "vendor's tool, or reload its driver",
                                         info.id, info.plugin));

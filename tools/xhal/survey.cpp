@@ -2,15 +2,14 @@
 #include "xhal/survey.hpp"
 
 #include <fmt/core.h>
-#include <fnmatch.h>
 
 #include <algorithm>
 #include <cstdlib>
 #include <set>
-#include <sstream>
 
 #include "common/child.hpp"
 #include "common/suggest.hpp"
+#include "xhal/visibility.hpp"
 #include "xhal_base/environment.hpp"
 
 namespace xhal::tools {
@@ -71,21 +70,6 @@ Json plugin_rows(const Library& library) {
   return rows;
 }
 
-// As the loader reads XHAL_PLUGIN_SELECT and XHAL_PLUGIN_DISABLE.
-bool is_excluded(const std::string& name) {
-  const auto matches = [&](const char* variable, bool otherwise) {
-    std::istringstream globs(base::environment_text(variable));
-    bool any = false;
-    for (std::string glob; std::getline(globs, glob, ',');) {
-      if (glob.empty()) continue;
-      any = true;
-      if (fnmatch(glob.c_str(), name.c_str(), 0) == 0) return true;
-    }
-    return !any && otherwise;
-  };
-  return !matches("XHAL_PLUGIN_SELECT", true) || matches("XHAL_PLUGIN_DISABLE", false);
-}
-
 // One child's way through libxhal, and how far it came.
 class Round {
  public:
@@ -116,12 +100,13 @@ class Round {
     const Library library;
     emit({{"plugins", plugin_rows(library)}});
     for (const auto& warning : library.warnings()) emit({{"warning", warning}});
-    if (!question_.devices) return;
+    if (question_.depth == Depth::plugins) return;
     Json list = Json::array();
     const auto devices = library.devices(question_.all);
     for (const auto& info : devices)
       list.push_back(tools::packed(Device{info, info.index == UINT32_MAX, {}, {}}));
     emit({{"devices", list}});
+    if (question_.depth == Depth::listed) return;
     for (const auto& info : devices) {
       // One that is hidden cannot be opened.
       if (info.index == UINT32_MAX || settled.count(info.id) != 0) continue;
@@ -170,7 +155,7 @@ std::vector<PluginState> find_broken(const Question& question) {
     const bool asked = question.only.empty() || question.only == plugin.name;
     if (plugin.state != "deferred" || !asked) continue;
     Survey alone;
-    const Question one{question.patience, false, false, plugin.name};
+    const Question one{question.patience, false, Depth::plugins, plugin.name};
     const std::set<std::string> nobody;
     const auto end = Round(one, nobody, alone).run({});
     if (end.ok()) continue;
@@ -242,7 +227,7 @@ Survey survey(const Question& question) {
       }
       continue;
     }
-    if (round.knows_devices() || (!question.devices && round.knows_plugins())) {
+    if (round.knows_devices() || (question.depth == Depth::plugins && round.knows_plugins())) {
       survey.unclean = true;
       survey.warnings.push_back(fmt::format("libxhal {}, when it was shut down", end.text()));
       break;
@@ -276,7 +261,7 @@ std::vector<PluginState> find_plugins(std::chrono::milliseconds patience) {
       });
   if (!end.ok()) throw Failure(kUsage, "libxhal " + end.text() + ", before a plugin was loaded");
   for (auto& p : plugins) {
-    if (p.state != "disabled" || is_excluded(p.name)) continue;
+    if (p.state != "disabled" || !left_out_by(p.name).empty()) continue;
     p.state = "deferred";
     p.text.clear();
   }

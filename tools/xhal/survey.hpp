@@ -41,10 +41,13 @@ struct Survey {
   std::vector<PluginState> broken() const;
 };
 
+// How far a survey goes: the plugins are asked, their devices are listed, each one is opened.
+enum class Depth { plugins, listed, opened };
+
 struct Question {
   std::chrono::milliseconds patience;
-  bool all = false;       // also devices that XHAL_VISIBLE_DEVICES hides
-  bool devices = true;    // open each device; else only the plugins are asked
+  bool all = false;  // also devices that XHAL_VISIBLE_DEVICES hides
+  Depth depth = Depth::opened;
   std::string only = {};  // this plugin alone, with all its devices
 };
 

@@ -5,7 +5,7 @@
 #include <set>
 
 #include "xhal/machine.hpp"
-#include "xhal/survey.hpp"
+#include "xhal/visibility.hpp"
 
 namespace xhal::tools {
 namespace {
@@ -142,7 +142,7 @@ Report show_topology(const Request& request) {
   if (!seen.broken().empty() || seen.unclean) report.status = kFinding;
   if (topology.devices.empty()) {
     if (report.status == kFine) report.status = kNoDevice;
-    report.text = no_devices_text() + "\n";
+    report_no_devices(seen, request, report);
     return report;
   }
   report.text =
