@@ -173,10 +173,46 @@ std::vector<uint8_t> Buffer::read() const {
   return bytes;
 }
 
+testing::AssertionResult Buffer::free() {
+  const auto address = address_;
+  address_ = 0;
+  return ok(xhal_memory_free(context(), address));
+}
+
 std::vector<uint8_t> counting(size_t count, uint8_t first) {
   std::vector<uint8_t> bytes(count);
   std::iota(bytes.begin(), bytes.end(), first);
   return bytes;
+}
+
+std::vector<uint8_t> unrepeated(size_t count) {
+  std::vector<uint8_t> bytes(count);
+  for (size_t i = 0; i < count; ++i)
+    bytes[i] = static_cast<uint8_t>(static_cast<uint32_t>(i) * 2654435761u >> 24);
+  return bytes;
+}
+
+xhal_context* make_context(uint32_t flags) {
+  auto info = versioned<xhal_context_info>();
+  info.flags = flags;
+  xhal_context* made = nullptr;
+  const auto status = xhal_context_create(device(), &info, &made);
+  EXPECT_TRUE(status == XHAL_ERR_UNSUPPORTED || ok(status));
+  return made;
+}
+
+xhal_status allocate_in(xhal_context* in, uint64_t size, uint64_t* address) {
+  auto info = versioned<xhal_memory_info>();
+  info.kind = XHAL_MEMORY_DEVICE;
+  info.size_bytes = size;
+  return xhal_memory_alloc(in, &info, address);
+}
+
+std::string printed_text(const std::string& printed) {
+  constexpr size_t kMost = 500;
+  return "the plugin printed on standard output, which is the program's (xhal/plugin.h; host->log "
+         "is for messages): " +
+         printed.substr(0, kMost) + (printed.size() > kMost ? "..." : "");
 }
 
 bool in_own_process() {
@@ -199,11 +235,7 @@ bool in_own_process() {
                   << run.out << run.err;
   }
   const auto printed = run.out.substr(0, std::min(at, run.out.size()));
-  if (run.ok() && printed != "\n") {
-    ADD_FAILURE() << "the plugin printed on standard output, which is the program's "
-                     "(xhal/plugin.h; host->log is for messages): "
-                  << printed;
-  }
+  if (run.ok() && printed != "\n") ADD_FAILURE() << printed_text(printed);
   if (how == "failed") ADD_FAILURE() << verdict["reason"].get<std::string>();
   if (how == "skipped") [&] { GTEST_SKIP() << verdict["reason"].get<std::string>(); }();
   return false;

@@ -5,6 +5,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
@@ -16,6 +17,7 @@
 #include <thread>
 #include <vector>
 
+#include "harness/surroundings.hpp"
 #include "xhal/xhal.h"
 
 namespace xhal::cts {
@@ -36,6 +38,7 @@ struct Target {
       command;  // runs this suite again on the same target; a child appends its --filter
   std::chrono::milliseconds limit{30'000};       // for a test; who runs it ends the process then
   Traces before_enumeration, after_enumeration;  // of this process's first
+  Surroundings before_loading, after_loading;    // at the same two moments
 };
 
 const Target& target();
@@ -125,6 +128,7 @@ class Buffer {
   uint64_t size() const { return size_; }
   void write(const void* bytes, uint64_t count, uint64_t offset = 0) const;
   std::vector<uint8_t> read() const;
+  testing::AssertionResult free();  // before its time, where the answer counts
 
  private:
   uint64_t address_ = 0, size_ = 0;
@@ -137,13 +141,36 @@ std::vector<T> as(const std::vector<uint8_t>& bytes) {
   return values;
 }
 
+// Success, or the first place where they differ: memory has too many bytes to print.
+template <class T>
+testing::AssertionResult same(const std::vector<T>& got, const std::vector<T>& right) {
+  const char* what = sizeof(T) == 1 ? "byte" : "element";
+  if (got.size() != right.size()) {
+    return testing::AssertionFailure()
+           << "there are " << got.size() << " " << what << "s, " << right.size() << " are right";
+  }
+  const auto [is, should] = std::mismatch(got.begin(), got.end(), right.begin());
+  if (is == got.end()) return testing::AssertionSuccess();
+  return testing::AssertionFailure()
+         << "first difference at " << what << " " << is - got.begin() << " of " << got.size()
+         << ": " << +*is << ", " << +*should << " is right";
+}
+
 // Bytes 0, 1, 2, ... of the given count, from `first` on: every mistake in an address shows.
 std::vector<uint8_t> counting(size_t count, uint8_t first = 0);
+// Bytes that do not repeat: also an address that is off by a page or a megabyte shows.
+std::vector<uint8_t> unrepeated(size_t count);
+
+// A further context; nullptr when the device has one only, which is no failure.
+xhal_context* make_context(uint32_t flags = 0);
+xhal_status allocate_in(xhal_context* in, uint64_t size, uint64_t* address);
 
 // Runs the present test in a process of its own, for what ends or spoils one (shutdown, fork). In
 // the parent this is false and the child's verdict has become this test's; in the child it is true
 // and the body goes on.
 bool in_own_process();
+// What is wrong when a plugin has printed that.
+std::string printed_text(const std::string& printed);
 // In what such a child prints, before its listener's message as JSON.
 inline constexpr const char* kVerdict = "xhal-cts verdict: ";
 

@@ -97,6 +97,30 @@ TEST_F(Cts, AWaiverNeedsAReasonAndAKnownKind) {
   EXPECT_EQ(cts(with(two_, {"--waivers", "/no/such/file"})).code, 2);
 }
 
+TEST_F(Cts, WaiversThatAreNoFileAreWrongUsageAndHaveAReport) {
+  add_plugin("fake");
+  for (const std::string path : {folder_.string(), std::string("/dev/null")}) {
+    const auto json = report(with(two_, {"--waivers", path}), 2);
+    EXPECT_EQ(json["verdict"], "not judged");
+    EXPECT_THAT(json["problem"], HasSubstr(path + ": is no regular file"));
+  }
+}
+
+TEST_F(Cts, APathThatIsTooLongIsWrongUsage) {
+  const auto run = cts({"--plugin", "./" + std::string(5000, 'a') + ".so"});
+  EXPECT_EQ(run.code, 2);
+  EXPECT_THAT(run.err, HasSubstr("xhal-cts: "));
+}
+
+TEST_F(Cts, ATimeoutThatIsNoNumberOfSecondsIsWrongUsage) {
+  add_plugin("fake");
+  for (const char* wrong : {"nan", "-nan", "inf", "0", "-1", "1e9", "soon", "0.09"}) {
+    const auto run = cts(with(two_, {"--timeout", wrong}));
+    EXPECT_EQ(run.code, 2) << wrong;
+    EXPECT_THAT(run.err, HasSubstr("--timeout")) << wrong;
+  }
+}
+
 TEST_F(Cts, ARefusalWithoutAWaiverFailsTheTrainingProfile) {
   add_plugin("fake");
   const Words training = {"--plugin", "fake",     "--profile",
@@ -150,7 +174,9 @@ TEST_F(Cts, APluginThatCrashesOrHangsAtItsStartFailsEveryListedTestByName) {
 TEST_F(Cts, AFailureNamesTheContractAndItsHeader) {
   add_plugin("fake");
   const auto run = cts({"--plugin", "fake", "--filter", "Memory.HoldsWhatIsWrittenToIt"});
-  EXPECT_THAT(run.out, HasSubstr("the contract, xhal/memory.h: holds what is written to it"));
+  EXPECT_THAT(run.out,
+              HasSubstr("the contract, xhal/memory.h (xhal_memory_alloc, xhal_memory_free): an "
+                        "allocation is the caller's alone"));
 }
 
 TEST_F(Cts, AnAbruptEndTellsHowToLookAtIt) {
@@ -198,6 +224,7 @@ TEST_F(Cts, ListsTheNamesThatFiltersMatch) {
              training = cts({"--list", "--profile", "training", "--filter", "gelu_grad"});
   EXPECT_EQ(core.code, 0);
   EXPECT_GE(std::count(core.out.begin(), core.out.end(), '\n'), 80);
+  EXPECT_THAT(core.out, testing::StartsWith("Basics.")) << "what all others stand on is run first";
   EXPECT_THAT(training.out, HasSubstr("gelu_grad/bf16/strided\n"));
 }
 

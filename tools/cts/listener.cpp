@@ -6,6 +6,9 @@
 #include <cstring>
 #include <string_view>
 
+#include "harness/cts.hpp"
+#include "printed.hpp"
+
 namespace xhal::cts {
 namespace {
 
@@ -48,6 +51,12 @@ void Listener::OnTestEnd(const testing::TestInfo& test) {
     if (std::strcmp(result.GetTestProperty(i).key(), "refused") != 0) continue;
     message["how"] = "refused";
     message["reason"] = result.GetTestProperty(i).value();
+  }
+  if (const auto printed = take_printed(); !printed.empty()) {
+    std::string reason = message["reason"];
+    if (!reason.empty()) reason += "\n";
+    message["how"] = "failed";
+    message["reason"] = reason + printed_text(printed);
   }
   emit_(message);
 }

@@ -17,6 +17,7 @@
 #include "common/process.hpp"
 #include "common/table.hpp"
 #include "operators/operator_test.hpp"
+#include "printed.hpp"
 #include "report.hpp"
 #include "supervisor.hpp"
 #include "xhal_base/environment.hpp"
@@ -114,9 +115,12 @@ void run_tests(const Options& options, std::chrono::milliseconds limit, const Em
          "(xhal_plugin_negotiate, enumerate)"}});
   const tools::Library library;
   const auto before = traces();
+  const auto before_loading = surroundings();
   auto found = arrangement.find(options.device);
   found.before_enumeration = before;
   found.after_enumeration = traces();
+  found.before_loading = before_loading;
+  found.after_loading = surroundings();
   found.limit = limit;
   // A test that runs itself once more must hear of a hang before it counts as one.
   found.command = {tools::own_executable().string(),
@@ -155,9 +159,17 @@ void run_here(const Options& options, const Names& names, std::chrono::milliseco
   }
   testing::GTEST_FLAG(filter) = filter.empty() ? "-*" : filter;
   run_tests(options, limit, emit);
+  if (const auto printed = take_printed(); !printed.empty()) {
+    emit({{"ended", "outside of a test"},
+          {"how", "failed"},
+          {"reason", printed_text(printed)},
+          {"seconds", 0}});
+  }
   emit({{"finished", true}});
 } catch (const tools::Failure& failure) {
   emit({{"problem", failure.what()}, {"status", failure.status}});
+} catch (const std::exception& e) {  // of the file system, mostly: a path that is too long
+  emit({{"problem", e.what()}, {"status", tools::kUsage}});
 }
 
 // One test for its parent: the words that in_own_process() reads. They come last, so that they are
@@ -191,7 +203,12 @@ int run(const Options& options) {
   report.profile = options.profile;
   report.command =
       fmt::format("xhal-cts --plugin {} --profile {}", options.plugin, options.profile);
-  for (const auto& file : options.waivers) report.waivers.add_file(file);
+  try {
+    for (const auto& file : options.waivers) report.waivers.add_file(file);
+  } catch (const tools::Failure& failure) {
+    report.problem = failure.what();
+    report.problem_status = failure.status;
+  }
   const bool colours = tools::colours_wanted();
   const auto receive = [&](const tools::Json& message) {
     const auto failure = report.take(message);
@@ -202,10 +219,12 @@ int run(const Options& options) {
   const auto tests = [&](const Names& some, std::chrono::milliseconds time, const Emit& emit) {
     run_here(options, some, time, emit);
   };
-  if (options.in_process)
-    tests(names, limit, receive);
-  else
-    supervise(names, limit, tests, receive);
+  if (report.problem.empty()) {
+    if (options.in_process)
+      tests(names, limit, receive);
+    else
+      supervise(names, limit, tests, receive);
+  }
   if (options.filter.empty() && report.problem.empty())
     report.stale_waivers = report.waivers.unused();
   write_report(report, options);
@@ -216,6 +235,14 @@ int run(const Options& options) {
   std::cout << std::flush;
   return tools::write_output("xhal-cts", report.text(colours)) ? report.exit_status()
                                                                : tools::kUsage;
+}
+
+// CLI::Range lets through what is no number.
+std::string wrong_seconds(const std::string& text) {
+  constexpr double kLeast = 0.1, kMost = 86400;
+  double value = 0;
+  const bool right = CLI::detail::lexical_cast(text, value) && value >= kLeast && value <= kMost;
+  return right ? "" : fmt::format("{} is not between {} and {} seconds", text, kLeast, kMost);
 }
 
 int parse_and_run(int argc, char** argv) {
@@ -233,7 +260,7 @@ int parse_and_run(int argc, char** argv) {
   app.add_option("--device", options.device, "ordinal of the device to use (default 0)");
   app.add_option("--timeout", options.timeout,
                  "seconds that a test may take (default 30); it has hung when it takes longer")
-      ->check(CLI::Range(0.1, 86400.0));
+      ->check(wrong_seconds);
   app.add_flag("--in-process", options.in_process,
                "run without a child process, for a debugger; a crash ends the suite");
   app.add_flag("--list", options.list, "print the names of the tests and stop");
@@ -258,4 +285,7 @@ int main(int argc, char** argv) try {
 } catch (const xhal::tools::Failure& failure) {
   std::cerr << "xhal-cts: " << failure.what() << "\n";
   return failure.status;
+} catch (const std::exception& e) {
+  std::cerr << "xhal-cts: " << e.what() << "\n";
+  return xhal::tools::kUsage;
 }

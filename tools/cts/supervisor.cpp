@@ -15,6 +15,8 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "printed.hpp"
+
 namespace xhal::cts {
 namespace {
 
@@ -39,12 +41,14 @@ void write_line(int fd, const tools::Json& message) {
 
 struct Child {
   pid_t pid = -1;
-  int fd = -1;
+  int fd = -1;       // what it says
+  int printed = -1;  // its standard output
 };
 
 Child start(const Names& tests, milliseconds limit, const RunTests& run) {
   int ends[2];
-  if (pipe2(ends, O_CLOEXEC) != 0) return {};
+  const int printed = make_output_file();
+  if (printed < 0 || pipe2(ends, O_CLOEXEC) != 0) return {};
   fflush(nullptr);
   const pid_t parent = getpid(), pid = fork();
   if (pid == 0) {
@@ -53,11 +57,12 @@ Child start(const Names& tests, milliseconds limit, const RunTests& run) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent) _exit(2);
     close(ends[0]);
+    move_output_to(printed);
     run(tests, limit, [fd = ends[1]](const tools::Json& message) { write_line(fd, message); });
     std::exit(0);
   }
   close(ends[1]);
-  return {pid, ends[0]};
+  return {pid, ends[0], printed};
 }
 
 // Hands every message on until the child has closed its end, or says nothing for too long.
@@ -108,6 +113,8 @@ Ending end(const Child& child) {
   while (ending.hung && waitpid(child.pid, &ending.status, 0) < 0 && errno == EINTR) {
   }
   close(child.fd);
+  pass_on_printed(child.printed);
+  close(child.printed);
   return ending;
 }
 

@@ -15,6 +15,10 @@ void Waivers::add_file(const std::filesystem::path& file) {
   const auto refuse = [&](const std::string& why) {
     throw tools::Failure(tools::kUsage, fmt::format("waivers {}: {}", file.string(), why));
   };
+  std::error_code error;
+  const auto found = std::filesystem::status(file, error);
+  if (std::filesystem::exists(found) && !std::filesystem::is_regular_file(found))
+    refuse("is no regular file; give the JSON file itself");
   std::ifstream in(file);
   if (!in) refuse("cannot be read");
   const auto json = nlohmann::json::parse(in, nullptr, false);

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+// What of the process is the program's: a plugin in it leaves that as it is.
+#include "harness/cts.hpp"
+#include "xhal/catalog.h"
+
+namespace xhal::cts {
+namespace {
+
+TEST(Process, LoadingThePluginLeavesItAsItIs) {
+  EXPECT_TRUE(unchanged(target().before_loading, target().after_loading))
+      << "by loading the plugin (xhal_plugin_negotiate, enumerate)";
+}
+
+TEST(Process, OpeningTheDeviceLeavesItAsItIs) {
+  if (!in_own_process()) return;
+  const auto before = surroundings();
+  device();
+  EXPECT_TRUE(unchanged(before, surroundings())) << "by opening the device (device_open)";
+}
+
+TEST(Process, WorkLeavesItAsItIs) {
+  if (!in_own_process()) return;
+  device();
+  const auto before = surroundings();
+  {
+    xhal_tensor_desc t{};
+    t.code = XHAL_CODE_FLOAT;
+    t.bits = 32;
+    t.lanes = 1;
+    t.ndim = 1;
+    t.sizes[0] = 1024;
+    t.strides[0] = 1;
+    const uint32_t group_size = 1;
+    auto info = versioned<xhal_op_info>();
+    info.id = XHAL_OP_fill;
+    info.group_count = info.operand_count = 1;
+    info.group_sizes = &group_size;
+    info.operands = &t;
+    xhal_op* op = nullptr;
+    ASSERT_TRUE(ok(xhal_op_prepare(context(), &info, &op)));
+    const Buffer buffer(4096);
+    const auto bytes = counting(4096);
+    buffer.write(bytes.data(), bytes.size());
+    const Stream stream;
+    const uint64_t address = buffer.address();
+    EXPECT_TRUE(ok(xhal_stream_fill(stream, address, 4096, 1, 1)));
+    EXPECT_TRUE(ok(xhal_op_launch(stream, op, &address, 1, nullptr, 0, 0)));
+    EXPECT_TRUE(stream.finishes());
+    EXPECT_TRUE(ok(xhal_op_destroy(op)));
+  }
+  EXPECT_TRUE(unchanged(before, surroundings())) << "by memory, streams and an operator";
+  close_device();
+  EXPECT_TRUE(unchanged(before, surroundings())) << "by closing the device (device_close)";
+}
+
+}  // namespace
+}  // namespace xhal::cts
