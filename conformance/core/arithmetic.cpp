@@ -25,10 +25,8 @@ Tensor vector_of(DType type, std::vector<double> values) {
   return t;
 }
 
-// Runs the problem and compares its only output, element by element.
-void expect_result(Problem p, const std::vector<double>& wanted) {
-  const auto outcome = run_problem(p, nullptr, {});
-  if (outcome.refused) GTEST_SKIP() << "refused: " << outcome.reason;
+// Compares the only output, element by element.
+void expect_values(const Problem& p, const Outcome& outcome, const std::vector<double>& wanted) {
   ASSERT_EQ(outcome.outputs.size(), 1u) << p.note;
   const auto& got = outcome.outputs[0][0].values;
   ASSERT_EQ(got.size(), wanted.size());
@@ -37,6 +35,12 @@ void expect_result(Problem p, const std::vector<double>& wanted) {
     EXPECT_TRUE(same) << p.note << "[" << i << "]: " << got[i] << ", but ops.inc (arithmetic, "
                       << "conversion) says " << wanted[i];
   }
+}
+
+void expect_result(Problem p, const std::vector<double>& wanted) {
+  const auto outcome = run_problem(p, nullptr, {});
+  if (outcome.refused) GTEST_SKIP() << "refused: " << outcome.reason;
+  expect_values(p, outcome, wanted);
 }
 
 Problem problem_of(uint32_t op, std::vector<ref::Group> inputs, DType to, size_t count,
@@ -159,6 +163,20 @@ TEST_F(Conversion, F64AndI64KeepWhatAFloatWouldLose) {
   convert(DType::i64, DType::i64, {0x1p53 - 1}, {0x1p53 - 1});
   convert(DType::u32, DType::f64, {0xffffffffp0}, {0xffffffffp0});
   convert(DType::u32, DType::i64, {0xffffffffp0}, {0xffffffffp0});
+}
+
+// Some pairs may be refused: those that every device has are not.
+TEST_F(Conversion, SignedIntegersKeepTheirSignInEveryWidth) {
+  const std::vector<double> values = {-1, -128, 127, -2, 0};
+  for (const DType from : {DType::i8, DType::i16, DType::i32, DType::i64}) {
+    for (const DType to : {DType::i8, DType::i16, DType::i32, DType::i64}) {
+      auto p = problem_of(XHAL_OP_strided_copy, {{vector_of(from, values)}}, to, values.size());
+      p.note = "strided_copy from " + std::string(ref::name_of(from)) + " to " +
+               std::string(ref::name_of(to));
+      const auto outcome = run_problem(p, nullptr, {});
+      if (!outcome.refused) expect_values(p, outcome, values);
+    }
+  }
 }
 
 TEST_F(Conversion, FillWritesF64AndU32) {

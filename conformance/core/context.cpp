@@ -8,23 +8,6 @@
 namespace xhal::cts {
 namespace {
 
-// nullptr: the device has one context only, and the test is skipped.
-xhal_context* make_context(uint32_t flags = 0) {
-  auto info = versioned<xhal_context_info>();
-  info.flags = flags;
-  xhal_context* made = nullptr;
-  const auto status = xhal_context_create(device(), &info, &made);
-  EXPECT_TRUE(status == XHAL_ERR_UNSUPPORTED || ok(status));
-  return made;
-}
-
-xhal_status allocate_in(xhal_context* in, uint64_t size, uint64_t* address) {
-  auto info = versioned<xhal_memory_info>();
-  info.kind = XHAL_MEMORY_DEVICE;
-  info.size_bytes = size;
-  return xhal_memory_alloc(in, &info, address);
-}
-
 TEST(Context, DefaultContextCannotBeDestroyed) {
   EXPECT_TRUE(fails_with(XHAL_ERR_INVALID_ARGUMENT, xhal_context_destroy(context())));
 }
@@ -108,6 +91,29 @@ TEST(Context, DestroyingOneGivesBackItsStreams) {
   // A slab that the library shares among many objects may be added, not one for each of them.
   EXPECT_LE(after.descriptors, before.descriptors + 2)
       << "descriptors after 80 streams, and before";
+}
+
+TEST(Context, DestroyingOneLeavesTheMemoryOfTheOthersAlone) {
+  constexpr uint64_t kSize = 1 << 16;
+  const auto bytes = unrepeated(kSize);
+  Buffer kept(kSize);
+  kept.write(bytes.data(), kSize);
+  auto* const further = make_context();
+  if (further == nullptr) GTEST_SKIP() << "the device has one context only";
+  uint64_t address = 0;
+  ASSERT_TRUE(ok(allocate_in(further, kSize, &address)));
+  ASSERT_TRUE(ok(xhal_context_destroy(further)));
+  // Memory that was given back by mistake comes to the next who wants as much.
+  std::vector<std::unique_ptr<Buffer>> others;
+  const std::vector<uint8_t> mark(kSize, 0xee);
+  for (int i = 0; i < 8; ++i) {
+    others.push_back(std::make_unique<Buffer>(kSize));
+    ASSERT_NE(others.back()->address(), 0u) << "allocated after another context was destroyed";
+    others.back()->write(mark.data(), kSize);
+  }
+  EXPECT_TRUE(same(kept.read(), bytes))
+      << "memory of the default context, after another one was destroyed";
+  EXPECT_TRUE(kept.free()) << "memory of the default context, after another one was destroyed";
 }
 
 // Whether memory that is allocated now holds what was written before.

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdlib>
 #include <vector>
 
 #include "harness/cts.hpp"
@@ -56,6 +57,33 @@ TEST(Device, EnumerationWithoutRoomOnlyCounts) {
   uint32_t again = 0;
   ASSERT_TRUE(ok(xhal_enumerate(0, &one, 1, &again)));
   EXPECT_EQ(again, count);
+}
+
+std::string uuid_text(const xhal_device_info& info) {
+  std::string text;
+  for (const uint8_t byte : info.uuid) {
+    constexpr const char* kDigits = "0123456789abcdef";
+    text += kDigits[byte >> 4];
+    text += kDigits[byte & 15];
+  }
+  return text;
+}
+
+// By it a program names the device, and finds it again when others have come or gone.
+TEST(Device, HasTheSameUuidInEveryProcess) {
+  constexpr const char* kOfTheParent = "XHAL_CTS_UUID";  // for the child that this test runs in
+  const auto uuid = uuid_text(target().info);
+  if (uuid == std::string(uuid.size(), '0'))
+    GTEST_SKIP() << "the device has no uuid (all zero: it is known by its place in the list)";
+  setenv(kOfTheParent, uuid.c_str(), 0);
+  if (!in_own_process()) {
+    unsetenv(kOfTheParent);
+    return;
+  }
+  EXPECT_EQ(uuid, std::getenv(kOfTheParent)) << "the uuid in this process, and in another one";
+  xhal_device_info opened{};
+  ASSERT_TRUE(ok(xhal_device_query(device(), &opened)));
+  EXPECT_EQ(uuid_text(opened), uuid) << "the uuid of the open device, and in the list";
 }
 
 TEST(Device, HasAnIdANameAndAVendor) {

@@ -95,5 +95,41 @@ TEST(Refusal, OfAGroupThatContradictsTheCatalogueIsAnInvalidArgument) {
   }
 }
 
+// Within one operator all groups have one dtype, unless its prose says otherwise (ops.inc). Only
+// dtypes that every device has: others may be UNSUPPORTED.
+TEST(Refusal, OfInputsOfTwoDtypesIsAnInvalidArgument) {
+  const auto f = vector_of_floats();
+  auto i = f;
+  i.code = XHAL_CODE_INT;
+  struct Wrong {
+    const char* what;
+    std::vector<xhal_tensor_desc> operands;
+  };
+  const Wrong all[] = {{"x of i32, y and out of f32", {i, f, f}},
+                       {"y of i32, x and out of f32", {f, i, f}},
+                       {"x of f32, y and out of i32", {f, i, i}},
+                       {"y of f32, x and out of i32", {i, f, i}}};
+  for (const auto& wrong : all) {
+    const auto status = prepare(XHAL_OP_axpby, {1, 1, 1}, wrong.operands);
+    EXPECT_EQ(status, XHAL_ERR_INVALID_ARGUMENT)
+        << "axpby with " << wrong.what << ": " << xhal_status_name(status) << ": "
+        << (status < 0 ? last_error_text() : "accepted");
+  }
+}
+
+TEST(Refusal, OfElementsOfSeveralLanesHasAText) {
+  for (const size_t wrong : {0, 1}) {
+    for (const auto lanes : {uint16_t{2}, uint16_t{4}, uint16_t{257}}) {
+      std::vector<xhal_tensor_desc> operands(2, vector_of_floats());
+      operands[wrong].lanes = lanes;
+      const auto status = prepare(XHAL_OP_strided_copy, {1, 1}, operands);
+      EXPECT_TRUE(status == XHAL_ERR_UNSUPPORTED || status == XHAL_ERR_INVALID_ARGUMENT)
+          << "operand " << wrong + 1 << " of " << lanes
+          << " lanes, where the catalogue has 1: " << xhal_status_name(status);
+      EXPECT_TRUE(explains_itself(status));
+    }
+  }
+}
+
 }  // namespace
 }  // namespace xhal::cts
