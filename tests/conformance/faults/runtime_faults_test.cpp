@@ -66,6 +66,12 @@ TEST(RuntimeFaults, WithoutOneTheWholeCoreProfilePasses) {
   EXPECT_EQ(sound.report["verdict"], "pass") << sound.run.out << sound.run.err;
 }
 
+TEST(RuntimeFaults, WhatAPluginPrintsIsNoLineOfTheReport) {
+  const auto judged = judge("prints_in_a_copy", {"--filter", "Stream.CopiesOnTheDevice"});
+  EXPECT_THAT(judged.run.err, HasSubstr("acme: a copy\n"));
+  EXPECT_THAT("\n" + judged.run.out, testing::Not(HasSubstr("\nacme")));
+}
+
 class RuntimeFault : public testing::TestWithParam<Planted> {};
 
 TEST_P(RuntimeFault, FailsATestThatSaysWhatIsAskedAndWhere) {

@@ -4,10 +4,13 @@
 // most vendors: libxhal then holds most failures back, and the suite must find the faults all the
 // same.
 #include <sched.h>
+#include <signal.h>
 #include <sys/eventfd.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cfenv>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -16,6 +19,9 @@
 #include <memory>
 #include <thread>
 #include <vector>
+#ifdef __SSE__
+#include <xmmintrin.h>
+#endif
 #define BOOST_DLL_USE_STD_FS
 #include <boost/dll/shared_library.hpp>
 
@@ -48,6 +54,8 @@ xhal_status stream_destroy(xhal_stream* stream) {
   return plugin().behind->stream_destroy(stream);
 }
 
+constexpr uint64_t kLarge = 1 << 20;  // bytes
+
 bool is_device_memory(uint64_t address) {
   xhal_pointer_info info{};
   return plugin().host->pointer_query(address, &info) == XHAL_OK && info.kind == XHAL_MEMORY_DEVICE;
@@ -55,6 +63,8 @@ bool is_device_memory(uint64_t address) {
 
 xhal_status stream_copy(xhal_stream* stream, uint64_t dst, uint64_t src, uint64_t size) {
   if (planted(Fault::exit_in_copy)) std::exit(0);
+  if (planted(Fault::prints_in_a_copy)) std::printf("acme: a copy\n");
+  if (planted(Fault::large_copies_halved) && size > kLarge) size /= 2;
   if (planted(Fault::copies_late) && is_device_memory(dst) && is_device_memory(src)) {
     std::thread([=] {
       std::this_thread::sleep_for(std::chrono::seconds(2));
@@ -67,6 +77,7 @@ xhal_status stream_copy(xhal_stream* stream, uint64_t dst, uint64_t src, uint64_
 
 xhal_status stream_fill(xhal_stream* stream, uint64_t dst, uint64_t size, uint64_t pattern,
                         uint32_t width) {
+  if (planted(Fault::large_fills_halved) && size > kLarge) size = size / 2 / width * width;
   return plugin().behind->stream_fill(stream, dst, size, pattern,
                                       planted(Fault::fill_width) ? 1 : width);
 }
@@ -84,6 +95,7 @@ struct HostCall {
 
 xhal_status stream_host_call(xhal_stream* stream, xhal_host_fn callback, void* user,
                              uint32_t flags) {
+  if (planted(Fault::host_call_lost)) return XHAL_OK;
   auto call = std::make_unique<HostCall>(HostCall{callback, user});
   const auto status = plugin().behind->stream_host_call(stream, HostCall::call, call.get(), flags);
   if (status == XHAL_OK) (void)call.release();
@@ -123,15 +135,59 @@ xhal_status stream_recover(xhal_stream* stream, xhal_timeline* fresh) {
 
 // ---- operators
 
-xhal_status op_prepare(xhal_context* context, const xhal_op_info* info, xhal_op** op) {
-  auto& p = plugin();
-  std::vector<xhal_tensor_desc> operands(info->operands, info->operands + info->operand_count);
+// A list of the operators that nobody locks: of two threads that add at once, one is forgotten.
+class UnlockedList {
+ public:
+  void add(xhal_op* op) {
+    const size_t at = count_;
+    sched_yield();
+    list_[at] = op;
+    count_ = at + 1;
+  }
+  bool remove(xhal_op* op) {
+    const size_t count = count_;
+    for (size_t i = count; i-- > 0;) {
+      if (list_[i] != op) continue;
+      const size_t last = count - 1;
+      sched_yield();
+      list_[i] = list_[last];
+      count_ = last;
+      return true;
+    }
+    return false;
+  }
+
+ private:
+  xhal_op* volatile list_[4096];
+  volatile size_t count_ = 0;
+};
+UnlockedList unlocked;
+
+// The faults of who does not look at what is asked.
+void spoil_operands(uint32_t id, std::vector<xhal_tensor_desc>& operands) {
+  const auto last = operands.back();
+  const bool copies = id == XHAL_OP_strided_copy;
   for (auto& t : operands) {
+    if (planted(Fault::fill_counts_16_bits) && id == XHAL_OP_fill) t.sizes[0] &= 0xffff;
+    if (planted(Fault::copy_counts_16_bits) && copies) t.sizes[0] &= 0xffff;
+    if (planted(Fault::axpby_stops_at_4096) && id == XHAL_OP_axpby && t.ndim > 0)
+      t.sizes[t.ndim - 1] = std::min<int64_t>(t.sizes[t.ndim - 1], 4096);
+    if (planted(Fault::axpby_mixes_dtypes) && id == XHAL_OP_axpby) t.code = last.code;
+    if (planted(Fault::lanes_ignored)) t.lanes = 1;
+    if (planted(Fault::signs_lost) && copies && t.code == XHAL_CODE_INT && t.bits == 32 &&
+        last.bits == 64)
+      t.code = XHAL_CODE_UINT;
     if (planted(Fault::offset_ignored)) t.offset_elements = 0;
     for (auto& stride : t.strides) {
       if (planted(Fault::negative_strides_ignored) && stride < 0) stride = -stride;
     }
   }
+}
+
+xhal_status op_prepare(xhal_context* context, const xhal_op_info* info, xhal_op** op) {
+  auto& p = plugin();
+  std::vector<xhal_tensor_desc> operands(info->operands, info->operands + info->operand_count);
+  if (!operands.empty()) spoil_operands(info->id, operands);
   if (planted(Fault::axpby_refused) && info->id == XHAL_OP_axpby)
     return refuse(XHAL_ERR_UNSUPPORTED, "axpby is not supported");
   xhal_op_info changed = *info;
@@ -140,6 +196,7 @@ xhal_status op_prepare(xhal_context* context, const xhal_op_info* info, xhal_op*
   if (planted(Fault::wrong_group_unsupported) && status == XHAL_ERR_INVALID_ARGUMENT)
     return refuse(XHAL_ERR_UNSUPPORTED, "no such operator here");
   if (status != XHAL_OK) return status;
+  if (planted(Fault::objects_are_not_locked)) unlocked.add(*op);
   const std::lock_guard lock(p.mutex);
   p.prepared[*op] = {info->id, std::move(operands)};
   return XHAL_OK;
@@ -149,11 +206,14 @@ xhal_status op_query(xhal_op* op, xhal_op_properties* properties, xhal_operand_n
                      uint32_t capacity) {
   const auto status = plugin().behind->op_query(op, properties, needs, capacity);
   if (planted(Fault::no_cost)) properties->flops = properties->bytes = 0;
+  if (planted(Fault::needs_past_capacity) && needs != nullptr) needs[capacity] = {};
   return status;
 }
 
 xhal_status op_destroy(xhal_op* op) {
   auto& p = plugin();
+  if (planted(Fault::objects_are_not_locked) && !unlocked.remove(op))
+    return refuse(XHAL_ERR_DEVICE, "the list of objects has lost one");
   {
     const std::lock_guard lock(p.mutex);
     p.prepared.erase(op);
@@ -225,6 +285,15 @@ xhal_status op_launch(xhal_stream* stream, xhal_op* op, const uint64_t* addresse
   if (planted(Fault::scalar_read_early)) {
     for (auto& s : list) s = read_now(s);
   }
+  for (auto& s : list) {
+    if (s.kind != XHAL_SCALAR_ADDRESS) continue;
+    const bool i32 = s.code == XHAL_CODE_INT && s.bits == 32;
+    const bool f64 = s.code == XHAL_CODE_FLOAT && s.bits == 64;
+    if ((planted(Fault::scalar_of_i32_ignored) && i32) ||
+        (planted(Fault::scalar_of_f64_ignored) && f64))
+      s = xhal_scalar{};
+  }
+  if (planted(Fault::rounding_changed_in_a_launch)) std::fesetround(FE_UPWARD);
   while (planted(Fault::scalars_without_defaults) && prepared.id == XHAL_OP_axpby &&
          list.size() < 2)
     list.push_back(xhal_scalar{});
@@ -274,6 +343,25 @@ xhal_status device_close(xhal_device* device) {
   return plugin().behind->device_close(device);
 }
 
+void spoil_record(xhal_device_info& info) {
+  const pid_t process = getpid();
+  if (planted(Fault::uuid_changes)) std::memcpy(info.uuid, &process, sizeof process);
+}
+
+// What belongs to the program.
+void spoil_process() {
+  if (planted(Fault::signal_ignored)) {
+    signal(SIGINT, SIG_IGN);  // which it is already where a shell runs this in the background
+    signal(SIGUSR1, SIG_IGN);
+  }
+  if (planted(Fault::folder_changed)) (void)!chdir("/");
+  if (planted(Fault::umask_changed)) umask(0);
+  if (planted(Fault::environment_changed)) setenv("ACME_MODE", "fast", 1);
+#ifdef __SSE__
+  if (planted(Fault::subnormals_flushed)) _mm_setcsr(_mm_getcsr() | 0x8040);
+#endif
+}
+
 void claim_little(xhal_device_info& info) {
   info.capabilities[0] &=
       ~(uint64_t{1} << XHAL_CAP_WAIT_BEFORE_SIGNAL | uint64_t{1} << XHAL_CAP_FOREIGN_TIMELINE);
@@ -289,7 +377,10 @@ xhal_status enumerate(xhal_device_info* devices, uint32_t capacity, uint32_t* co
   if (planted(Fault::thread_at_first_enumerate) && first) std::thread([] { pause(); }).detach();
   first = false;
   const auto status = plugin().behind_table.enumerate(devices, capacity, count);
-  for (uint32_t i = 0; i < std::min(capacity, *count); ++i) claim_little(devices[i]);
+  for (uint32_t i = 0; i < std::min(capacity, *count); ++i) {
+    claim_little(devices[i]);
+    spoil_record(devices[i]);
+  }
   return status;
 }
 
@@ -300,6 +391,8 @@ xhal_status device_open(const xhal_plugin_open* open, xhal_device_info* info, xh
   if (planted(Fault::devices_leak)) leak_descriptor();
   const auto status = p.behind_table.device_open(open, info, device, context);
   claim_little(*info);
+  spoil_record(*info);
+  spoil_process();
   if (status == XHAL_OK && (open->flags & XHAL_OPEN_OBSERVE) == 0) {
     p.device = *device;
     p.context = *context;
@@ -344,6 +437,7 @@ extern "C" XHAL_API xhal_status xhal_plugin_negotiate(const xhal_negotiate_reque
   if (planted(Fault::crash_in_negotiate)) std::abort();
   if (planted(Fault::hang_in_negotiate)) pause();
   if (planted(Fault::exit_in_negotiate)) std::exit(0);
+  if (planted(Fault::signal_ignored_in_negotiate)) signal(SIGTERM, SIG_IGN);
   if (planted(Fault::prints)) std::printf("acme: 1 device found\n");
   auto& p = plugin();
   p.host = request->host;
