@@ -38,9 +38,13 @@ uint64_t XhalGenerator::seed() {
   return seed_;
 }
 
-void XhalGenerator::set_offset(uint64_t offset) {
+void XhalGenerator::check_offset(uint64_t offset) {
   TORCH_CHECK(offset % 4 == 0, "the offset of a random generator of xhal is a multiple of 4, not ",
               offset);
+}
+
+void XhalGenerator::set_offset(uint64_t offset) {
+  check_offset(offset);
   refuse_in_capture("setting the offset of the random generator");
   offset_ = offset;
 }
@@ -53,8 +57,9 @@ void XhalGenerator::set_state(const c10::TensorImpl& state) {
   refuse_in_capture("setting the state of the random generator");
   uint64_t words[2];
   std::memcpy(words, state.data(), sizeof words);
+  check_offset(words[1]);
   seed_ = words[0];
-  set_offset(words[1]);
+  offset_ = words[1];
 }
 
 c10::intrusive_ptr<c10::TensorImpl> XhalGenerator::get_state() const {
@@ -101,14 +106,19 @@ const at::Generator& default_generator(DeviceIndex index) {
   return (*generators)[index];
 }
 
+void expect_generator(const std::optional<at::Generator>& generator, c10::DeviceType type) {
+  TORCH_CHECK(!generator || !generator->defined() || generator->device().type() == type,
+              "Expected a '", c10::DeviceTypeName(type, /*lower_case=*/true),
+              "' device type for generator but found '",
+              c10::DeviceTypeName(generator->device().type(), /*lower_case=*/true), "'");
+}
+
 Philox take_random(const std::optional<at::Generator>& generator, DeviceIndex index,
                    int64_t outputs) {
   auto* chosen = generator && generator->defined()
                      ? dynamic_cast<XhalGenerator*>(generator->unsafeGetGeneratorImpl())
                      : nullptr;
-  TORCH_CHECK(chosen || !generator || !generator->defined(),
-              "Expected a 'xhal' device type for generator but found '", generator->device().type(),
-              "'");
+  expect_generator(generator, kXhal);
   if (!chosen)
     chosen = static_cast<XhalGenerator*>(default_generator(index).unsafeGetGeneratorImpl());
   if (const auto capture = capture_of(index, current_stream(index))) [[unlikely]]

@@ -46,6 +46,7 @@ class XhalGenerator final : public c10::GeneratorImpl {
  private:
   XhalGenerator* clone_impl() const override;
   bool in_capture() const;
+  static void check_offset(uint64_t offset);
   // A graph takes its numbers from where the generator stands at each replay; what is done to the
   // generator during the capture would not be repeated.
   void refuse_in_capture(const char* doing) const;
@@ -55,6 +56,9 @@ class XhalGenerator final : public c10::GeneratorImpl {
 
 const at::Generator& default_generator(DeviceIndex index);
 at::Generator new_generator(DeviceIndex index);
+
+// Raises torch's error for a generator of another kind of device than the tensors it is to fill.
+void expect_generator(const std::optional<at::Generator>& generator, c10::DeviceType type);
 
 // The generator a call names, or the device's own; takes `outputs` from it under its lock.
 Philox take_random(const std::optional<at::Generator>& generator, DeviceIndex index,

@@ -27,7 +27,9 @@ namespace {
 using at::Tensor;
 using OptGenerator = std::optional<at::Generator>;
 
+// An operator on CPU tensors comes here, too, when it was given a generator of xhal.
 Philox take(const OptGenerator& generator, const Tensor& out, int64_t outputs_each = 1) {
+  expect_generator(generator, out.device().type());
   return take_random(generator, out.device().index(), out.numel() * outputs_each);
 }
 
