@@ -66,7 +66,7 @@ const T& lifted(const T& value) {
 }
 
 inline at::Tensor& store(const at::Tensor& made, at::Tensor& out) {
-  expect_device(out, made.device());
+  expect_device(out, made.device(), "out");
   TORCH_CHECK(c10::canCast(made.scalar_type(), out.scalar_type()), "result type ",
               made.scalar_type(), " can't be cast to the desired output type ", out.scalar_type());
   at::native::resize_output(out, made.sizes());

@@ -63,8 +63,24 @@ OpCall& OpCall::attr(std::string_view name, c10::IntArrayRef values) {
   return *this;
 }
 
+// Of the operand that is about to be given, in the group that came last.
+void OpCall::refuse_device(const at::TensorBase& tensor) const {
+  size_t groups = 0;
+  for (size_t i = 1; i < words_.size(); ++i) {
+    const uint64_t word = words_[i];
+    if (key::tag(word) == key::kGroup) ++groups;
+    if (key::tag(word) == key::kOperand) i += 2 * size_t(key::low(word));
+    if (key::tag(word) == key::kAttribute) i += size_t(key::low(word));
+  }
+  const auto* op = xhal::catalogue::find(id_);
+  const bool known = op != nullptr && groups > 0 && groups <= op->groups().size();
+  refuse_devices(c10::Device(kXhal, index_), tensor.device(),
+                 known ? op->groups()[groups - 1].name : std::string_view(), op_name(id_));
+}
+
 void OpCall::push(const at::TensorBase& tensor, bool output) {
-  expect_device(tensor, c10::Device(kXhal, index_));
+  if (tensor.device() != c10::Device(kXhal, index_)) [[unlikely]]
+    refuse_device(tensor);
   const auto* impl = tensor.unsafeGetTensorImpl();
   const Dtype dtype = dtype_of(tensor.scalar_type());
   if (dtype.bits == 0) [[unlikely]]

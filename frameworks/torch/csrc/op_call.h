@@ -74,6 +74,7 @@ class OpCall {
   };
   uint32_t place_of(std::string_view attribute) const;
   void push(const at::TensorBase& tensor, bool output);
+  [[noreturn]] void refuse_device(const at::TensorBase& tensor) const;
   void check_overlap() const;
   bool run_rewritten(const PreparedOp* entry);
   void submit(const PreparedOp& entry);

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -24,10 +25,15 @@ bool intersect(const Range& a, const Range& b) { return a.first < b.second && b.
 
 }  // namespace
 
-void refuse_devices(c10::Device one, c10::Device other) {
+void refuse_devices(c10::Device one, c10::Device other, std::string_view argument,
+                    std::string_view op) {
+  std::string where;
+  if (!argument.empty()) where = c10::str(" (when checking argument for argument ", argument);
+  if (!argument.empty() && !op.empty()) where += c10::str(" in method ", op);
+  if (!argument.empty()) where += ")";
   TORCH_CHECK(false,
               "Expected all tensors to be on the same device, but found at least two devices, ",
-              one, " and ", other, "!");
+              one, " and ", other, "!", where);
 }
 
 void expect_index_device(const at::TensorBase& index, c10::Device indexed) {

@@ -7,14 +7,19 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <string_view>
+
 namespace xhal_torch {
 
-// Raises torch's error for operands on two devices.
-[[noreturn]] void refuse_devices(c10::Device one, c10::Device other);
+// Raises torch's error for operands on two devices. As far as the caller knows them: the name of
+// the `argument` that is on the other one, and of the operator.
+[[noreturn]] void refuse_devices(c10::Device one, c10::Device other, std::string_view argument = {},
+                                 std::string_view op = {});
 
-inline void expect_device(const at::TensorBase& tensor, c10::Device device) {
+inline void expect_device(const at::TensorBase& tensor, c10::Device device,
+                          std::string_view argument = {}, std::string_view op = {}) {
   if (tensor.device() != device) [[unlikely]]
-    refuse_devices(device, tensor.device());
+    refuse_devices(device, tensor.device(), argument, op);
 }
 
 // Indices may be on the CPU; on another device they are refused.

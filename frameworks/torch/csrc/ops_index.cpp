@@ -261,7 +261,7 @@ Tensor find_nonzero(const Tensor& self) {
 }
 Tensor& nonzero_out(const Tensor& self, Tensor& out) {
   const Tensor found = find_nonzero(self);
-  expect_device(out, self.device());
+  expect_device(out, self.device(), "out", "nonzero");
   TORCH_CHECK(out.scalar_type() == at::kLong, "nonzero: Expected out tensor to have scalar type ",
               at::kLong, " but got scalar type ", out.scalar_type());
   expect_apart(out, {&self});
@@ -318,7 +318,7 @@ bool run_scatter(const Tensor& self, int64_t dim, const Tensor& index, const Ten
   if (source) {
     // The source may be larger than the index; only its front is read.
     part = at_least_1d(*source);
-    expect_device(part, self.device());
+    expect_device(part, self.device(), "src", "scatter");
     call.raw(reinterpret_cast<const void*>(address_of(part)), part.scalar_type(), where.sizes(),
              part.strides(), false);
   } else {

@@ -62,7 +62,7 @@ bool is_nothing(const Scalar& value) { return !value.isComplex() && value.toDoub
 bool is_one(const Scalar& value) { return !value.isComplex() && value.toDouble() == 1; }
 
 void expect_writable(const Tensor& out, const Tensor& factor) {
-  expect_device(out, factor.device());
+  expect_device(out, factor.device(), "out", "gemm");
   if (!out.is_non_overlapping_and_dense()) at::assert_no_internal_overlap(out);
 }
 
