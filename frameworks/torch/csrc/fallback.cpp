@@ -12,6 +12,7 @@
 #include <unordered_map>
 
 #include "copy.h"
+#include "dtype.h"
 #include "environment.h"
 #include "generator.h"
 #include "operands.h"
@@ -93,11 +94,11 @@ at::Generator host_generator(const at::Generator& generator) {
                                                   (state.offset + 1) * 0x9E3779B97F4A7C15u);
 }
 
-bool is_generator(const c10::Argument& argument) {
+bool is_kind(const c10::Argument& argument, c10::TypeKind kind) {
   const auto& type = argument.real_type();
-  if (type->kind() == c10::TypeKind::GeneratorType) return true;
+  if (type->kind() == kind) return true;
   const auto optional = type->cast<c10::OptionalType>();
-  return optional && optional->getElementType()->kind() == c10::TypeKind::GeneratorType;
+  return optional && optional->getElementType()->kind() == kind;
 }
 
 bool writes(const c10::Argument& argument) {
@@ -123,6 +124,25 @@ void each_tensor(const c10::FunctionSchema& schema, c10::ArrayRef<c10::IValue> v
   }
 }
 
+// Why an operator runs on the host, where the kernel that gave up has not told.
+std::string reason(const c10::OperatorHandle& op, c10::ArrayRef<c10::IValue> values) {
+  if (!op.hasKernelForDispatchKey(c10::DispatchKey::PrivateUse1)) return "no kernel for it";
+  auto foreign = c10::ScalarType::Undefined;
+  const auto look = [&foreign](c10::ScalarType type) {
+    if (foreign == c10::ScalarType::Undefined && !is_native(type)) foreign = type;
+  };
+  const auto& arguments = op.schema().arguments();
+  for (size_t i = 0; i < values.size(); ++i) {
+    if (values[i].isInt() && is_kind(arguments[i], c10::TypeKind::ScalarTypeType))
+      look(values[i].toScalarType());
+  }
+  each_tensor(op.schema(), values, [&](const at::Tensor& tensor, const c10::Argument&, bool) {
+    if (on_device(tensor)) look(tensor.scalar_type());
+  });
+  if (foreign == c10::ScalarType::Undefined) return "the kernel for it does not take this call";
+  return c10::str(foreign, " is computed on the host");
+}
+
 // All operands on one device, but for numbers (tensors without dimensions on the CPU, which are
 // only read) and indices. Host copies would hide the mistake.
 void check_devices(const c10::FunctionSchema& schema, c10::ArrayRef<c10::IValue> values) {
@@ -138,8 +158,24 @@ void check_devices(const c10::FunctionSchema& schema, c10::ArrayRef<c10::IValue>
                   return;
                 }
                 const bool number = tensor.is_cpu() && tensor.dim() == 0 && !writes(argument);
-                if (device && !number) expect_device(tensor, *device);
+                if (device && !number)
+                  expect_device(tensor, *device, argument.name(), schema.name());
               });
+}
+
+// A generator is of the device whose tensors it fills; one of xhal brings an operator on CPU
+// tensors here.
+void check_generators(const c10::FunctionSchema& schema, c10::ArrayRef<c10::IValue> values) {
+  std::optional<c10::DeviceType> filled;
+  for (const c10::IValue& value : values) {
+    if (value.isDevice()) filled = value.toDevice().type();
+  }
+  each_tensor(schema, values, [&](const at::Tensor& tensor, const c10::Argument&, bool) {
+    if (!filled || on_device(tensor)) filled = tensor.device().type();
+  });
+  for (const c10::IValue& value : values) {
+    if (filled && value.isGenerator()) expect_generator(value.toGenerator(), *filled);
+  }
 }
 
 // Host copies would hide this too: the operator would see memory that is not shared.
@@ -234,11 +270,12 @@ void host_fallback(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   const size_t begin = stack->size() - arguments.size();
   const std::vector<c10::IValue> originals(stack->begin() + static_cast<std::ptrdiff_t>(begin),
                                            stack->end());
-  std::string refused = take_refusal();
+  std::string why = take_refusal();
   check_layout(name);
   check_devices(schema, originals);
+  check_generators(schema, originals);
   check_overlap(schema, originals);
-  note_fallback(name.c_str(), refused);
+  if (why.empty()) why = reason(op, originals);
 
   Hosted hosted;
   for (size_t i = 0; i < arguments.size(); ++i) {
@@ -257,11 +294,19 @@ void host_fallback(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   if (!device.has_index()) device.set_index(current_device());
   for (size_t i = 0; i < arguments.size(); ++i) {
     c10::IValue& value = (*stack)[begin + i];
-    if (value.isNone() && is_generator(arguments[i]))
+    if (value.isNone() && is_kind(arguments[i], c10::TypeKind::GeneratorType))
       value = host_generator(default_generator(device.index()));
   }
 
+  // What this raises is about the call, and would be raised with every device: no fallback.
   op.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::CPU), stack);
+
+  const auto& returns = schema.returns();
+  for (const c10::Argument& returned : returns) {
+    TORCH_CHECK_NOT_IMPLEMENTED(!returned.alias_info() || returned.alias_info()->isWrite(), name,
+                                " returns a view; a view cannot be made on the host");
+  }
+  note_fallback(name.c_str(), why);
 
   for (size_t i = 0; i < arguments.size(); ++i) {
     if (!writes(arguments[i])) continue;
@@ -275,14 +320,9 @@ void host_fallback(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
     }
   }
 
-  const auto& returns = schema.returns();
   const size_t first = stack->size() - returns.size();
-  for (size_t i = 0; i < returns.size(); ++i) {
-    c10::IValue& value = (*stack)[first + i];
-    TORCH_CHECK_NOT_IMPLEMENTED(!returns[i].alias_info() || returns[i].alias_info()->isWrite(),
-                                name, " returns a view; a view cannot be made on the host");
-    value = returned_value(value, hosted, device);
-  }
+  for (size_t i = first; i < stack->size(); ++i)
+    (*stack)[i] = returned_value((*stack)[i], hosted, device);
 }
 
 namespace {

@@ -18,7 +18,8 @@ namespace xhal_torch {
 
 void host_fallback(const c10::OperatorHandle& op, torch::jit::Stack* stack);
 
-// Counts a fallback that does not come through the dispatcher, and warns or raises as set.
+// Counts a fallback that does not come through the dispatcher, and warns or raises as set. Called
+// once the operator has run on the host copies: what that raises is about the call, not the device.
 void note_fallback(const char* name, std::string_view why);
 
 std::map<std::string, uint64_t> fallback_counts();
