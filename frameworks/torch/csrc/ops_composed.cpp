@@ -52,8 +52,10 @@
 
 #include <limits>
 
+#include "capture.h"
 #include "composed.h"
 #include "op_call.h"
+#include "operands.h"
 #include "pointwise.h"
 #include "views.h"
 
@@ -125,10 +127,9 @@ Tensor& conj_in_place(Tensor& self) {
 // ---- reductions
 
 bool equal(const Tensor& self, const Tensor& other) {
+  if (self.device() != other.device())
+    refuse_devices(self.device(), other.device(), "other", "equal");
   if (!self.sizes().equals(other.sizes())) return false;
-  TORCH_CHECK(self.device() == other.device() && self.scalar_type() == other.scalar_type(),
-              "torch.equal: both tensors must have one device and one type, not ", self.options(),
-              " and ", other.options());
   if (self.numel() == 0) return true;
   return self.eq(other).all().item().toBool();
 }
@@ -346,13 +347,26 @@ Tensor& masked_scatter(Tensor& self, const Tensor& mask, const Tensor& source) {
 
 // ---- normal numbers around given means
 
+// As the CPU and CUDA, at the price of one answer from the device.
+void check_spread(const Tensor& std) {
+  TORCH_CHECK(!std.is_complex(), "normal expects standard deviation to be non-complex");
+  if (std.numel() == 0) return;
+  if (std.device().type() == kXhal) {
+    const DeviceIndex index = std.device().index();
+    refuse_wait_in_capture(index, current_stream(index),
+                           "torch.normal asks whether all elements of std are >= 0");
+  }
+  TORCH_CHECK(std.min().ge(0).item().toBool(), "normal expects all elements of std >= 0.0");
+}
 Tensor normal_around(const Tensor& mean, double std, Generator generator) {
   return at::empty_like(mean).normal_(0, std, std::move(generator)).add_(mean);
 }
 Tensor normal_spread(double mean, const Tensor& std, Generator generator) {
+  check_spread(std);
   return at::empty_like(std).normal_(0, 1, std::move(generator)).mul_(std).add_(mean);
 }
 Tensor normal_of(const Tensor& mean, const Tensor& std, Generator generator) {
+  check_spread(std);
   const Tensor spread = std.expand(at::infer_size(mean.sizes(), std.sizes())).contiguous();
   return at::empty_like(spread).normal_(0, 1, std::move(generator)).mul_(std).add_(mean);
 }
