@@ -230,7 +230,7 @@ TEST_F(CheckTest, AnAttributeIsNamedByItsPosition) {
   xhal_attribute attributes[2] = {{0, XHAL_ATTR_INT, {}, 1}, {1, XHAL_ATTR_INTS, {}, 2}};
   info_.attributes = attributes;
   info_.attribute_count = 2;
-  expect_refused(XHAL_ERR_INVALID_ARGUMENT, 0, 1, "`mul` has 0 attributes");
+  expect_refused(XHAL_ERR_INVALID_ARGUMENT, 0, 1, "`mul` has no attribute 0; it has 0 in all");
   info_.id = XHAL_OP_layer_norm;
   expect_refused(XHAL_ERR_INVALID_ARGUMENT, 0, 2, "attribute `eps` of `layer_norm`");
 }

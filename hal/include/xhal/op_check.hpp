@@ -24,8 +24,8 @@ inline Refusal check_attributes(const Operator& op, const xhal_op_info& info) {
       return Refusal{XHAL_ERR_INVALID_ARGUMENT, 0, 1 + a.index, std::move(why)};
     };
     if (a.index >= op.attribute_count) {
-      return refuse(text("`", op.name, "` has ", static_cast<uint32_t>(op.attribute_count),
-                         " attributes; position ", a.index, " was given"));
+      return refuse(text("`", op.name, "` has no attribute ", a.index, "; it has ",
+                         static_cast<uint32_t>(op.attribute_count), " in all"));
     }
     const Attribute& known = op.attributes()[a.index];
     if (a.kind != known.kind && !(known.kind == XHAL_ATTR_FLOAT && a.kind == XHAL_ATTR_INT)) {

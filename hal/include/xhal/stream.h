@@ -54,8 +54,8 @@ XHAL_API xhal_status xhal_stream_destroy(xhal_stream* stream);
  * Thread: any.   Blocks: no.   Lifetime: its memory for ever.   Since: 0.1 */
 XHAL_API xhal_status xhal_stream_timeline(xhal_stream* stream, xhal_timeline** timeline);
 
-/* Waits until everything submitted so far has run: record + wait. On a captured stream: CAPTURE, and
- * xhal_stream_end_capture will say so too, for the graph would write to memory that the program
+/* Waits until everything submitted so far has run: record + wait. On a captured stream: CAPTURE,
+ * and xhal_stream_end_capture will say so too, for the graph would write to memory that the program
  * takes for done with. Thread: any. Blocks: up to timeout_ns. Since: 0.1 */
 XHAL_API xhal_status xhal_stream_synchronize(xhal_stream* stream, uint64_t timeout_ns);
 

@@ -97,7 +97,10 @@ XHAL_API xhal_status xhal_device_events_fd(xhal_device* device, int32_t* fd);
  *   set_power_cap  watts > 0, within the device's range. Blocks in the driver.
  *   inject         a fault by name, for tests; the plugin's documentation lists its names ("lost"
  *                  loses the device, "operation" fails the next operation; else NOT_FOUND with the
- *                  names in the text). Does not block. */
+ *                  names in the text, so that "" asks for them). Does not block.
+ * A plugin whose resets and faults reach this process only answers UNSUPPORTED with that reason
+ * through an open with XHAL_OPEN_OBSERVE, which never has work to stop: a tool that said "done"
+ * there would have done nothing. */
 typedef struct xhal_control_table {
   uint32_t struct_size;
   uint32_t reserved0;

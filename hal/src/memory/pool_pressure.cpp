@@ -317,9 +317,11 @@ std::string Pool::Part::holders() const {
             [](auto& a, auto& b) { return a.second.first > b.second.first; });
   std::string text;
   for (size_t i = 0; i < std::min<size_t>(sorted.size(), 5); ++i) {
-    text += fmt::format("\n    {:>9.1f} MiB in {} blocks: {}",
-                        static_cast<double>(sorted[i].second.first) / 1048576.0,
-                        sorted[i].second.second, sorted[i].first);
+    const auto [bytes, count] = sorted[i].second;
+    const bool small = bytes < 1048576;
+    text += fmt::format("\n    {:>9.1f} {} in {} block{}: {}",
+                        static_cast<double>(bytes) / (small ? 1024.0 : 1048576.0),
+                        small ? "KiB" : "MiB", count, count == 1 ? "" : "s", sorted[i].first);
   }
   if (!text.empty()) return text;
   return stats.reserved_bytes == 0 ? "\n    nobody: the device itself is full"
@@ -355,11 +357,11 @@ xhal_status Pool::Part::destroy() {
   {
     const std::lock_guard lock(mutex);
     if (used_count > 0 || !captures.empty() || busy > 0) {
-      return annotate(fail(XHAL_ERR_BUSY, op,
-                           "{}: {} blocks ({} bytes) and {} captures or graphs are still in use:{}",
-                           op, used_count, stats.used_bytes, captures.size(),
-                           used_count > 0 ? holders() : std::string()),
-                      context->handle, op);
+      return annotate(
+          fail(XHAL_ERR_BUSY, op,
+               "{}: still in use: blocks {} ({} bytes), captures and graphs {}:{}", op, used_count,
+               stats.used_bytes, captures.size(), used_count > 0 ? holders() : std::string()),
+          context->handle, op);
     }
     streams = eager_streams(blocks);
     pending.for_each([&](xhal_timeline* timeline, const Block& b) {
