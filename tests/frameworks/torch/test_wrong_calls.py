@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Calls that are wrong on every device: the user gets torch's own error, and no fallback is told."""
+"""Calls that are wrong on every device: the user gets torch's own error, and it is no fallback."""
 
 import pytest
 import torch
@@ -126,7 +126,7 @@ NAMED = {
     "mm out": (lambda x, y: torch.mm(x, x, out=y), "argument out in method gemm"),
     "add": (lambda x, y: x + y, "argument other in method aten::add"),
     "linear": (lambda x, y: F.linear(x, y), "in method"),
-    "layer_norm": (lambda x, y: F.layer_norm(x, (2,), y[0]), "argument weight in method layer_norm"),
+    "layer_norm": (lambda x, y: F.layer_norm(x, (2,), y[0]), "weight in method layer_norm"),
     "conv2d": (lambda x, y: F.conv2d(x[None, None], y[None, None]), "weight in method"),
     "equal": (lambda x, y: torch.equal(x, y), "argument other in method equal"),
     "equal, the first": (lambda x, y: torch.equal(y, x), "argument other in method equal"),
