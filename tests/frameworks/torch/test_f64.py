@@ -31,7 +31,8 @@ def test_the_step_of_a_gradient_scaler_in_fp16_has_no_fallback(python):
 
 
 ONE = [torch.neg, torch.abs, torch.sign, torch.sqrt, torch.rsqrt, torch.reciprocal, torch.floor,
-       torch.ceil, torch.trunc, torch.round, torch.isnan, torch.isfinite, torch.logical_not]  # fmt: skip
+       torch.ceil, torch.trunc, torch.round, torch.isnan, torch.isfinite,
+       torch.logical_not]  # fmt: skip
 TWO = [torch.add, torch.sub, torch.mul, torch.div, torch.fmod, torch.remainder, torch.minimum,
        torch.maximum, torch.eq, torch.ne, torch.lt, torch.le, torch.gt, torch.ge,
        torch.floor_divide]  # fmt: skip
