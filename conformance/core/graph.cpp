@@ -96,7 +96,17 @@ TEST_F(Graph, BeginningTwiceIsACaptureError) {
 TEST_F(Graph, WaitingForACapturingStreamIsACaptureError) {
   begin();
   EXPECT_TRUE(fails_with(XHAL_ERR_CAPTURE, xhal_stream_synchronize(stream_, deadline_ns())));
-  (void)xhal_stream_end_capture(stream_, &graph_);
+  EXPECT_TRUE(fails_with(XHAL_ERR_CAPTURE, xhal_stream_end_capture(stream_, &graph_)))
+      << "the program takes what it waited for as done, and a graph would do it again";
+  EXPECT_TRUE(stream_.finishes());
+}
+
+TEST_F(Graph, WaitingForACapturedEventIsACaptureErrorToo) {
+  begin();
+  xhal_event event{};
+  ASSERT_TRUE(ok(xhal_event_record(stream_, 0, &event)));
+  EXPECT_TRUE(fails_with(XHAL_ERR_CAPTURE, xhal_event_wait(&event, deadline_ns())));
+  EXPECT_TRUE(fails_with(XHAL_ERR_CAPTURE, xhal_stream_end_capture(stream_, &graph_)));
   EXPECT_TRUE(stream_.finishes());
 }
 
