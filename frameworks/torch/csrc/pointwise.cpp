@@ -68,6 +68,13 @@ at::Scalar narrowed(const at::Scalar& value, c10::ScalarType type) {
   }
 }
 
+// Where a little makes another result: 1 % 0.1 is 0.1, but the f16 next to 0.1 divides 1 almost.
+at::Scalar rounded(const at::Scalar& value, c10::ScalarType type) {
+  if (type != at::kHalf && type != at::kBFloat16) return narrowed(value, type);
+  const auto wide = static_cast<float>(value.toDouble());
+  return type == at::kHalf ? float{c10::Half(wide)} : float{c10::BFloat16(wide)};
+}
+
 at::Tensor cast(const at::Tensor& tensor, c10::ScalarType type) {
   if (tensor.scalar_type() == type) return tensor;
   at::Tensor made = new_dense_like(tensor, type);
@@ -177,7 +184,10 @@ bool Pointwise::place_numbers(c10::ScalarType common) {
     // Torch takes a factor as it is and a term as a number of the type.
     const bool factor =
         common == at::kHalf && (id_ == XHAL_OP_mul || id_ == XHAL_OP_div || id_ == XHAL_OP_pow);
-    scalar(static_cast<uint32_t>(i - first), factor ? input.value : narrowed(input.value, common));
+    const bool exact = id_ == XHAL_OP_remainder || (id_ >= XHAL_OP_eq && id_ <= XHAL_OP_ge);
+    scalar(static_cast<uint32_t>(i - first), factor  ? input.value
+                                             : exact ? rounded(input.value, common)
+                                                     : narrowed(input.value, common));
   }
   return true;
 }

@@ -208,6 +208,16 @@ def test_a_result_is_a_number_of_the_operands_type_before_it_is_one_of_the_outpu
         assert torch.equal(out.cpu(), first.to(wide).cpu())
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_a_number_is_rounded_to_a_short_type_where_a_little_matters(dtype):
+    x = torch.tensor([1, 7.3, -2.5, 0.1, 0.3], dtype=dtype)
+    for number in (0.1, 0.3, -0.7):
+        for function in (torch.remainder, torch.fmod, torch.eq, torch.ne, torch.lt, torch.ge):
+            wanted = function(x, number)
+            assert torch.equal(function(x.to("xhal"), number).cpu(), wanted), function.__name__
+        assert torch.equal(torch.remainder(number, x.to("xhal")).cpu(), torch.remainder(number, x))
+
+
 def test_a_product_that_f16_cannot_hold_is_infinite_in_a_wider_output(no_fallback):
     x = torch.tensor([300.0, 2.0], dtype=torch.float16, device="xhal")
     assert torch.mul(x, x, out=torch.zeros(2, device="xhal")).tolist() == [float("inf"), 4.0]
