@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// validate.cpp: checks that are too slow to be on by default: live handles everywhere, addresses inside
-// allocations, operands that overlap where the operator does not allow it. Destroyed objects are
-// never used again while it is on, so every stale handle is found.
+// validate.cpp: checks that are too slow to be on by default: live handles everywhere, addresses
+// inside allocations, operands that overlap where the operator does not allow it. Destroyed objects
+// are never used again while it is on, so every stale handle is found.
 #include <map>
 #include <mutex>
 #include <shared_mutex>

@@ -48,7 +48,8 @@ TEST_F(VersionTest, AStreamTellsItsPriorityAndWhatIsBeforeIt) {
   auto& cpu = device("cpu");
   const auto urgent = cpu.stream(-1000);
   EXPECT_LT(query(urgent.get()).priority, 0);
-  EXPECT_GT(query(urgent.get()).priority, -1000) << "the priority in effect is clamped to the context's range";
+  EXPECT_GT(query(urgent.get()).priority, -1000)
+      << "the priority in effect is clamped to the context's range";
 
   const auto stream = cpu.stream();
   const auto memory = alloc(cpu, 64);

@@ -27,21 +27,21 @@ extern "C" {
 typedef int32_t xcoll_status;
 
 /* X(name, value, meaning). Append only. A number that xHAL has too means the same there. */
-#define XCOLL_STATUS_LIST(X)                                                    \
-  X(OK, 0, "success")                                                           \
-  X(NOT_READY, 1, "the request is not complete yet")                            \
-  X(ERR_INVALID_ARGUMENT, -1, "invalid argument")                               \
-  X(ERR_STRUCT_SIZE, -4, "structure smaller than its first released size")      \
-  X(ERR_UNKNOWN_FIELD, -5, "a field newer than this library is not zero")       \
-  X(ERR_UNSUPPORTED, -7, "not supported")                                       \
-  X(ERR_OUT_OF_MEMORY, -8, "out of memory")                                     \
-  X(ERR_TIMEOUT, -9, "sticky: a rank did not do its part before the deadline")  \
-  X(ERR_DEVICE, -10, "sticky: a stream or device failed under an operation")    \
+#define XCOLL_STATUS_LIST(X)                                                   \
+  X(OK, 0, "success")                                                          \
+  X(NOT_READY, 1, "the request is not complete yet")                           \
+  X(ERR_INVALID_ARGUMENT, -1, "invalid argument")                              \
+  X(ERR_STRUCT_SIZE, -4, "structure smaller than its first released size")     \
+  X(ERR_UNKNOWN_FIELD, -5, "a field newer than this library is not zero")      \
+  X(ERR_UNSUPPORTED, -7, "not supported")                                      \
+  X(ERR_OUT_OF_MEMORY, -8, "out of memory")                                    \
+  X(ERR_TIMEOUT, -9, "sticky: a rank did not do its part before the deadline") \
+  X(ERR_DEVICE, -10, "sticky: a stream or device failed under an operation")   \
   X(ERR_RANK_FAILED, -14, "sticky: a rank died, left or cannot go on")         \
-  X(ERR_FORKED, -17, "the communicator belongs to the parent process")          \
-  X(ERR_SYSTEM, -30, "a system call failed")                                    \
-  X(ERR_INTERNAL, -31, "internal error: please report it")                      \
-  X(ERR_MISMATCH, -101, "sticky: ranks called different operations")            \
+  X(ERR_FORKED, -17, "the communicator belongs to the parent process")         \
+  X(ERR_SYSTEM, -30, "a system call failed")                                   \
+  X(ERR_INTERNAL, -31, "internal error: please report it")                     \
+  X(ERR_MISMATCH, -101, "sticky: ranks called different operations")           \
   X(ERR_ABORTED, -102, "sticky: a rank aborted the communicator")
 
 enum {

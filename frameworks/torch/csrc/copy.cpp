@@ -253,8 +253,8 @@ void copy_tensor(const at::Tensor& given, const at::Tensor& dst, bool non_blocki
   between_devices(src, dst);
 }
 
-// The dimensions keep their order in memory, which an operator's result takes over; what is repeated
-// comes once.
+// The dimensions keep their order in memory, which an operator's result takes over; what is
+// repeated comes once.
 at::Tensor to_host(const at::Tensor& tensor) {
   const auto options = tensor.options().device(c10::kCPU);
   if (tensor.is_non_overlapping_and_dense()) {

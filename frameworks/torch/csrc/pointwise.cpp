@@ -83,8 +83,8 @@ at::Tensor cast(const at::Tensor& tensor, c10::ScalarType type) {
   return made;
 }
 
-// Whether the dimensions of a converted copy lie in memory in the same order: a new result takes its
-// strides from the converted operands.
+// Whether the dimensions of a converted copy lie in memory in the same order: a new result takes
+// its strides from the converted operands.
 bool conversion_keeps_order(const at::Tensor& tensor) {
   if (tensor.is_non_overlapping_and_dense()) return true;
   int64_t outer = std::numeric_limits<int64_t>::max();

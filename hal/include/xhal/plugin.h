@@ -30,11 +30,11 @@ XHAL_EXTERN_C_BEGIN
  *                       destroyed by then, so that what was queued on them has run or been dropped.
  *                       Contexts, what was allocated from them, and operators, modules and graphs
  *                       that nobody destroyed end here; their ranges are out of libxhal's map
- *                       already, so range_remove is not called. The program sees XHAL_OK either way.
- *                       After XHAL_OK nothing of the device writes to a timeline, a timestamp or
- *                       host memory any more, also of a lost device. A plugin that cannot promise
- *                       that returns an error: what the device could still reach is then kept for
- *                       ever.
+ *                       already, so range_remove is not called. The program sees XHAL_OK either
+ *                       way. After XHAL_OK nothing of the device writes to a timeline, a timestamp
+ *                       or host memory any more, also of a lost device. A plugin that cannot
+ *                       promise that returns an error: what the device could still reach is then
+ *                       kept for ever.
  *   context_create      `info` is never NULL here. The default context is made by device_open.
  *   context_destroy     frees what is left of the context's memory and operators. Its streams are
  *                       destroyed, and its ranges are out of libxhal's map already.
@@ -64,9 +64,9 @@ XHAL_EXTERN_C_BEGIN
  *   stream_signal       raise (or, if the stream has failed before, fail with DEPENDENCY and the
  *                       origin as its cause) the timeline; `timestamp` may be NULL. Its `pending`
  *                       is best read here, at the submission: before the work runs the ring may
- *                       come round and the slot be another event's. When several threads record on one stream at once, a value may
- *                       come behind a larger one: it then changes nothing, but its timestamp is
- *                       still written.
+ *                       come round and the slot be another event's. When several threads record on
+ *                       one stream at once, a value may come behind a larger one: it then changes
+ *                       nothing, but its timestamp is still written.
  *   stream_recover      as the export; from now on the stream's own timeline is `fresh`.
  *   context_scrub       (0.3) overwrites an allocation of the context and returns when it is done;
  *                       libxhal calls it before the memory is freed. An error keeps the memory.

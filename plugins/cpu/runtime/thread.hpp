@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// thread.hpp: a thread of a device: bound to its cores, all signals blocked, single-threaded OpenMP.
+// thread.hpp: a thread of a device: bound to its cores, all signals blocked, single-threaded
+// OpenMP.
 #pragma once
 
 #include <string>

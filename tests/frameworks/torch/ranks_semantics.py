@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run by test_distributed.py under torchrun on two ranks: what the backend xhal must never get wrong
-without a word: layouts, tags, sizes, places, futures, groups made anew."""
+"""Run by test_distributed.py under torchrun on two ranks: what the backend xhal must never get
+wrong without a word: layouts, tags, sizes, places, futures, groups made anew."""
 
 import datetime
 import itertools

@@ -255,8 +255,9 @@ def _convolution(r):
     groups = r.choice([1, 1, 2])
     x = image(r, 4, dtype)
     out = r.choice([2, 6])
-    weight = lying(r, (out, 4 // groups, r.randint(1, 3), r.randint(1, 3)), dtype, low=-1, high=1,
-                   special=0, layout=r.choice(["contiguous", "channels_last", "permuted"]))  # fmt: skip
+    size = (out, 4 // groups, r.randint(1, 3), r.randint(1, 3))
+    layout = r.choice(["contiguous", "channels_last", "permuted"])
+    weight = lying(r, size, dtype, low=-1, high=1, special=0, layout=layout)
     options = {"stride": r.randint(1, 2), "padding": r.randint(0, 2), "groups": groups}
     return Call(F.conv2d, [x, weight], (), options, strides=dtype == torch.float32, tolerance=20)
 
