@@ -75,7 +75,7 @@ TEST(Registry, RequestsThatContradictTheCatalogueAreRefusedWithTheOperandNamed) 
          i.attributes = &kAttribute;
          i.attribute_count = 1;
        },
-       XHAL_ERR_INVALID_ARGUMENT, 0, "`mul` has 0 attributes; position 0 was given"},
+       XHAL_ERR_INVALID_ARGUMENT, 0, "`mul` has no attribute 0; it has 0 in all"},
   };
   for (const Bad& bad : kBad) {
     const Tensor t(DType::f32, {2, 3});
