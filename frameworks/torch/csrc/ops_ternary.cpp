@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Elementwise operators with a mask or three tensors, and the gradients of elementwise operators.
+#include <ATen/ExpandUtils.h>
 #include <ATen/MemoryOverlap.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/addcdiv_ops.h>
@@ -18,6 +19,7 @@
 #include "native.h"
 #include "operands.h"
 #include "pointwise.h"
+#include "views.h"
 
 namespace xhal_torch {
 namespace {
@@ -74,8 +76,11 @@ bool run_masked_fill(const Tensor& self, const Tensor& mask, const Scalar& value
       .scalar(0, value)
       .run(out);
 }
+// Torch's result is contiguous, however self lies.
 Tensor masked_fill(const Tensor& self, const Tensor& mask, const Scalar& value) {
   Tensor out;
+  if (self.device().type() == kXhal && !self.is_contiguous())
+    out = new_tensor(at::infer_size(self.sizes(), mask.sizes()), self.scalar_type(), self.device());
   return run_masked_fill(self, mask, value, out)
              ? out
              : on_host<at::_ops::masked_fill_Scalar>(self, mask, value);

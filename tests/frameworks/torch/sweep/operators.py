@@ -194,7 +194,8 @@ def _masked_fill(r):
     x = lying(r, sizes(r), any_type(r))
     mask = lying(r, broadcastable(r, x.size), torch.bool)
     return Call(torch.masked_fill, [x, mask], (r.choice([0, 1, 2.5, -1]),),
-                forms=("functional", "in place"), in_place=torch.Tensor.masked_fill_)  # fmt: skip
+                forms=("functional", "in place"), in_place=torch.Tensor.masked_fill_,
+                strides=True)  # fmt: skip
 
 
 ACTIVATIONS = [F.relu, F.gelu, F.silu, F.leaky_relu, F.elu, F.hardswish, F.hardsigmoid, F.softplus,
