@@ -39,8 +39,11 @@ and `xhal-cts` compares each with a float64 reference. A test keeps this page an
   beside integers, 0.5 is 0.
 - **static**: attributes with their defaults, fixed at prepare (`i` integer, `f` float, `ii` list).
   **per launch**: scalars with their defaults, given at each launch by value or by device address.
-- **sizes**: how the output's sizes follow. *broadcast*: every operand already has the output's
-  sizes, by stride 0 where it is repeated.
+- **sizes**: *broadcast*: every operand already has the output's sizes, by stride 0 where it is
+  repeated. Else a word for every group: `n,c,S` dimensions, where a small name is one, a capital
+  name a run of any number, and a name that comes again has the same size; `@k` the value of an
+  attribute, `*` any sizes, `[]` no dimensions, `one` a single element. The functions (`reduced(S)`
+  and so on) are explained at the head of ops.inc. What does not agree is INVALID_ARGUMENT.
 - **in place**: outputs that may have the address of an input. Nothing else may overlap.
 - **exact**: `exact`; `ulp` one rounding of the f32 result; `sum` n * eps of the sum of magnitudes;
   `gemm`; `random`. Same inputs give the same bits on any number of threads, except where `seed` or

@@ -17,15 +17,7 @@ TEST_P(LargeOperator, ComputesEveryElement) {
   const auto& [id, dtype, shape] = GetParam();
   const auto& [layout, sizes] = shape;
   Maker maker(layout, dtype, id);
-  Problem p;
-  p.op = id;
-  if (id == XHAL_OP_fill) p.scalars = {int64_t{5}};
-  if (id == XHAL_OP_strided_copy) p.inputs = {{maker.any(sizes)}};
-  if (id == XHAL_OP_axpby) {
-    p.inputs = {{maker.any(sizes)}, {maker.any(sizes)}};
-    p.scalars = {int64_t{3}, int64_t{2}};
-  }
-  p.outputs = {{output(dtype, sizes)}};
+  auto p = core_problem(id, maker, sizes);
   cts::Run run;
   run.layout = layout;
   const auto outcome = run_problem(p, ref::pointwise, run);

@@ -19,15 +19,7 @@ TEST_P(CoreOperator, AgreesWithTheReference) {
   const auto [id, dtype, layout] = GetParam();
   Maker maker(layout, dtype, id * 100 + static_cast<uint32_t>(layout));
   const auto sizes = maker.shape({4, 6, 16});
-  Problem p;
-  p.op = id;
-  if (id == XHAL_OP_fill) p.scalars = {int64_t{5}};
-  if (id == XHAL_OP_strided_copy) p.inputs = {{maker.any(sizes)}};
-  if (id == XHAL_OP_axpby) {
-    p.inputs = {{maker.any(sizes)}, {maker.any(sizes)}};
-    p.scalars = {int64_t{3}, int64_t{2}};
-  }
-  p.outputs = {{output(dtype, sizes)}};
+  auto p = core_problem(id, maker, sizes);
   cts::Run run;
   run.layout = layout;
   run.negative_strides = true;
@@ -106,33 +98,11 @@ TEST(CoreOperators, EightDimensionsAreNotTooMany) {
   EXPECT_FALSE(run_problem(p, ref::pointwise, run).refused);
 }
 
-xhal_tensor_desc vector_of(int64_t size) {
-  xhal_tensor_desc t{};
-  t.code = XHAL_CODE_FLOAT;
-  t.bits = 32;
-  t.lanes = 1;
-  t.ndim = 1;
-  t.sizes[0] = size;
-  t.strides[0] = 1;
-  return t;
-}
-
 xhal_tensor_desc integers_of(int64_t size, uint8_t bits) {
-  auto t = vector_of(size);
+  auto t = floats_of(size);
   t.code = XHAL_CODE_INT;
   t.bits = bits;
   return t;
-}
-
-xhal_status prepare_operator(uint32_t id, const std::vector<xhal_tensor_desc>& operands,
-                             xhal_op** op) {
-  const std::vector<uint32_t> groups(operands.size(), 1);
-  auto info = versioned<xhal_op_info>();
-  info.id = id;
-  info.group_count = info.operand_count = static_cast<uint32_t>(operands.size());
-  info.group_sizes = groups.data();
-  info.operands = operands.data();
-  return xhal_op_prepare(context(), &info, op);
 }
 
 xhal_status prepare_copy(const std::vector<xhal_tensor_desc>& operands, xhal_op** op) {
@@ -142,31 +112,31 @@ xhal_status prepare_copy(const std::vector<xhal_tensor_desc>& operands, xhal_op*
 TEST(CoreOperators, ShapesThatContradictTheCatalogueAreRefused) {
   xhal_op* op = nullptr;
   EXPECT_TRUE(
-      fails_with(XHAL_ERR_INVALID_ARGUMENT, prepare_copy({vector_of(3), vector_of(4)}, &op)));
-  EXPECT_TRUE(fails_with(XHAL_ERR_INVALID_ARGUMENT, prepare_copy({vector_of(3)}, &op)));
+      fails_with(XHAL_ERR_INVALID_ARGUMENT, prepare_copy({floats_of(3), floats_of(4)}, &op)));
+  EXPECT_TRUE(fails_with(XHAL_ERR_INVALID_ARGUMENT, prepare_copy({floats_of(3)}, &op)));
   EXPECT_TRUE(
-      fails_with(XHAL_ERR_INVALID_ARGUMENT, prepare_copy({vector_of(-1), vector_of(-1)}, &op)));
+      fails_with(XHAL_ERR_INVALID_ARGUMENT, prepare_copy({floats_of(-1), floats_of(-1)}, &op)));
 }
 
 TEST(CoreOperators, TooManyDimensionsAreRefused) {
-  auto t = vector_of(1);
+  auto t = floats_of(1);
   t.ndim = 9;
   xhal_op* op = nullptr;
   EXPECT_TRUE(fails_with(XHAL_ERR_INVALID_ARGUMENT, prepare_copy({t, t}, &op)));
 }
 
 TEST(CoreOperators, AnUnknownLayoutIsRefused) {
-  auto t = vector_of(4);
+  auto t = floats_of(4);
   t.layout = 0x4711;
   xhal_op* op = nullptr;
-  const auto status = prepare_copy({t, vector_of(4)}, &op);
+  const auto status = prepare_copy({t, floats_of(4)}, &op);
   EXPECT_TRUE(status == XHAL_ERR_UNSUPPORTED || status == XHAL_ERR_INVALID_ARGUMENT)
       << xhal_status_name(status);
 }
 
 TEST(CoreOperators, LaunchingWithAWrongNumberOfAddressesIsRefused) {
   xhal_op* op = nullptr;
-  ASSERT_TRUE(ok(prepare_copy({vector_of(4), vector_of(4)}, &op)));
+  ASSERT_TRUE(ok(prepare_copy({floats_of(4), floats_of(4)}, &op)));
   const Buffer buffer(64);
   const Stream stream;
   const uint64_t address = buffer.address();
@@ -178,7 +148,7 @@ TEST(CoreOperators, LaunchingWithAWrongNumberOfAddressesIsRefused) {
 
 TEST(CoreOperators, APreparedOperatorServesManyStreamsAndLaunches) {
   xhal_op* op = nullptr;
-  ASSERT_TRUE(ok(prepare_copy({vector_of(16), vector_of(16)}, &op)));
+  ASSERT_TRUE(ok(prepare_copy({floats_of(16), floats_of(16)}, &op)));
   const Buffer from(64), to(64 * 8);
   const auto bytes = counting(64);
   from.write(bytes.data(), 64);
@@ -205,7 +175,7 @@ TEST(CoreOperators, PropertiesTellDeterminismAndCost) {
                             Asked{XHAL_OP_axpby, 3, 3 * 16}}) {
     xhal_op* op = nullptr;
     ASSERT_TRUE(ok(prepare_operator(
-        asked.id, std::vector<xhal_tensor_desc>(asked.operands, vector_of(16)), &op)));
+        asked.id, std::vector<xhal_tensor_desc>(asked.operands, floats_of(16)), &op)));
     auto properties = versioned<xhal_op_properties>();
     xhal_operand_need needs[3] = {};
     ASSERT_TRUE(ok(xhal_op_query(op, &properties, needs, asked.operands)));
@@ -222,7 +192,7 @@ TEST(CoreOperators, AQueryWritesNoMoreNeedsThanThereIsRoomFor) {
   constexpr uint8_t kCanary = 0x5a;
   xhal_op* op = nullptr;
   ASSERT_TRUE(
-      ok(prepare_operator(XHAL_OP_axpby, {vector_of(16), vector_of(16), vector_of(16)}, &op)));
+      ok(prepare_operator(XHAL_OP_axpby, {floats_of(16), floats_of(16), floats_of(16)}, &op)));
   for (uint32_t room = 0; room <= 4; ++room) {
     std::vector<uint8_t> bytes(6 * sizeof(xhal_operand_need), kCanary);
     auto properties = versioned<xhal_op_properties>();
@@ -246,7 +216,7 @@ TEST(CoreOperators, AQueryWritesNoMoreNeedsThanThereIsRoomFor) {
 // plugin does not take scalars of that dtype. Behind the scalar there is something else, so that
 // one that is read too wide shows.
 bool reads_scalar(uint32_t id, DType from, double value, DType to) {
-  auto t = vector_of(4);
+  auto t = floats_of(4);
   t.code = ref::code_of(to);
   const bool is_fill = id == XHAL_OP_fill;
   xhal_op* op = nullptr;
@@ -397,12 +367,12 @@ TEST(CoreOperators, ADestroyedOperatorStillRunsWhatWasSubmitted) {
   {
     const Busy busy(stream);
     xhal_op* op = nullptr;
-    ASSERT_TRUE(ok(prepare_copy({vector_of(16), vector_of(16)}, &op)));
+    ASSERT_TRUE(ok(prepare_copy({floats_of(16), floats_of(16)}, &op)));
     const uint64_t addresses[] = {from.address(), to.address()};
     ASSERT_TRUE(ok(xhal_op_launch(stream, op, addresses, 2, nullptr, 0, 0)));
     ASSERT_TRUE(ok(xhal_op_destroy(op)));
     xhal_op* other = nullptr;  // whose memory may be the destroyed one's
-    ASSERT_TRUE(ok(prepare_operator(XHAL_OP_fill, {vector_of(2)}, &other)));
+    ASSERT_TRUE(ok(prepare_operator(XHAL_OP_fill, {floats_of(2)}, &other)));
     ASSERT_TRUE(ok(xhal_op_destroy(other)));
   }
   ASSERT_TRUE(stream.finishes());

@@ -23,21 +23,8 @@ TEST(Process, WorkLeavesItAsItIs) {
   device();
   const auto before = surroundings();
   {
-    xhal_tensor_desc t{};
-    t.code = XHAL_CODE_FLOAT;
-    t.bits = 32;
-    t.lanes = 1;
-    t.ndim = 1;
-    t.sizes[0] = 1024;
-    t.strides[0] = 1;
-    const uint32_t group_size = 1;
-    auto info = versioned<xhal_op_info>();
-    info.id = XHAL_OP_fill;
-    info.group_count = info.operand_count = 1;
-    info.group_sizes = &group_size;
-    info.operands = &t;
     xhal_op* op = nullptr;
-    ASSERT_TRUE(ok(xhal_op_prepare(context(), &info, &op)));
+    ASSERT_TRUE(ok(prepare_operator(XHAL_OP_fill, {floats_of(1024)}, &op)));
     const Buffer buffer(4096);
     const auto bytes = counting(4096);
     buffer.write(bytes.data(), bytes.size());

@@ -7,27 +7,10 @@
 namespace xhal::cts {
 namespace {
 
-xhal_tensor_desc vector_of_floats() {
-  xhal_tensor_desc t{};
-  t.code = XHAL_CODE_FLOAT;
-  t.bits = 32;
-  t.lanes = 1;
-  t.ndim = 1;
-  t.sizes[0] = 4;
-  t.strides[0] = 1;
-  return t;
-}
-
 xhal_status prepare(uint32_t id, const std::vector<uint32_t>& groups,
                     const std::vector<xhal_tensor_desc>& operands) {
-  auto info = versioned<xhal_op_info>();
-  info.id = id;
-  info.group_count = static_cast<uint32_t>(groups.size());
-  info.operand_count = static_cast<uint32_t>(operands.size());
-  info.group_sizes = groups.data();
-  info.operands = operands.data();
   xhal_op* op = nullptr;
-  const auto status = xhal_op_prepare(context(), &info, &op);
+  const auto status = prepare_operator(id, groups, operands, &op);
   if (status == XHAL_OK) xhal_op_destroy(op);
   return status;
 }
@@ -42,25 +25,25 @@ testing::AssertionResult explains_itself(xhal_status status) {
 }
 
 TEST(Refusal, OfAnOperatorHasAText) {
-  const auto t = vector_of_floats();
+  const auto t = floats_of(4);
   EXPECT_TRUE(explains_itself(prepare(0x7ffffff0, {1, 1}, {t, t})));
 }
 
 TEST(Refusal, OfALayoutHasAText) {
-  auto t = vector_of_floats();
+  auto t = floats_of(4);
   t.layout = 0x4711;
   EXPECT_TRUE(explains_itself(prepare(XHAL_OP_strided_copy, {1, 1}, {t, t})));
 }
 
 TEST(Refusal, OfAShapeHasAText) {
-  auto longer = vector_of_floats();
+  auto longer = floats_of(4);
   longer.sizes[0] = 5;
-  EXPECT_TRUE(explains_itself(prepare(XHAL_OP_strided_copy, {1, 1}, {vector_of_floats(), longer})));
+  EXPECT_TRUE(explains_itself(prepare(XHAL_OP_strided_copy, {1, 1}, {floats_of(4), longer})));
 }
 
 TEST(Refusal, NamesTheOperandWhoseDtypeItCannotDo) {
   for (const size_t wrong : {0, 1}) {
-    std::vector<xhal_tensor_desc> operands(2, vector_of_floats());
+    std::vector<xhal_tensor_desc> operands(2, floats_of(4));
     operands[wrong].bits = 7;  // no device has it; a copy may have two dtypes, so it is this one
     const auto status = prepare(XHAL_OP_strided_copy, {1, 1}, operands);
     EXPECT_TRUE(status == XHAL_ERR_UNSUPPORTED || status == XHAL_ERR_INVALID_ARGUMENT)
@@ -73,7 +56,7 @@ TEST(Refusal, NamesTheOperandWhoseDtypeItCannotDo) {
 }
 
 TEST(Refusal, OfAGroupThatContradictsTheCatalogueIsAnInvalidArgument) {
-  const auto t = vector_of_floats();
+  const auto t = floats_of(4);
   struct Wrong {
     const char* what;
     uint32_t id;
@@ -98,7 +81,7 @@ TEST(Refusal, OfAGroupThatContradictsTheCatalogueIsAnInvalidArgument) {
 // Within one operator all groups have one dtype, unless its prose says otherwise (ops.inc). Only
 // dtypes that every device has: others may be UNSUPPORTED.
 TEST(Refusal, OfInputsOfTwoDtypesIsAnInvalidArgument) {
-  const auto f = vector_of_floats();
+  const auto f = floats_of(4);
   auto i = f;
   i.code = XHAL_CODE_INT;
   struct Wrong {
@@ -120,7 +103,7 @@ TEST(Refusal, OfInputsOfTwoDtypesIsAnInvalidArgument) {
 TEST(Refusal, OfElementsOfSeveralLanesHasAText) {
   for (const size_t wrong : {0, 1}) {
     for (const auto lanes : {uint16_t{2}, uint16_t{4}, uint16_t{257}}) {
-      std::vector<xhal_tensor_desc> operands(2, vector_of_floats());
+      std::vector<xhal_tensor_desc> operands(2, floats_of(4));
       operands[wrong].lanes = lanes;
       const auto status = prepare(XHAL_OP_strided_copy, {1, 1}, operands);
       EXPECT_TRUE(status == XHAL_ERR_UNSUPPORTED || status == XHAL_ERR_INVALID_ARGUMENT)

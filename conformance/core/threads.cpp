@@ -10,23 +10,6 @@
 namespace xhal::cts {
 namespace {
 
-xhal_status prepare_fill(xhal_op** op) {
-  xhal_tensor_desc t{};
-  t.code = XHAL_CODE_FLOAT;
-  t.bits = 32;
-  t.lanes = 1;
-  t.ndim = 1;
-  t.sizes[0] = 4;
-  t.strides[0] = 1;
-  const uint32_t group_size = 1;
-  auto info = versioned<xhal_op_info>();
-  info.id = XHAL_OP_fill;
-  info.group_count = info.operand_count = 1;
-  info.group_sizes = &group_size;
-  info.operands = &t;
-  return xhal_op_prepare(context(), &info, op);
-}
-
 // The threads begin each round together; a list without a lock then loses an object, meets one
 // twice or falls apart within a few rounds. What is left of it is walked when the device is closed.
 TEST(Threads, StreamsOperatorsAndContextsComeAndGoAtOnce) {
@@ -64,7 +47,8 @@ TEST(Threads, StreamsOperatorsAndContextsComeAndGoAtOnce) {
         std::vector<xhal_op*> operators(kOperators);
         together.arrive_and_wait();
         expect(xhal_stream_create(context(), nullptr, &stream), "xhal_stream_create");
-        for (auto& op : operators) expect(prepare_fill(&op), "xhal_op_prepare");
+        for (auto& op : operators)
+          expect(prepare_operator(XHAL_OP_fill, {floats_of(4)}, &op), "xhal_op_prepare");
         if (t % 2 == 0) std::reverse(operators.begin(), operators.end());
         for (auto* op : operators)
           if (op != nullptr) expect(xhal_op_destroy(op), "xhal_op_destroy");

@@ -208,6 +208,33 @@ xhal_status allocate_in(xhal_context* in, uint64_t size, uint64_t* address) {
   return xhal_memory_alloc(in, &info, address);
 }
 
+xhal_tensor_desc floats_of(int64_t size) {
+  xhal_tensor_desc t{};
+  t.code = XHAL_CODE_FLOAT;
+  t.bits = 32;
+  t.lanes = 1;
+  t.ndim = 1;
+  t.sizes[0] = size;
+  t.strides[0] = 1;
+  return t;
+}
+
+xhal_status prepare_operator(uint32_t id, const std::vector<xhal_tensor_desc>& operands,
+                             xhal_op** op) {
+  return prepare_operator(id, std::vector<uint32_t>(operands.size(), 1), operands, op);
+}
+
+xhal_status prepare_operator(uint32_t id, const std::vector<uint32_t>& groups,
+                             const std::vector<xhal_tensor_desc>& operands, xhal_op** op) {
+  auto info = versioned<xhal_op_info>();
+  info.id = id;
+  info.group_count = static_cast<uint32_t>(groups.size());
+  info.group_sizes = groups.data();
+  info.operand_count = static_cast<uint32_t>(operands.size());
+  info.operands = operands.data();
+  return xhal_op_prepare(context(), &info, op);
+}
+
 std::string printed_text(const std::string& printed) {
   constexpr size_t kMost = 500;
   return "the plugin printed on standard output, which is the program's (xhal/plugin.h; host->log "

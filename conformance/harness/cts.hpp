@@ -165,6 +165,14 @@ std::vector<uint8_t> unrepeated(size_t count);
 xhal_context* make_context(uint32_t flags = 0);
 xhal_status allocate_in(xhal_context* in, uint64_t size, uint64_t* address);
 
+// A contiguous vector of f32.
+xhal_tensor_desc floats_of(int64_t size);
+// Prepares an operator in the default context; without `groups` each has one operand.
+xhal_status prepare_operator(uint32_t id, const std::vector<xhal_tensor_desc>& operands,
+                             xhal_op** op);
+xhal_status prepare_operator(uint32_t id, const std::vector<uint32_t>& groups,
+                             const std::vector<xhal_tensor_desc>& operands, xhal_op** op);
+
 // Runs the present test in a process of its own, for what ends or spoils one (shutdown, fork). In
 // the parent this is false and the child's verdict has become this test's; in the child it is true
 // and the body goes on.

@@ -226,4 +226,17 @@ void Maker::sprinkle_specials(Tensor& t) const {
   for (size_t i = 0; i < std::size(specials) && i < t.values.size(); ++i) t.values[i] = specials[i];
 }
 
+ref::Problem core_problem(uint32_t id, Maker& maker, const ref::Sizes& sizes) {
+  ref::Problem p;
+  p.op = id;
+  if (id == XHAL_OP_fill) p.scalars = {int64_t{5}};
+  if (id == XHAL_OP_strided_copy) p.inputs = {{maker.any(sizes)}};
+  if (id == XHAL_OP_axpby) {
+    p.inputs = {{maker.any(sizes)}, {maker.any(sizes)}};
+    p.scalars = {int64_t{3}, int64_t{2}};
+  }
+  p.outputs = {{output(maker.dtype, sizes)}};
+  return p;
+}
+
 }  // namespace xhal::cts

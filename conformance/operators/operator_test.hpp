@@ -93,6 +93,9 @@ inline ref::Attribute number(uint32_t index, double value) { return {index, valu
 inline ref::Attribute list(uint32_t index, std::vector<int64_t> values) {
   return {index, std::move(values)};
 }
+// One of fill, strided_copy and axpby, which every device has, in the maker's dtype.
+ref::Problem core_problem(uint32_t id, Maker& maker, const ref::Sizes& sizes);
+
 inline ref::Output output(ref::DType type, ref::Sizes sizes) {
   return {type, std::move(sizes), false};
 }

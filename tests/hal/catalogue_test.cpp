@@ -129,6 +129,10 @@ TEST(Grammar, MistakesAreFound) {
     std::string_view text = " a";
     grammar::next_word(text);
   });
+  expect_error("a space at the end", [] {
+    std::string_view text = "a ";
+    grammar::next_word(text);
+  });
   catalogue::Group groups[] = {grammar::group_in("a:F", false), grammar::group_in("out:F", true)};
   expect_error("an input that does not", [&] { grammar::read_aliases("out=b", groups); });
   expect_error("an output that does not", [&] { grammar::read_aliases("o=a", groups); });

@@ -15,6 +15,7 @@
 #include "common/library.hpp"
 #include "common/output.hpp"
 #include "common/process.hpp"
+#include "common/seconds.hpp"
 #include "common/table.hpp"
 #include "operators/operator_test.hpp"
 #include "printed.hpp"
@@ -237,14 +238,6 @@ int run(const Options& options) {
                                                                : tools::kUsage;
 }
 
-// CLI::Range lets through what is no number.
-std::string wrong_seconds(const std::string& text) {
-  constexpr double kLeast = 0.1, kMost = 86400;
-  double value = 0;
-  const bool right = CLI::detail::lexical_cast(text, value) && value >= kLeast && value <= kMost;
-  return right ? "" : fmt::format("{} is not between {} and {} seconds", text, kLeast, kMost);
-}
-
 int parse_and_run(int argc, char** argv) {
   Options options;
   CLI::App app("xhal-cts: the conformance suite of xHAL plugins", "xhal-cts");
@@ -260,7 +253,7 @@ int parse_and_run(int argc, char** argv) {
   app.add_option("--device", options.device, "ordinal of the device to use (default 0)");
   app.add_option("--timeout", options.timeout,
                  "seconds that a test may take (default 30); it has hung when it takes longer")
-      ->check(wrong_seconds);
+      ->check([](const std::string& text) { return tools::wrong_seconds(text, 0.1, 86400); });
   app.add_flag("--in-process", options.in_process,
                "run without a child process, for a debugger; a crash ends the suite");
   app.add_flag("--list", options.list, "print the names of the tests and stop");

@@ -48,7 +48,11 @@ struct Child {
 Child start(const Names& tests, milliseconds limit, const RunTests& run) {
   int ends[2];
   const int printed = make_output_file();
-  if (printed < 0 || pipe2(ends, O_CLOEXEC) != 0) return {};
+  if (printed < 0) return {};
+  if (pipe2(ends, O_CLOEXEC) != 0) {
+    close(printed);
+    return {};
+  }
   fflush(nullptr);
   const pid_t parent = getpid(), pid = fork();
   if (pid == 0) {

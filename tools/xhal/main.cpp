@@ -11,6 +11,7 @@
 #include <thread>
 
 #include "common/output.hpp"
+#include "common/seconds.hpp"
 #include "common/suggest.hpp"
 #include "xhal/command.hpp"
 
@@ -169,18 +170,6 @@ bool asks_for_json(int argc, char** argv) {
                      [](const char* a) { return std::string_view(a) == "--json"; });
 }
 
-// Not CLI::Range, which takes NaN for a number within every range.
-CLI::Validator seconds_between(double least, double most) {
-  return CLI::Validator(
-      [=](const std::string& text) -> std::string {
-        double value = 0;
-        if (CLI::detail::lexical_cast(text, value) && value >= least && value <= most) return {};
-        return fmt::format("there is no value \"{}\"; there are {:g} to {:g} seconds", text, least,
-                           most);
-      },
-      fmt::format("{:g} to {:g}", least, most));
-}
-
 // "xhal plugins new": the command that was parsed last, as far as it was recognised.
 std::string words_of(const CLI::App& app) {
   std::string words = app.get_name();
@@ -197,7 +186,8 @@ int parse_and_run(int argc, char** argv) {
   app.set_version_flag("--version", version_line());
   app.add_flag("--json", request.json, "machine-readable output");
   app.add_option("--timeout", timeout, "seconds a plugin may take to answer (default 10)")
-      ->check(seconds_between(0.1, 3600));
+      ->check([](const std::string& text) { return wrong_seconds(text, 0.1, 3600); },
+              "0.1 to 3600");
   app.require_subcommand(0, 1);
   auto* plugins = app.add_subcommand("plugins", "the plugins that drive the devices");
   plugins->require_subcommand(1);
@@ -213,7 +203,8 @@ int parse_and_run(int argc, char** argv) {
     parsed.connect();
     if (command->repeats) {
       sub->add_option("--watch", watch, "again every so many seconds; with --json a line each")
-          ->check(seconds_between(0.1, 86400));
+          ->check([](const std::string& text) { return wrong_seconds(text, 0.1, 86400); },
+                  "0.1 to 86400");
     }
   }
   try {

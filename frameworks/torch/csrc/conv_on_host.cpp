@@ -19,8 +19,8 @@ at::Tensor back(const at::Tensor& host, const at::Tensor& like) {
 // The kernel gives no reason of its own where a type is not the device's or nothing is computed.
 std::string reason(const std::string& refusal, const at::Tensor& input) {
   if (!refusal.empty()) return refusal;
-  if (is_native(input.scalar_type())) return "the kernel for it does not take this call";
-  return c10::str(input.scalar_type(), " is computed on the host");
+  const bool native = is_native(input.scalar_type());
+  return host_reason(native ? c10::ScalarType::Undefined : input.scalar_type());
 }
 
 }  // namespace

@@ -139,8 +139,7 @@ std::string reason(const c10::OperatorHandle& op, c10::ArrayRef<c10::IValue> val
   each_tensor(op.schema(), values, [&](const at::Tensor& tensor, const c10::Argument&, bool) {
     if (on_device(tensor)) look(tensor.scalar_type());
   });
-  if (foreign == c10::ScalarType::Undefined) return "the kernel for it does not take this call";
-  return c10::str(foreign, " is computed on the host");
+  return host_reason(foreign);
 }
 
 // All operands on one device, but for numbers (tensors without dimensions on the CPU, which are
@@ -247,6 +246,11 @@ void note_fallback(const char* name, std::string_view why) {
     std::fprintf(stderr, "xhal: %s runs on the host (%s). torch.xhal.fallbacks() counts these.\n",
                  name, reason.c_str());
   }
+}
+
+std::string host_reason(c10::ScalarType foreign) {
+  if (foreign == c10::ScalarType::Undefined) return "the kernel for it does not take this call";
+  return c10::str(foreign, " is computed on the host");
 }
 
 void set_refusal(std::string_view why) { refusal = why; }

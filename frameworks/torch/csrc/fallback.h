@@ -22,6 +22,10 @@ void host_fallback(const c10::OperatorHandle& op, torch::jit::Stack* stack);
 // once the operator has run on the host copies: what that raises is about the call, not the device.
 void note_fallback(const char* name, std::string_view why);
 
+// Why an operator that has a kernel runs on the host, where the kernel has not told: `foreign` is a
+// type in the call that is not the device's, or Undefined.
+std::string host_reason(c10::ScalarType foreign);
+
 std::map<std::string, uint64_t> fallback_counts();
 void reset_fallback_counts();
 

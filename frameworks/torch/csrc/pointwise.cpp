@@ -215,7 +215,7 @@ bool Pointwise::run(at::Tensor& out) {
     common = c10::get_default_dtype_as_scalartype();
   }
   if (!computes(id_, common)) {
-    set_refusal(c10::str(common, " is computed on the host"));
+    set_refusal(host_reason(common));
     return false;
   }
   if (!c10::isFloatingType(common)) {

@@ -152,8 +152,8 @@ consteval auto read_operators() {
     op.group_count = static_cast<uint8_t>(op.input_count + grammar::count_words(row.outputs));
     op.attribute_count = static_cast<uint8_t>(grammar::count_words(row.attributes));
     op.scalar_count = static_cast<uint8_t>(grammar::count_words(row.scalars));
-    if (op.group_count > 16) throw GrammarError("an operator has more than 16 groups");
-    if (op.scalar_count > 8) throw GrammarError("an operator has more than 8 scalars");
+    if (op.group_count > kMaxGroups) throw GrammarError("an operator has too many groups");
+    if (op.scalar_count > kMaxScalars) throw GrammarError("an operator has too many scalars");
     group += op.group_count;
     attribute += op.attribute_count;
     scalar += op.scalar_count;
@@ -180,7 +180,6 @@ inline constexpr auto kIndex = read_index();
 }  // namespace detail
 
 inline constexpr uint32_t kIdLimit = detail::id_limit();  // every id is below
-inline constexpr uint32_t kMaxScalars = 8;
 
 constexpr std::span<const Operator> operators() { return detail::kOperators; }
 

@@ -17,6 +17,8 @@ namespace xhal::catalogue {
 enum class Arity : uint8_t { one, optional, any };
 enum class Determinism : uint8_t { no, yes, seed };
 
+inline constexpr size_t kMaxGroups = 16, kMaxScalars = 8;  // of an operator
+
 using TypeMask = uint32_t;  // bit i for DType i
 constexpr TypeMask bit(DType t) { return 1u << static_cast<unsigned>(t); }
 
@@ -75,8 +77,8 @@ constexpr std::string_view next_word(std::string_view& text) {
   const size_t end = text.find(' ') == text.npos ? text.size() : text.find(' ');
   const std::string_view word = text.substr(0, end);
   if (word.empty() && !text.empty()) throw GrammarError("words are parted by one space");
+  if (end + 1 == text.size()) throw GrammarError("a space at the end");
   text.remove_prefix(end == text.size() ? end : end + 1);
-  if (end != text.size() && text.empty() && word.empty()) throw GrammarError("a space at the end");
   return word;
 }
 

@@ -79,7 +79,7 @@ inline Refusal check_operand(const Operator& op, const Group& group, uint32_t po
 // Inputs of the same TYPES have one dtype, or floats of several. (Lists are left to the kernels:
 // each place of theirs stands for itself.)
 inline Refusal check_mix(const Operator& op, const xhal_op_info& info) {
-  uint32_t position = 0, first[16];
+  uint32_t position = 0, first[kMaxGroups];
   for (uint32_t g = 0; g < op.input_count; position += info.group_sizes[g++]) {
     first[g] = position;
     const Group& group = op.groups()[g];

@@ -106,8 +106,7 @@ inline Known indexed(const Dims& s, const Dims& index, const Attributes& a) {
   if (!first || *first + dims.size() > s.count) return {};
   Dims result;
   for (uint32_t d = 0; d < *first; ++d) result.push(s.sizes[d]);
-  for (uint32_t d = 0; d < std::min(index.count, XHAL_MAX_DIMENSIONS + 0u); ++d)
-    result.push(index.sizes[d]);
+  for (uint32_t d = 0; d < index.count; ++d) result.push(index.sizes[d]);
   for (size_t d = *first + dims.size(); d < s.count; ++d) result.push(s.sizes[d]);
   return result;
 }

@@ -22,6 +22,18 @@ using xhal::Timeline;
   if (__builtin_expect(!is_live(stream, XHAL_KIND_STREAM), 0)) \
     return xhal::bad_handle(stream, XHAL_KIND_STREAM, op);
 
+// Whoever waits wants what was submitted to be over: a graph of it would write to memory that the
+// program has long used for something else.
+[[gnu::noinline, gnu::cold]] static xhal_status waits_in_capture(xhal_stream* stream,
+                                                                 const char* op) {
+  return submitted(
+      fail(XHAL_ERR_CAPTURE, op,
+           "{}: the stream is being captured; nothing runs until the graph is launched, and this "
+           "capture cannot become one any more",
+           op),
+      stream, op);
+}
+
 static xhal_status finish(xhal_status status, const void* object, const char* op) {
   return __builtin_expect(status >= 0, 1) ? status : xhal::annotate(status, object, op);
 }
@@ -151,18 +163,11 @@ xhal_status xhal_stream_timeline(xhal_stream* stream, xhal_timeline** timeline) 
 xhal_status xhal_stream_synchronize(xhal_stream* stream, uint64_t timeout_ns) {
   constexpr const char* op = "xhal_stream_synchronize";
   CHECK_STREAM(stream, op)
-  // Whoever waits wants what was submitted to be over: a graph of it would write to memory that the
-  // program has long used for something else.
-  if (xhal::is_captured(*xhal::state_of(stream))) {
-    return submitted(
-        fail(XHAL_ERR_CAPTURE, op,
-             "{}: the stream is being captured; nothing runs until the graph is launched, and this "
-             "capture cannot become one any more",
-             op),
-        stream, op);
-  }
+  if (xhal::is_captured(*xhal::state_of(stream))) return waits_in_capture(stream, op);
   xhal_event event{};
   if (const auto s = xhal_event_record(stream, 0, &event); s != XHAL_OK) return s;
+  // Another thread may have begun a capture in between.
+  if ((event.flags & XHAL_EVENT_CAPTURED) != 0) return waits_in_capture(stream, op);
   auto& t = *Timeline::of(event.timeline);
   return t.reached(event.value) ? XHAL_OK : t.wait(event.value, timeout_ns, op);
 }

@@ -134,7 +134,7 @@ std::span<const KernelEntry> recurrent_ops();
 Prepared prepare_op(const xhal_op_info& info, Refusal& refusal);
 // Fills all scalars of operator `id` from the ones given, defaults for the rest; false when too
 // many are given or an address has an unknown format.
-constexpr int kMaxScalars = 8;
+using catalogue::kMaxScalars;
 bool fill_scalars(uint32_t id, std::span<const xhal_scalar> given, Scalar (&out)[kMaxScalars]);
 std::string_view op_name(uint32_t id);
 
