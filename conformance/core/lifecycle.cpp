@@ -229,14 +229,23 @@ TEST(Leaks, StreamsAndTimelinesLeaveNoDescriptorsBehind) {
   EXPECT_LE(descriptors(), descriptors_before + 2);
 }
 
+// Other processes may take of the same memory meanwhile, as they do where the host's is the
+// device's: a leak shows in every round, their share does not.
 TEST(Leaks, FreedMemoryIsFreeAgain) {
+  constexpr uint64_t kSize = 1 << 20, kBuffers = 100, kSlack = 16 << 20, kRounds = 5;
   uint64_t before = 0, after = 0;
   if (xhal_device_limit(device(), XHAL_LIMIT_MEMORY_FREE_BYTES, &before) != XHAL_OK)
     GTEST_SKIP() << "the device does not tell its free memory";
-  { const Buffer buffer(1 << 20); }
-  for (int i = 0; i < 100; ++i) const Buffer buffer(1 << 20);
-  ASSERT_TRUE(ok(xhal_device_limit(device(), XHAL_LIMIT_MEMORY_FREE_BYTES, &after)));
-  EXPECT_GE(after + (16 << 20), before) << "100 MiB were allocated and freed one by one";
+  { const Buffer warm(kSize); }
+  for (uint64_t round = 0; round < kRounds; ++round) {
+    ASSERT_TRUE(ok(xhal_device_limit(device(), XHAL_LIMIT_MEMORY_FREE_BYTES, &before)));
+    for (uint64_t i = 0; i < kBuffers; ++i) const Buffer buffer(kSize);
+    ASSERT_TRUE(ok(xhal_device_limit(device(), XHAL_LIMIT_MEMORY_FREE_BYTES, &after)));
+    if (after + kSlack >= before) return;
+  }
+  ADD_FAILURE() << "in each of " << kRounds << " rounds " << kBuffers
+                << " MiB were allocated and freed one by one; of free bytes there were " << before
+                << " before the last and " << after << " after it";
 }
 
 TEST(Leaks, FreedMemoryCanBeAllocatedAgain) {
