@@ -223,14 +223,14 @@ TEST(Stream, SubmittingNeverWaitsForOtherWork) {
 }
 
 TEST(Stream, SubmittingNeverWaitsForWorkThatRuns) {
-  const Buffer buffer(64);
+  const Buffer buffer(128);  // half for each stream: their fills are not ordered
   const Stream first, second;
   Busy busy(first);
   xhal_event event{};
   ASSERT_TRUE(ok(xhal_event_record(first, 0, &event)));
   ASSERT_TRUE(ok(xhal_stream_fill(first, buffer.address(), 64, 5, 1)));
   ASSERT_TRUE(ok(xhal_stream_wait_event(second, &event)));
-  ASSERT_TRUE(ok(xhal_stream_fill(second, buffer.address(), 64, 5, 1)));
+  ASSERT_TRUE(ok(xhal_stream_fill(second, buffer.address() + 64, 64, 5, 1)));
   if (busy.passed()) GTEST_SKIP() << "the device works inside of the submission";
   EXPECT_EQ(xhal_event_query(&event), XHAL_NOT_READY)
       << "the submissions came back only when the work before them had run";

@@ -203,10 +203,15 @@ Block* Blocks::add_slab(uint64_t base, uint64_t size, bool small, Owner& owner) 
   return b;
 }
 
-void Blocks::remove_slab(Block* whole) {
+Blocks::Detached Blocks::detach_slab(Block* whole) noexcept {
   table_.erase(whole->address);
-  slabs_.erase(whole->address);
-  recycle(whole);
+  return {whole, slabs_.extract(whole->address)};
+}
+
+void Blocks::attach_slab(Detached& slab) {
+  table_.reserve(1);
+  slabs_.insert(std::move(slab.slab));
+  table_.insert(slab.block);
 }
 
 Block* Blocks::containing(uint64_t address) const {

@@ -141,8 +141,18 @@ class Blocks {
 
   // The whole of a new slab, taken. May fail before anything has changed.
   Block* add_slab(uint64_t base, uint64_t size, bool small, Owner& owner);
-  // Forgets a slab of which `whole`, taken, is all.
-  void remove_slab(Block* whole);
+  // A slab that is out of the records while its memory is given back: the device may give the same
+  // address to another slab before the call returns.
+  struct Detached {
+    Block* block = nullptr;
+    std::map<uint64_t, Slab>::node_type slab;
+  };
+  // `whole`, taken, is all of the slab.
+  Detached detach_slab(Block* whole) noexcept;
+  // Puts it back. May fail before anything has changed.
+  void attach_slab(Detached& slab);
+  // It has been given back.
+  void forget_slab(Detached& slab) { recycle(slab.block); }
   const std::map<uint64_t, Slab>& slabs() const { return slabs_; }
   Block* find(uint64_t address) const { return table_.find(address); }
   // The block an address lies in.

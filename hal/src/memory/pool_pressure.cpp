@@ -208,7 +208,11 @@ xhal_status Pool::Part::trim(std::unique_lock<std::mutex>& lock, uint64_t keep, 
   if (stats.reserved_bytes - leaving_bytes > keep) take_from_idle(lock, r);
   if (id != r.pool_id) return failed;
   blocks.cool(blocks.nobody());
-  std::vector<std::pair<Block*, bool>> whole;  // and whether it was given back
+  struct Leaving {
+    Blocks::Detached slab;
+    bool gone = false;
+  };
+  std::vector<Leaving> whole;
   for (auto& bin : blocks.nobody().bins) {
     for (auto it = bin.tree.begin(); it != bin.tree.end();) {
       Block& b = *it;
@@ -217,31 +221,37 @@ xhal_status Pool::Part::trim(std::unique_lock<std::mutex>& lock, uint64_t keep, 
         ++it;
         continue;
       }
-      whole.emplace_back(&b, false);
+      whole.emplace_back();
       it = bin.tree.erase(it);
       b.state = BlockState::taken;
       leaving_bytes += b.size;
+      whole.back().slab = blocks.detach_slab(&b);
     }
   }
   if (!whole.empty()) {
     const Busy busy(*this, lock, r);
-    for (auto& [b, gone] : whole) {
-      const xhal_status status = give_back(b->address);
-      gone = status >= 0;
-      if (!gone) failed = status;
+    for (auto& leaving : whole) {
+      const xhal_status status = give_back(leaving.slab.block->address);
+      leaving.gone = status >= 0;
+      if (!leaving.gone) failed = status;
     }
   }
-  if (id != r.pool_id) return failed;
-  for (auto& [b, gone] : whole) {
-    leaving_bytes -= b->size;
+  if (id != r.pool_id) {  // the pool has ended, and its records with it
+    for (auto& leaving : whole) delete leaving.slab.block;
+    return failed;
+  }
+  for (auto& leaving : whole) leaving_bytes -= leaving.slab.block->size;
+  for (auto& [slab, gone] : whole) {
+    Block* const b = slab.block;
     if (!gone) {
+      blocks.attach_slab(slab);
       blocks.make_free(b);
       continue;
     }
     stats.reserved_bytes -= b->size;
     if (observer.on())
       r.slabs.push_back({XHAL_POOL_SLAB_FREE, 0, b->address, b->size, nullptr, {}});
-    blocks.remove_slab(b);
+    blocks.forget_slab(slab);
   }
   stats.slab_count = blocks.slabs().size();
   blocks.sweep(blocks.owners().size());

@@ -3,6 +3,7 @@
 
 #include <sched.h>
 
+#include <memory>
 #include <vector>
 
 #include "core/correlation.hpp"
@@ -103,10 +104,18 @@ xhal_status held_host_call(xhal_stream* stream, xhal_host_fn callback, void* use
   });
 }
 
+// What is decided by now needs no plugin: the timeline may be destroyed, and its handle dead.
+xhal_status submit_wait(xhal_stream* stream, Timeline& timeline, uint64_t value) {
+  const xhal_status status = timeline.poll(value);
+  if (status == XHAL_OK) return XHAL_OK;
+  if (status < 0) return set_error(timeline.failure()->dependent("xhal_stream_wait"));
+  return load_slot(plugin_of(stream).stream_wait)(stream, timeline.handle(), value);
+}
+
 xhal_status held_wait(xhal_stream* stream, xhal_timeline* timeline, uint64_t value) noexcept {
   return held(stream, "xhal_stream_wait", [&] {
-    Held item = submission(
-        [=] { return load_slot(plugin_of(stream).stream_wait)(stream, timeline, value); });
+    const auto pinned = std::make_shared<TimelinePin>(*Timeline::of(timeline));
+    Held item = submission([=] { return submit_wait(stream, *pinned->get(), value); });
     Timeline::of(timeline)->mark_asked(value);
     return item;
   });
@@ -197,7 +206,7 @@ xhal_status run_gate(StreamState& stream, const Held& item) {
   auto& t = *item.gate.get();
   if (!item.gate_reached) {
     t.mark_asked(item.gate_value);
-    return load_slot(stream.device->table.stream_wait)(stream.handle, t.handle(), item.gate_value);
+    return submit_wait(stream.handle, t, item.gate_value);
   }
   if (t.poll(item.gate_value) == XHAL_OK) return XHAL_OK;
   return set_error(t.failure()->dependent("xhal_stream_wait"));
